@@ -1,0 +1,62 @@
+# make demo        the main job on real data, with and without tiering
+# make test        everything CI checks
+# make test-numpy  NumPy's own suite in 16 MiB of DRAM
+# make lint | docs | clean
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
+
+.PHONY: demo test test-numpy lint types imports docs pytest clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(BIN)/python demo/demo.py
+
+test: lint types imports docs pytest
+
+test-numpy: $(READY)
+	$(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-cache
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
+pytest: $(READY)
+	$(BIN)/pytest
+
+# Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
+# and where there is none either, the user is told the one package that is missing.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo 'make: Python 3.11 or newer is needed; write: make PYTHON=python3.12' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    rm -rf $(VENV); \
+	    if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	    elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	        $(PYTHON) -m venv --without-pip $(VENV) && \
+	        $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; \
+	    else false; \
+	    fi || { \
+	        rm -rf $(VENV); \
+	        echo 'make: no virtual environment can be made; run: sudo apt-get install python3-venv' >&2; exit 1; }; }
+	@echo 'installing into $(VENV) (once; a minute or two)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,demo]'
+	@touch $@
+
+# The environment stays: it takes minutes to make. `rm -rf .venv` removes it as well.
+clean:
+	rm -rf build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests demo -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

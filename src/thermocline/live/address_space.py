@@ -1,0 +1,72 @@
+"""One reserved range of addresses that all arenas of a process lie in.
+
+So one comparison tells a tiered block from any other, and no mapping of anybody else's can come to lie where an arena
+was: the range stays reserved (mapped without access) for the life of the process.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from thermocline.errors import UnsupportedError
+from thermocline.live import libc
+from thermocline.live.extents import Extents
+
+#: Bytes to reserve, the first that the process's limits allow (a 47-bit address space holds 128 TiB).
+_SIZES = [1 << shift for shift in range(45, 34, -1)]
+#: Arenas begin at multiples of this, so that a huge page may lie anywhere in them.
+_UNIT = 2 << 20
+
+
+class AddressSpace:
+    """The reserved range."""
+
+    def __init__(self) -> None:
+        for size in _SIZES:
+            try:
+                base = libc.mmap(None, size + _UNIT, libc.PROT_NONE, _RESERVED)
+            except OSError as error:
+                failure = error
+                continue
+            self.low = -(-base // _UNIT) * _UNIT
+            self.high = self.low + size
+            break
+        else:
+            raise UnsupportedError(f"no address space for tiered memory: {failure}; raise the limit (ulimit -v)")
+        libc.madvise(self.low, size, libc.MADV_DONTDUMP)
+        self._free = Extents(size // _UNIT)
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> int:
+        """An unused range of at least ``size`` bytes -> its address."""
+        units = -(-size // _UNIT)
+        with self._lock:
+            start = self._free.allocate(units)
+        if start is None:
+            raise UnsupportedError(f"no address space for {size} bytes of tiered memory; close other memories first")
+        return self.low + start * _UNIT
+
+    def give(self, address: int, size: int) -> None:
+        """Return a range that nothing points into any more."""
+        self.fence(address, size)
+        with self._lock:
+            self._free.free((address - self.low) // _UNIT, -(-size // _UNIT))
+
+    @staticmethod
+    def fence(address: int, size: int) -> None:
+        """Replace whatever is mapped in a range by nothing: a touch of it is a SIGSEGV."""
+        libc.mmap(address, size, libc.PROT_NONE, _RESERVED | libc.MAP_FIXED)
+
+
+_RESERVED = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE
+_instance: AddressSpace | None = None
+_instance_lock = threading.Lock()
+
+
+def address_space() -> AddressSpace:
+    """The process's reserved range, made when first asked for."""
+    global _instance  # noqa: PLW0603 - there is one address space a process
+    with _instance_lock:
+        if _instance is None:
+            _instance = AddressSpace()
+        return _instance

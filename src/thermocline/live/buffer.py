@@ -1,0 +1,39 @@
+"""Scratch memory for the contents of pages."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+
+class Buffer:
+    """Page-aligned private memory outside Python's heap.
+
+    Page-aligned, because direct I/O demands it (open(2), ``O_DIRECT``); mapped rather than allocated, so that
+    its address can be handed to C and its bytes go back to the kernel on :meth:`close`.
+
+    Parameters
+    ----------
+    size : int
+        Bytes, more than zero.
+
+    Attributes
+    ----------
+    address : int
+        Where it begins.
+    view : memoryview
+        Its bytes. A slice still held makes :meth:`close` raise ``BufferError``.
+    """
+
+    __slots__ = ("_map", "address", "size", "view")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.view = memoryview(self._map)
+
+    def close(self) -> None:
+        """Unmap it. Its address is invalid from here on."""
+        self.view.release()
+        self._map.close()

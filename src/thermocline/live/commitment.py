@@ -1,0 +1,85 @@
+"""How much may be allocated: never more than the nodes can hold in the worst case.
+
+So memory runs out in an allocation, where a program expects it, and not in an access, where nobody does. The worst
+case is a page that does not compress in each slot of compressed memory, and a disk that has what is free on it now.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from thermocline.spec import Dram, File, NodeSpec
+
+#: Pages that are kept out of the commitment: what moves needs a place to move to.
+_SLACK = 4
+#: st_blocks counts these (stat(2)).
+_BLOCK = 512
+
+
+class Commitment:
+    """Counts committed pages against what the nodes can hold.
+
+    Attributes
+    ----------
+    limit : int
+        The most pages that may be committed.
+    committed : int
+        Pages that are.
+    """
+
+    def __init__(self, nodes: Sequence[NodeSpec], page_size: int) -> None:
+        self._page_size = page_size
+        self._in_memory = on_disk = 0
+        for spec in nodes:
+            pages = spec.capacity // worst_case(spec, page_size)
+            if isinstance(spec, File):
+                on_disk += pages
+            else:
+                self._in_memory += pages
+        self.limit = max(self._in_memory + on_disk - _SLACK, 1)
+        self.committed = 0
+        self._files: list[int] = []
+
+    def watch(self, fd: int) -> None:
+        """Look at the disk of this file before pages are committed that may have to be on it. Keeps a duplicate."""
+        self._files.append(os.dup(fd))
+
+    def close(self) -> None:
+        """Close the duplicates."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def take(self, pages: int) -> bool:
+        """Commit pages, if they can be held."""
+        wanted = self.committed + pages
+        if wanted > self.limit or not self._disk_holds((wanted - self._in_memory) * self._page_size):
+            return False
+        self.committed = wanted
+        return True
+
+    def _disk_holds(self, size: int) -> bool:
+        """Whether ``size`` bytes are on the disks already, or free there."""
+        if size <= 0 or not self._files:
+            return True
+        devices: dict[int, int] = {}
+        written = 0
+        for fd in self._files:
+            status, disk = os.fstat(fd), os.fstatvfs(fd)
+            written += status.st_blocks * _BLOCK
+            devices[status.st_dev] = disk.f_bavail * disk.f_frsize
+        return size <= written + sum(devices.values())
+
+    def give(self, pages: int) -> None:
+        """The opposite of :meth:`take`."""
+        self.committed -= pages
+
+
+def worst_case(spec: NodeSpec, page_size: int) -> int:
+    """Bytes of a node that a page takes at most."""
+    from thermocline.live.stores.pool import WORD, _quantum
+
+    if isinstance(spec, (Dram, File)):
+        return page_size
+    q = _quantum(page_size)
+    return -(-page_size // (q - WORD)) * q + WORD

@@ -1,0 +1,87 @@
+"""What the program hands to the supervisor, and the supervisor to each pager: numbers, and open descriptors.
+
+It travels as JSON through an inherited pipe, the descriptors by inheritance, under the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from thermocline.spec import Compressed, Dram, File, NodeSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """One tiered memory, as its processes need to know it.
+
+    Attributes
+    ----------
+    nodes : tuple of NodeSpec
+        The demotion path, DRAM first.
+    stores : list of list of int
+        Descriptors of the store of each node but DRAM.
+    arena_address : int
+        Where the program has mapped the arena.
+    pages : int
+        Pages of the arena's address range: more than can be committed, so that addresses do not run out first.
+    request_bell, answer_bell : int
+        Eventfds: the program rings the first, the pager the second.
+    control : int
+        The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
+    report : int
+        Where the supervisor writes the last statistics as JSON; -1: nowhere.
+    """
+
+    nodes: tuple[NodeSpec, ...]
+    page_size: int
+    pages: int
+    arena_address: int
+    program: int
+    design: str
+    discard_clean: bool
+    readahead_pages: int
+    uffd: int
+    arena: int
+    tables: int
+    request_bell: int
+    answer_bell: int
+    control: int
+    lifeline: int
+    report: int = -1
+    stores: list[list[int]] = field(default_factory=list)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Every descriptor that the supervisor inherits."""
+        single = [
+            self.uffd,
+            self.arena,
+            self.tables,
+            self.request_bell,
+            self.answer_bell,
+            self.control,
+            self.lifeline,
+        ]
+        if self.report >= 0:
+            single.append(self.report)
+        return single + [fd for fds in self.stores for fd in fds]
+
+    def dumps(self) -> str:
+        """As JSON."""
+        fields: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "nodes"}
+        fields["nodes"] = [{"kind": type(spec).__name__, **_plain(asdict(spec))} for spec in self.nodes]
+        return json.dumps(fields)
+
+    @classmethod
+    def loads(cls, text: str) -> Config:
+        """The opposite of :meth:`dumps`."""
+        kinds = {kind.__name__: kind for kind in (Dram, Compressed, File)}
+        fields = json.loads(text)
+        fields["nodes"] = tuple(kinds[spec.pop("kind")](**spec) for spec in fields["nodes"])
+        return cls(**fields)
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, (int, str)) else str(value) for name, value in fields.items()}

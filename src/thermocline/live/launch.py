@@ -1,0 +1,58 @@
+"""Starting the supervisor, and being ended when it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from thermocline.live.config import Config
+
+#: fcntl(2): which signal to send when a descriptor has news, and the flag that asks for it.
+_F_SETSIG = 10
+
+
+def start(config: Config) -> None:
+    """Start the supervisor of a memory.
+
+    It runs an interpreter of its own, without ``site`` (no user code runs in it) but with this one's module path,
+    and leaves this process's family at once: a program that waits for its children never meets it.
+    """
+    path = [entry for entry in sys.path if entry]
+    code = f"import sys; sys.path[:] = {path!r}; from thermocline.live.launch import become_supervisor; become_supervisor()"
+    keep = [*config.descriptors, config.program]
+    starter = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=keep,
+        text=True,
+    )
+    starter.communicate(config.dumps())
+
+
+def hold_lifeline(lifeline: socket.socket) -> None:
+    """Let the kernel kill this process when the other end of the socket is closed."""
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def let_go_of_lifeline(lifeline: socket.socket) -> None:
+    """The opposite of :func:`hold_lifeline`."""
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) & ~os.O_ASYNC)
+
+
+def become_supervisor() -> None:
+    """In the interpreter that :func:`start` has started: leave the program's family, then run the supervisor.
+
+    The fork comes before the imports: the program waits for this process only until then.
+    """
+    if os.fork():
+        os._exit(0)
+    from thermocline.live import supervisor
+
+    supervisor.main(sys.stdin.read())

@@ -1,0 +1,90 @@
+"""The system calls that Python's ``os`` module does not wrap, through ctypes.
+
+Each function raises ``OSError`` with the call's own errno. ctypes releases the GIL around a foreign call, so a slow
+punch never holds up another thread of the caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+
+_SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
+
+PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
+MADV_DONTFORK, MADV_DONTDUMP = 10, 16
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _error(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Free ``length`` bytes of a file at ``offset`` and unmap them everywhere (fallocate(2), PUNCH_HOLE)."""
+    if _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length) != 0:
+        raise _error("fallocate(PUNCH_HOLE)")
+
+
+def mmap(address: int | None, length: int, protection: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """Map memory and return its address (mmap(2)); unlike ``mmap.mmap`` the caller may choose the address."""
+    result = _libc.mmap(address, length, protection, flags, fd, offset)
+    if result is None or result == _MAP_FAILED:
+        raise _error("mmap")
+    return int(result)
+
+
+def munmap(address: int, length: int) -> None:
+    """Unmap memory (munmap(2))."""
+    if _libc.munmap(address, length) != 0:
+        raise _error("munmap")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """Advise the kernel about a mapping (madvise(2))."""
+    if _libc.madvise(address, length, advice) != 0:
+        raise _error("madvise")
+
+
+def userfaultfd(flags: int) -> int:
+    """Create a userfaultfd (userfaultfd(2)); glibc has no wrapper for it."""
+    number = _SYS_USERFAULTFD.get(os.uname().machine)
+    if number is None:
+        raise OSError(38, f"userfaultfd: unknown system call number on {os.uname().machine}")
+    fd = _libc.syscall(ctypes.c_long(number), ctypes.c_int(flags))
+    if fd < 0:
+        raise _error("userfaultfd")
+    return int(fd)
+
+
+def prctl(option: int, argument: int = 0) -> None:
+    """Operate on the calling process or thread (prctl(2))."""
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        raise _error("prctl")
+
+
+_libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def is_zero(address: int, length: int) -> bool:
+    """Whether memory holds zeros only: it equals itself one byte on, and begins with a zero (memcmp(3))."""
+    return ctypes.c_ubyte.from_address(address).value == 0 and _libc.memcmp(address, address + 1, length - 1) == 0

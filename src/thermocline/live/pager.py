@@ -1,0 +1,303 @@
+"""The pager: the process that answers faults.
+
+It waits for faults on the userfaultfd, requests on the ring, and its workers, and runs a protocol for each. It must
+be a process of its own: a thread that holds the GIL and faults would wait for a handler that needs the GIL.
+
+It holds nothing that may be lost: what must survive it is in the shared tables or in a store.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import mmap
+import select
+import signal
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator
+
+from thermocline.errors import StoreError
+from thermocline.live import statistics
+from thermocline.live.arena import Arena
+from thermocline.live.buffer import Buffer
+from thermocline.live.config import Config
+from thermocline.live.interpreter import SCRATCH_PAGES, Interpreter
+from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
+from thermocline.live.scheduler import Scheduler
+from thermocline.live.sources import Sources
+from thermocline.live.stores import STORES, Store
+from thermocline.live.tables import NODE_WORDS, Tables, cast_column
+from thermocline.live.userfaultfd import UserFaultFd
+from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.fault import fault, read_ahead
+from thermocline.protocol.group import ROOT, Group
+from thermocline.protocol.migrate import DESIGNS
+from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.page import PageTable
+from thermocline.protocol.pin import pin, unpin
+from thermocline.protocol.reclaim import kswapd, reclaim_pages
+from thermocline.protocol.recovery import recover, slots_in_use
+from thermocline.protocol.region import Region, free_region
+from thermocline.protocol.vmstat import VmStat
+from thermocline.spec import Compressed
+
+#: Seconds between two looks at the device while an allocation waits for room.
+_THROTTLE_TICK = 0.05
+
+
+def sparse_column(typecode: str, count: int) -> memoryview[int]:
+    """A column of zeros that takes memory only where it is written."""
+    size = count * array(typecode).itemsize
+    return cast_column(Buffer(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE).view[:size], typecode)
+
+
+class Pager:
+    """One tiered memory's pager."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.tables = Tables(config.tables, config.pages)
+        self.ring = Ring(self.tables)
+        self._request_bell = Bell(config.request_bell)
+        self._answer_bell = Bell(config.answer_bell)
+        self._regions: dict[int, Region] = {}
+        self._sources = Sources(config.page_size)
+        self.uffd = UserFaultFd(config.uffd)
+        self.arena = Arena(config.arena, self.uffd, config.arena_address, config.page_size)
+        stores: dict[int, Store] = {}
+        nodes = [Node(DRAM, "dram", Kind.MAPPED, config.nodes[0].capacity, config.page_size)]
+        path = DemotionPath()
+        for index, (spec, fds) in enumerate(zip(config.nodes[1:], config.stores, strict=True), start=1):
+            store = STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
+            stores[index] = store
+            compressed = isinstance(spec, Compressed)
+            nodes.append(
+                Node(
+                    index,
+                    spec.name,
+                    Kind.UNMAPPED,
+                    spec.capacity,
+                    store.slot_bytes,
+                    charged_to_memory=compressed,
+                    keep_incompressible=not isinstance(spec, Compressed) or spec.incompressible == "store",
+                )
+            )
+            path.demote_to(index - 1, index)
+        nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, config.page_size, charged_to_memory=False))
+        self.mm = Mm(
+            config.page_size,
+            nodes,
+            path,
+            PageTable(config.pages, self.tables.page_columns),
+            Policy(DESIGNS[config.design], config.discard_clean, min(config.readahead_pages, SCRATCH_PAGES)),
+            self._find_region,
+            VmStat(self.tables.counters),
+            sparse_column,
+        )
+        self.scheduler = Scheduler()
+        self.interpreter = Interpreter(
+            self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell
+        )
+        self._stores = stores
+        self._poll = select.epoll()
+        self._request_bell_poll = select.poll()
+        self._request_bell_poll.register(config.request_bell, select.POLLIN)
+
+    def _find_region(self, number: int) -> Region | None:
+        region = self._regions.get(number)
+        if region is None:
+            start = number - 1
+            pages = self.tables.region_pages[start]
+            if not pages:
+                return None
+            region = Region(
+                number,
+                start,
+                pages,
+                self.tables.region_group[start],
+                self.tables.region_source[start],
+                self.tables.region_advice[start],
+            )
+            if region.group not in self.mm.groups:
+                self._read_group(region.group)
+            self._regions[number] = region
+        return region
+
+    def _read_group(self, index: int) -> None:
+        dram, memory = self.tables.group_limits[2 * index], self.tables.group_limits[2 * index + 1]
+        group = self.mm.groups.get(index)
+        if group is None:
+            group = Group(index, f"group {index}", len(self.mm.nodes))
+            self.mm.add_group(group)
+        if index != ROOT:
+            group.dram_limit = dram or None
+            group.memory_limit = memory or None
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Answer faults until the supervisor says that it is over."""
+        self._recover()
+        for node in self.mm.nodes:
+            if self.mm.path.next_node(node.index) is not None:
+                self.scheduler.spawn(kswapd(self.mm, node), background=True)
+        for request in self.ring.unanswered():
+            self._serve(request)
+        while self._turn():
+            pass
+        statistics.publish(self.mm, self.tables)
+
+    def _turn(self) -> bool:
+        """Wait for news, and run what it makes ready -> False when it is over."""
+        scheduler, interpreter = self.scheduler, self.interpreter
+        if not scheduler.idle:
+            timeout: float | None = 0.0
+        elif interpreter.throttled:
+            timeout = _THROTTLE_TICK
+        else:
+            timeout = None
+        events = self._poll.poll(timeout)
+        for fd, _ in events:
+            if fd == self.config.uffd:
+                self._take_faults()
+            elif fd == self.config.request_bell:
+                self._request_bell.quiet()
+                interpreter.resume_finished()
+                for request in self.ring.take():
+                    self._serve(request)
+            elif not self._sources.receive(self.config.control):
+                return False
+        if not events and interpreter.throttled:
+            interpreter.retry_throttled()
+        scheduler.run_foreground()
+        scheduler.run_background()
+        self.tables.header[Tables.HEADER_PEAK_RESIDENT] = max(
+            interpreter.peak_resident, self.tables.header[Tables.HEADER_PEAK_RESIDENT]
+        )
+        return True
+
+    def _recover(self) -> None:
+        """Take up what a killed predecessor left: nothing at all, in a fresh memory."""
+        starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
+        self.tables.header[Tables.HEADER_PAGER_STARTS] = starts + 1
+        if starts:
+            pages = [page for start, count in self._region_rows() for page in range(start, start + count)]
+            slots = slots_in_use(self.mm, pages)
+            for index, store in self._stores.items():
+                store.recover(slots.get(index, ()))
+                self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
+            recovered: list[None] = []
+            self.scheduler.spawn(
+                recover(
+                    self.mm,
+                    pages,
+                    self.arena.present_pages().__contains__,
+                    lambda node, slot: self._stores[node].size(slot),
+                ),
+                done=recovered.append,
+            )
+            self.scheduler.run_foreground()
+            while not recovered:
+                self._request_bell_poll.poll()
+                self._request_bell.quiet()
+                self.interpreter.resume_finished()
+                self.scheduler.run_foreground()
+            self._request_bell.ring()  # a request's ring may have been taken for a worker's
+        for fd in (self.config.uffd, self.config.request_bell, self.config.control):
+            self._poll.register(fd, select.EPOLLIN)
+        statistics.publish(self.mm, self.tables)
+        self.arena.wake(0, self.config.pages)
+
+    def _region_rows(self) -> Iterator[tuple[int, int]]:
+        """Start and number of pages of every region."""
+        start, column = 0, self.tables.region_pages
+        while start < len(column):
+            count = column[start]
+            if count:
+                yield start, count
+            start += count or 1
+
+    def _take_faults(self) -> None:
+        now = time.perf_counter_ns()
+        for message in self.uffd.read():
+            protocol = fault(self.mm, self.arena.page_at(message.address), message.write)
+            self.scheduler.spawn(protocol, done=self._timer(now))
+
+    def _timer(self, began: int) -> Callable[[None], None]:
+        def done(_: None) -> None:
+            took = time.perf_counter_ns() - began
+            self.tables.fault_classes[statistics.fault_class(took)] += 1
+            self.tables.header[Tables.HEADER_FAULT_MAX] = max(self.tables.header[Tables.HEADER_FAULT_MAX], took)
+
+        return done
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _serve(self, request: Request) -> None:
+        """Begin what a request asks for; :meth:`_answer` ends it."""
+
+        def answer(result: object) -> None:
+            self.ring.answer(request.number, REFUSED if result is False else DONE)
+            self._answer_bell.ring()
+
+        pages = range(request.first, request.first + request.second)
+        mm, spawn = self.mm, self.scheduler.spawn
+        if request.what == What.FREE:
+            region = self._find_region(request.first)
+            if region is None:
+                answer(None)
+                return
+
+            def freed(_: None, number: int = request.first) -> None:
+                self._regions.pop(number, None)
+                answer(None)
+
+            spawn(free_region(mm, region), done=freed)
+        elif request.what == What.PIN:
+            spawn(pin(mm, request.first, request.second), done=answer)
+        elif request.what == What.UNPIN:
+            spawn(unpin(mm, request.first, request.second), done=answer)
+        elif request.what == What.COLD:
+            spawn(reclaim_pages(mm, pages), background=True, done=answer)
+        elif request.what == What.WILLNEED:
+            spawn(read_ahead(mm, pages, False), background=True)
+            answer(None)
+        elif request.what == What.ADVICE:
+            found = self._regions.get(request.first)
+            if found is not None:
+                found.advice = self.tables.region_advice[found.start]
+            answer(None)
+        elif request.what == What.GROUP:
+            self._read_group(request.first)
+            answer(None)
+        else:
+            statistics.publish(mm, self.tables)
+            answer(None)
+
+    def close(self) -> None:
+        """Stop the workers. The descriptors belong to the supervisor."""
+        self.interpreter.close()
+
+
+def main(config: Config) -> int:
+    """Run a pager in this process until its memory is closed -> exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A cycle collection in the middle of a fault is a stall for nothing: the pager makes no cycles.
+    gc.disable()
+    sys.setswitchinterval(0.0005)
+    try:
+        pager = Pager(config)
+        pager.run()
+        pager.close()
+    except StoreError as error:
+        print(f"thermocline-pager: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            return 0  # the program is gone, and its memory with it
+        raise
+    return 0

@@ -1,0 +1,138 @@
+"""Requests of the program to the pager: a ring in the shared tables, and two eventfds as doorbells.
+
+Allocation needs no request: a page that nobody has touched is zeros, and a fault brings it. What does need one (free,
+advise, pin, read the books) is written here first and rung for second, so that a pager killed in between is no loss:
+its successor finds every request that has no answer and does it again. All requests may be done twice.
+
+Each entry: what, two arguments, and the answer. There is one writer (the program, under a lock) and one reader (the
+pager); an entry belongs to the pager from the moment the head has passed it until it has an answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from thermocline.live.tables import RING_ENTRIES, RING_WORDS, Tables
+
+_WHAT, _FIRST, _SECOND, _ANSWER = range(4)
+
+#: Answers. An entry without one is under way.
+PENDING, DONE, REFUSED = 0, 1, 2
+
+
+class What(IntEnum):
+    """What the program asks."""
+
+    #: (region number, 0): give back everything that the region holds.
+    FREE = 1
+    #: (first page, pages): hold in DRAM.
+    PIN = 2
+    UNPIN = 3
+    #: (first page, pages): demote now; bring up soon.
+    COLD = 4
+    WILLNEED = 5
+    #: (region number, 0): its row of advice has changed.
+    ADVICE = 6
+    #: (group index, 0): its limits have changed.
+    GROUP = 7
+    #: (0, 0): write the books of the nodes to the tables.
+    STAT = 8
+
+
+class Request(NamedTuple):
+    """A request as the pager reads it."""
+
+    number: int
+    what: int
+    first: int
+    second: int
+
+
+class Ring:
+    """The ring, from either end."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._words = tables.ring
+        self._header = tables.header
+        self._taken = 0
+
+    # -- the program's end --------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """Requests ever made."""
+        return int(self._header[Tables.HEADER_RING_HEAD])
+
+    def submit(self, what: What, first: int = 0, second: int = 0) -> int:
+        """Write a request -> its number. The caller has made sure that the entry is free and rings afterwards."""
+        number = self.head
+        at = number % RING_ENTRIES * RING_WORDS
+        self._words[at + _WHAT] = what
+        self._words[at + _FIRST] = first
+        self._words[at + _SECOND] = second
+        self._words[at + _ANSWER] = PENDING
+        self._header[Tables.HEADER_RING_HEAD] = number + 1
+        return number
+
+    def answer_of(self, number: int) -> int:
+        """The answer to a request, or ``PENDING``."""
+        return int(self._words[number % RING_ENTRIES * RING_WORDS + _ANSWER])
+
+    # -- the pager's end ----------------------------------------------------------------------------------------------
+
+    def unanswered(self) -> Iterator[Request]:
+        """The requests that a killed predecessor took and did not answer; all others count as taken from now on."""
+        head = self.head
+        for number in range(max(0, head - RING_ENTRIES), head):
+            request = self._request(number)
+            if request is not None:
+                yield request
+        self._taken = head
+
+    def take(self) -> Iterator[Request]:
+        """The requests made since the last call."""
+        while self._taken < self.head:
+            request = self._request(self._taken)
+            self._taken += 1
+            if request is not None:
+                yield request
+
+    def _request(self, number: int) -> Request | None:
+        at = number % RING_ENTRIES * RING_WORDS
+        if self._words[at + _ANSWER] != PENDING:
+            return None
+        return Request(number, self._words[at + _WHAT], self._words[at + _FIRST], self._words[at + _SECOND])
+
+    def answer(self, number: int, answer: int) -> None:
+        """Answer a request. The caller rings the program's bell afterwards."""
+        self._words[number % RING_ENTRIES * RING_WORDS + _ANSWER] = answer
+
+
+class Bell:
+    """An eventfd (eventfd(2)): rung by one process, waited for by another. Does not own the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @staticmethod
+    def create(*, blocking: bool) -> int:
+        """A fresh descriptor."""
+        return os.eventfd(0, os.EFD_CLOEXEC | (0 if blocking else os.EFD_NONBLOCK))
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        os.eventfd_write(self.fd, 1)
+
+    def wait(self) -> None:
+        """Wait until rung since the last wait; a signal's handler runs meanwhile and may raise."""
+        os.eventfd_read(self.fd)
+
+    def quiet(self) -> None:
+        """Forget earlier rings (of a descriptor that does not block)."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            pass

@@ -1,0 +1,135 @@
+"""The run queue of the pager: protocols as tasks, page locks as wait queues.
+
+One thread. A task runs until it yields an effect that cannot be had at once: a page lock that another task holds, a
+read that a worker does, room that does not exist. Foreground tasks (faults) run before background tasks (kswapd,
+readahead), and between two steps of a background task the pager looks for new faults.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from thermocline.protocol.effects import Effect, Protocol
+
+
+class _Parked:
+    """The result of an effect that is not done yet: its task is resumed later with the real result."""
+
+
+PARKED: Final = _Parked()
+
+
+class Task:
+    """A running protocol.
+
+    Attributes
+    ----------
+    job : callable or None
+        A long step that is done in slices: called until it returns something else than ``PARKED``.
+    done : callable or None
+        Called with the protocol's return value.
+    """
+
+    __slots__ = ("background", "done", "job", "send", "value")
+
+    def __init__(self, protocol: Protocol[Any], *, background: bool, done: Callable[[Any], None] | None = None) -> None:
+        self.send = protocol.send
+        self.background = background
+        self.done = done
+        self.job: Callable[[], Any] | None = None
+        self.value: Any = None
+
+
+Handler = Callable[[Any, Task], Any]
+
+
+class Scheduler:
+    """Runs tasks. ``handlers`` performs each kind of effect, or returns ``PARKED``."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[type[Effect], Handler] = {}
+        self._foreground: deque[Task] = deque()
+        self._background: deque[Task] = deque()
+        self._locks: dict[int, deque[Task] | None] = {}
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def spawn(
+        self, protocol: Protocol[Any], *, background: bool = False, done: Callable[[Any], None] | None = None
+    ) -> None:
+        """Make a task of a protocol, ready to run."""
+        self.resume(Task(protocol, background=background, done=done), None)
+
+    def resume(self, task: Task, value: Any) -> None:
+        """Make a parked task ready, with the result that it waits for."""
+        task.value = value
+        (self._background if task.background else self._foreground).append(task)
+
+    def requeue(self, task: Task) -> None:
+        """Put a task that is in the middle of a job behind the others of its kind."""
+        (self._background if task.background else self._foreground).append(task)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no task can run."""
+        return not self._foreground and not self._background
+
+    def run_foreground(self) -> None:
+        """Run foreground tasks until none is ready."""
+        ready = self._foreground
+        while ready:
+            self._run(ready.popleft())
+
+    def run_background(self) -> None:
+        """Run one background task until it parks or has done one slice of a long step."""
+        if self._background:
+            self._run(self._background.popleft())
+
+    def _run(self, task: Task) -> None:
+        if task.job is not None:
+            value = task.job()
+            if value is PARKED:
+                self.requeue(task)
+                return
+            task.job = None
+        else:
+            value = task.value
+        handlers = self.handlers
+        send = task.send
+        try:
+            while value is not PARKED:
+                effect = send(value)
+                value = handlers[type(effect)](effect, task)
+        except StopIteration as stop:
+            if task.done is not None:
+                task.done(stop.value)
+
+    # -- page locks ---------------------------------------------------------------------------------------------------
+
+    def lock(self, page: int, task: Task) -> Any:
+        """Take a page's lock, or queue for it."""
+        if page not in self._locks:
+            self._locks[page] = None
+            return None
+        queue = self._locks[page]
+        if queue is None:
+            queue = self._locks[page] = deque()
+        queue.append(task)
+        return PARKED
+
+    def try_lock(self, page: int) -> bool:
+        """Take a page's lock if nobody holds it."""
+        if page in self._locks:
+            return False
+        self._locks[page] = None
+        return True
+
+    def unlock(self, page: int) -> None:
+        """Hand a page's lock to the first in its queue."""
+        queue = self._locks[page]
+        if queue:
+            self.resume(queue.popleft(), None)
+        else:
+            del self._locks[page]

@@ -1,0 +1,224 @@
+"""The codec: C-Blosc2's own library, called through ctypes.
+
+The ``blosc2`` package brings the library and is never imported: its import takes 0.3 s and hundreds of
+modules, and its Python layer copies what we want to leave in place. We use five functions of ``blosc2.h``.
+Their parameter struct is passed by value, so its layout must be right: the major version is checked, the
+library is made to read every parameter back, and each context packs and unpacks a sample before it is trusted
+with a page.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from thermocline.errors import StoreError
+from thermocline.live.buffer import Buffer
+from thermocline.live.stores.filters import FILTERS, Filter
+
+OVERHEAD = 32  # BLOSC2_MAX_OVERHEAD: what incompressible data may grow by
+
+_CODECS = {"lz4": (1, 9), "zstd": (5, 1)}  # BLOSC_LZ4 at its densest, BLOSC_ZSTD at level 1
+_BLOCK = 256 * 1024  # bytes that are shuffled and packed as one: within the second-level cache
+_SPLIT = 4  # BLOSC_FORWARD_COMPAT_SPLIT: the bytes of numbers apart for fast codecs and whole numbers for others
+_MAX_FILTERS = 6
+_MAJORS = ("2", "3")
+
+
+class _PackParameters(ctypes.Structure):
+    """``blosc2_cparams``."""
+
+    _fields_ = (
+        ("compcode", ctypes.c_uint8),
+        ("compcode_meta", ctypes.c_uint8),
+        ("clevel", ctypes.c_uint8),
+        ("use_dict", ctypes.c_int),
+        ("typesize", ctypes.c_int32),
+        ("nthreads", ctypes.c_int16),
+        ("blocksize", ctypes.c_int32),
+        ("splitmode", ctypes.c_int32),
+        ("schunk", ctypes.c_void_p),
+        ("filters", ctypes.c_uint8 * _MAX_FILTERS),
+        ("filters_meta", ctypes.c_uint8 * _MAX_FILTERS),
+        ("prefilter", ctypes.c_void_p),
+        ("preparams", ctypes.c_void_p),
+        ("tuner_params", ctypes.c_void_p),
+        ("tuner_id", ctypes.c_int),
+        ("instr_codec", ctypes.c_bool),
+        ("codec_params", ctypes.c_void_p),
+        ("filter_params", ctypes.c_void_p * _MAX_FILTERS),
+    )
+
+
+class _UnpackParameters(ctypes.Structure):
+    """``blosc2_dparams``."""
+
+    _fields_ = (
+        ("nthreads", ctypes.c_int16),
+        ("schunk", ctypes.c_void_p),
+        ("postfilter", ctypes.c_void_p),
+        ("postparams", ctypes.c_void_p),
+        ("typesize", ctypes.c_int32),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """C-Blosc2, loaded but not started.
+
+    Raises
+    ------
+    StoreError
+        It is not there, or of a version whose structs we do not know.
+    """
+    package = find_spec("blosc2")
+    if package is None or not package.submodule_search_locations:
+        raise StoreError(errno.ENOENT, "compressed memory needs blosc2: pip install blosc2")
+    path = Path(package.submodule_search_locations[0], "lib", "libblosc2.so")
+    try:
+        blosc = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise StoreError(
+            errno.ENOENT, f"compressed memory needs blosc2 as its wheels are: {error}; pip install -U blosc2"
+        ) from error
+    blosc.blosc2_get_version_string.restype = ctypes.c_char_p
+    version = blosc.blosc2_get_version_string().decode()
+    if version.partition(".")[0] not in _MAJORS:
+        raise StoreError(
+            errno.ENOTSUP,
+            f"compressed memory needs C-Blosc2 2.x or 3.x, not {version}; pip install -U blosc2",
+        )
+    pointer, length = ctypes.c_void_p, ctypes.c_int32
+    blosc.blosc2_create_cctx.argtypes = (_PackParameters,)
+    blosc.blosc2_create_cctx.restype = pointer
+    blosc.blosc2_create_dctx.argtypes = (_UnpackParameters,)
+    blosc.blosc2_create_dctx.restype = pointer
+    blosc.blosc2_ctx_get_cparams.argtypes = (pointer, pointer)
+    blosc.blosc2_free_ctx.argtypes = (pointer,)
+    blosc.blosc2_free_ctx.restype = None
+    blosc.blosc2_compress_ctx.argtypes = (pointer, pointer, length, pointer, length)
+    blosc.blosc2_decompress_ctx.argtypes = (pointer, pointer, length, pointer, length)
+    return blosc
+
+
+class Codec:
+    """Packs pages with one codec under any of the `FILTERS`. For one thread at a time: the contexts are
+    shared.
+
+    Parameters
+    ----------
+    name : str
+        ``"lz4"`` or ``"zstd"``.
+    page_size : int
+        Bytes.
+
+    Raises
+    ------
+    StoreError
+        The library is missing or is not what we know.
+    """
+
+    def __init__(self, name: str, page_size: int) -> None:
+        self._page_size = page_size
+        self._blosc = library()
+        self._blosc.blosc2_init()
+        with _own_environment():
+            self._packers = [self._packer(name, each) for each in FILTERS]
+            self._unpacker = self._blosc.blosc2_create_dctx(_UnpackParameters(nthreads=1, typesize=1))
+        self._prove(name)
+
+    def pack(self, which: int, source: int, target: int, limit: int) -> int:
+        """Pack the page at an address under a filter -> bytes at the target, or 0 when they would exceed the
+        limit.
+
+        Parameters
+        ----------
+        which : int
+            An index of `FILTERS`.
+        source, target : int
+            Addresses.
+        limit : int
+            Bytes that may be written to the target.
+        """
+        size: int = self._blosc.blosc2_compress_ctx(self._packers[which], source, self._page_size, target, limit)
+        return max(size, 0)  # an error means that the page is kept as it is, which is never wrong
+
+    def unpack(self, source: int, length: int, target: int) -> None:
+        """Unpack `length` bytes into the page at an address.
+
+        Raises
+        ------
+        StoreError
+            EIO: they are not a packed page.
+        """
+        size = self._blosc.blosc2_decompress_ctx(self._unpacker, source, length, target, self._page_size)
+        if size != self._page_size:
+            raise StoreError(errno.EIO, f"a compressed page does not unpack (C-Blosc2 error {size})")
+
+    def close(self) -> None:
+        """Free the contexts."""
+        for context in (*self._packers, self._unpacker):
+            self._blosc.blosc2_free_ctx(context)
+        self._packers.clear()
+        self._unpacker = None
+
+    def _packer(self, name: str, each: Filter) -> int:
+        code, level = _CODECS[name]
+        wanted = _PackParameters(
+            compcode=code,
+            clevel=level,
+            typesize=each.width,
+            nthreads=1,
+            blocksize=min(self._page_size, _BLOCK),
+            splitmode=_SPLIT,
+        )
+        wanted.filters[_MAX_FILTERS - 1] = each.shuffle
+        context: int | None = self._blosc.blosc2_create_cctx(wanted)
+        got = _PackParameters()
+        if not context or self._blosc.blosc2_ctx_get_cparams(context, ctypes.addressof(got)) < 0:
+            raise StoreError(errno.ENOTSUP, f"this blosc2 has no {name}; pip install -U blosc2")
+        if any(_value(wanted, field) != _value(got, field) for field, *_ in _PackParameters._fields_[:10]):
+            raise StoreError(
+                errno.ENOTSUP,
+                "this blosc2 takes other parameters than we know; pip install -U blosc2 thermocline",
+            )
+        return context
+
+    def _prove(self, name: str) -> None:
+        page = Buffer(self._page_size)
+        packed = Buffer(self._page_size + OVERHEAD)
+        try:
+            sample = bytes(range(32)) * (self._page_size // 32)
+            for which in range(len(FILTERS)):
+                page.view[:] = sample
+                length = self.pack(which, page.address, packed.address, packed.size)
+                page.view[:] = bytes(page.size)
+                if length:
+                    self.unpack(packed.address, length, page.address)
+                if not 0 < length < page.size or page.view != sample:
+                    raise StoreError(errno.ENOTSUP, f"the {name} of this blosc2 is broken; pip install -U blosc2")
+        finally:
+            page.close()
+            packed.close()
+
+
+def _value(parameters: _PackParameters, field: str) -> object:
+    value = getattr(parameters, field)
+    return bytes(value) if isinstance(value, ctypes.Array) else value
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Hide BLOSC_NTHREADS, BLOSC_CLEVEL and the like: the library obeys them when it makes a context, and
+    what a user sets for arrays of his own is not meant for us."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("BLOSC_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,117 @@
+"""Compressed memory: pages packed with lz4 or zstd into a pool of shared memory."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Iterable
+
+from thermocline.errors import StoreError
+from thermocline.live.buffer import Buffer
+from thermocline.live.stores.blosc import OVERHEAD, Codec, library
+from thermocline.live.stores.filters import Choice
+from thermocline.live.stores.pool import Pool
+from thermocline.live.stores.store import NodeStore
+from thermocline.sizes import format_size
+from thermocline.spec import Compressed
+
+MARGIN = 64  # a filter must save one part in so many to replace a faster one
+
+
+class CompressedStore(NodeStore[Compressed]):
+    """Packs each page under the filter that pays for its like, and keeps it raw when nothing does.
+
+    A page that does not shrink below 15/16 is raw: unpacking it would cost every reader more than the room is
+    worth. It is charged more than ``page_size``, which is how a caller tells.
+
+    A write is atomic: until it returns, a crash leaves what the slot held before. To that end the old bytes
+    stay until the new ones are in place, so a slot that is written again needs room for both.
+    """
+
+    slow = False
+
+    def __init__(self, descriptors: tuple[int, ...], spec: Compressed, page_size: int, pages: int) -> None:
+        (fd,) = descriptors
+        self._page_size = page_size
+        self._threshold = page_size // 16 * 15
+        self._codec = Codec(spec.codec, page_size)
+        self._choice = Choice(page_size)
+        self._pool = Pool(fd, spec.capacity, page_size, pages)
+        self._packed = Buffer(page_size + OVERHEAD)
+        self._spare = Buffer(page_size + OVERHEAD)
+        self.slot_bytes = self._pool.item_bytes
+
+    @classmethod
+    def create(cls, spec: Compressed, page_size: int, pages: int) -> tuple[int, ...]:
+        """Make the pool's memfd, named after the codec."""
+        library()
+        try:
+            return (Pool.create(f"thermocline-{spec.codec}", spec.capacity, pages),)
+        except OSError as error:
+            raise StoreError(
+                error.errno or errno.EIO,
+                f"{spec.codec}={format_size(spec.capacity)}: no shared memory ({error.strerror});"
+                " write a smaller size, or raise the limits on memory and open files",
+            ) from error
+
+    def reserve(self) -> int:
+        """An empty slot."""
+        return self._pool.reserve()
+
+    def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
+        """Pack the page, or copy it."""
+        page = buffer.view[offset : offset + self._page_size]
+        if len(page) != self._page_size:
+            raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
+        length = self._pack(buffer.address + offset, hint)
+        return self._pool.write(slot, self._packed.view[:length] if length else page)
+
+    def read(self, slot: int, buffer: Buffer, offset: int) -> None:
+        """Unpack the page, or copy it."""
+        if not 0 <= offset <= buffer.size - self._page_size:
+            raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
+        source, length = self._pool.find(slot)
+        if length == self._page_size:
+            ctypes.memmove(buffer.address + offset, source, length)
+        else:
+            self._codec.unpack(source, length, buffer.address + offset)
+
+    def size(self, slot: int) -> int:
+        """Whole quanta of the pool and a word of its table."""
+        return self._pool.size(slot)
+
+    def release(self, slot: int) -> None:
+        """Free the slot's room in the pool."""
+        self._pool.release(slot)
+
+    def recover(self, slots: Iterable[int]) -> None:
+        """Rebuild the pool's free space from its table."""
+        self._pool.recover(slots)
+
+    def trim(self) -> int:
+        """Punch holes where the pool is free."""
+        return self._pool.trim()
+
+    def close(self) -> None:
+        """Unmap the pool and free the codec."""
+        self._pool.close()
+        self._codec.close()
+        self._packed.close()
+        self._spare.close()
+
+    def _pack(self, source: int, hint: int) -> int:
+        """Pack a page into ``self._packed`` -> bytes, or 0 when it does not pay."""
+        best = 0
+        search = self._choice.search(hint)
+        try:
+            which = next(search)
+            while True:
+                # What cannot win need not be finished: the codec gives up at the limit.
+                limit = best - best // MARGIN if best else self._threshold
+                length = self._codec.pack(which, source, self._spare.address, limit)
+                if length:
+                    best = length
+                    self._packed, self._spare = self._spare, self._packed
+                which = search.send(length or None)
+        except StopIteration:
+            return best

@@ -1,0 +1,117 @@
+"""The tables that the program, the supervisor and the pager share: one memfd, mapped by all three.
+
+Everything that must outlive a killed pager is here: the page table, the regions, the groups, the requests of the
+program, the counters. The file is as large as the arena could ever need and sparse: only rows that are used take
+memory (about 20 bytes a page).
+
+Every field is an aligned machine word with one writer at a time, so a reader sees the old value or the new one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from thermocline.protocol import vmstat
+from thermocline.protocol.page import PageTable
+
+#: Requests that the program may have under way at once (see :mod:`thermocline.live.ring`).
+RING_ENTRIES = 4096
+RING_WORDS = 5
+#: Groups of one memory, the root included.
+MAX_GROUPS = 256
+MAX_NODES = 16
+#: Words a node: capacity, used, peak (bytes).
+NODE_WORDS = 3
+#: Fault times are counted in classes an eighth of an octave wide, from 1 ns to 2^40 ns (18 minutes).
+FAULT_CLASSES = 40 * 8
+
+_ITEM_SIZE = {"B": 1, "H": 2, "I": 4, "Q": 8}
+
+
+def cast_column(memory: memoryview[Any], typecode: str) -> memoryview[int]:
+    """Memory as a column of integers of an array typecode."""
+    view: Any = memory  # the overloads of cast() know literal formats only
+    column: memoryview[int] = view.cast(typecode)
+    return column
+
+
+class Tables:
+    """The shared tables, as columns.
+
+    Attributes
+    ----------
+    header : u64 x 16
+        See the ``HEADER_*`` indices.
+    counters, fault_classes, nodes, ring, group_limits : column of u64
+    page_columns : dict of str to column
+        The page table's (:class:`~thermocline.protocol.page.PageTable`).
+    region_pages, region_source, region_group, region_advice : column
+        Of the region that starts at a page: its number of pages (0: no region starts here), the source it was made
+        from, its group, and how it will be used. A region's number is its first page plus one.
+    """
+
+    HEADER_RING_HEAD = 0
+    HEADER_PEAK_RESIDENT = 1
+    HEADER_FAULT_MAX = 2
+    HEADER_PAGER_STARTS = 3
+
+    def __init__(self, fd: int, pages: int) -> None:
+        self.fd = fd
+        self.pages = pages
+        layout: list[tuple[str, str, int]] = [
+            ("header", "Q", 16),
+            ("counters", "Q", len(vmstat.NAMES)),
+            ("fault_classes", "Q", FAULT_CLASSES),
+            ("nodes", "Q", MAX_NODES * NODE_WORDS),
+            ("group_limits", "Q", MAX_GROUPS * 2),
+            ("ring", "Q", RING_ENTRIES * RING_WORDS),
+            *((name, code, pages) for name, code in PageTable.COLUMNS.items()),
+            ("region_pages", "I", pages),
+            ("region_source", "H", pages),
+            ("region_group", "B", pages),
+            ("region_advice", "B", pages),
+        ]
+        offsets: dict[str, tuple[str, int, int]] = {}
+        size = 0
+        for name, code, count in layout:
+            offsets[name] = (code, size, count)
+            # Each column begins on a base page of its own, so that unused rows of one take no memory for another.
+            size += -(-count * _ITEM_SIZE[code] // mmap.PAGESIZE) * mmap.PAGESIZE
+        if os.fstat(fd).st_size < size:
+            os.ftruncate(fd, size)
+        self._map = mmap.mmap(fd, size)
+        self._view = memoryview(self._map)
+        self._columns: list[memoryview[Any]] = []
+
+        def column(name: str) -> Any:
+            code, offset, count = offsets[name]
+            made = cast_column(self._view[offset : offset + count * _ITEM_SIZE[code]], code)
+            self._columns.append(made)
+            return made
+
+        self.header = column("header")
+        self.counters = column("counters")
+        self.fault_classes = column("fault_classes")
+        self.nodes = column("nodes")
+        self.group_limits = column("group_limits")
+        self.ring = column("ring")
+        self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
+        self.region_pages = column("region_pages")
+        self.region_source = column("region_source")
+        self.region_group = column("region_group")
+        self.region_advice = column("region_advice")
+
+    @classmethod
+    def create(cls, pages: int) -> Tables:
+        """Fresh tables for an arena of this many pages."""
+        return cls(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC), pages)
+
+    def close(self) -> None:
+        """Unmap the tables, and close their descriptor."""
+        for made in self._columns:
+            made.release()
+        self._view.release()
+        self._map.close()
+        os.close(self.fd)

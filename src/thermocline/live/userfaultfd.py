@@ -1,0 +1,246 @@
+"""userfaultfd(2) and its ioctls (ioctl_userfaultfd(2)), as thin as Python allows.
+
+A missing or write-protected page of a registered range stops the thread that touches it; the kernel queues a message
+on this descriptor, and the thread goes on when one of the ``UFFDIO_*`` calls below has resolved the page and woken
+it. Features are probed at run time, never taken from a header: the same program must say clearly on a kernel of
+another age what is missing.
+
+Addresses are those of the faulting process; sources of :meth:`UserFaultFd.copy` are addresses in the calling one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+
+from thermocline.errors import UnsupportedError
+from thermocline.live import libc
+
+_UFFD_API = 0xAA
+_USER_MODE_ONLY = 1
+
+FEATURE_MISSING_SHMEM = 1 << 5
+FEATURE_MINOR_SHMEM = 1 << 10
+FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
+FEATURE_POISON = 1 << 14
+
+_REGISTER_MISSING, _REGISTER_WP = 1, 2
+
+
+def _ioctl_number(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | _UFFD_API << 8 | number
+
+
+_READ, _READ_WRITE = 2, 3
+_API = struct.Struct("=QQQ")
+_RANGE = struct.Struct("=QQ")
+_REGISTER = struct.Struct("=QQQQ")
+_COPY = struct.Struct("=QQQQq")
+_ZEROPAGE = struct.Struct("=QQQq")
+_WRITEPROTECT = struct.Struct("=QQQ")
+_POISON = struct.Struct("=QQQq")
+
+_UFFDIO_API = _ioctl_number(_READ_WRITE, 0x3F, _API.size)
+_UFFDIO_REGISTER = _ioctl_number(_READ_WRITE, 0x00, _REGISTER.size)
+_UFFDIO_WAKE = _ioctl_number(_READ, 0x02, _RANGE.size)
+_UFFDIO_COPY = _ioctl_number(_READ_WRITE, 0x03, _COPY.size)
+_UFFDIO_ZEROPAGE = _ioctl_number(_READ_WRITE, 0x04, _ZEROPAGE.size)
+_UFFDIO_WRITEPROTECT = _ioctl_number(_READ_WRITE, 0x06, _WRITEPROTECT.size)
+_UFFDIO_POISON = _ioctl_number(_READ_WRITE, 0x08, _POISON.size)
+_USERFAULTFD_IOC_NEW = _UFFD_API << 8
+
+_COPY_MODE_WP = 2
+_WRITEPROTECT_MODE_WP = 1
+
+#: One message of the descriptor: event (u8), padding, flags (u64), address (u64), padding.
+MESSAGE_SIZE = 32
+_MESSAGE = struct.Struct("=B7xQQ8x")
+_EVENT_PAGEFAULT = 0x12
+_PAGEFAULT_FLAG_WRITE = 1
+#: Messages taken from the kernel in one read.
+_MESSAGES_PER_READ = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What :func:`open_userfaultfd` got: the descriptor and what it can do."""
+
+    fd: int
+    features: int
+    #: False when only user-mode faults are served: a system call that touches a missing page then fails with EFAULT.
+    serves_system_calls: bool
+
+
+def open_userfaultfd() -> Opened:
+    """Open a userfaultfd for the calling process, in the most capable mode that this process is allowed.
+
+    Raises
+    ------
+    UnsupportedError
+        The kernel has no userfaultfd, forbids it, or cannot write-protect shared memory (before 5.19).
+    """
+    fd, full = _open()
+    try:
+        wanted = FEATURE_MISSING_SHMEM | FEATURE_WP_HUGETLBFS_SHMEM
+        offered = _features(fd)
+        if offered & wanted != wanted:
+            raise UnsupportedError(
+                f"this kernel ({os.uname().release}) cannot write-protect shared memory with userfaultfd; "
+                "thermocline needs Linux 5.19 or newer with CONFIG_USERFAULTFD and CONFIG_PTE_MARKER_UFFD_WP"
+            )
+        # A descriptor takes UFFDIO_API once with features, so the one that was asked is closed and another opened.
+        os.close(fd)
+        fd, full = _open()
+        request = bytearray(_API.pack(_UFFD_API, wanted | offered & FEATURE_POISON, 0))
+        fcntl.ioctl(fd, _UFFDIO_API, request, True)
+        return Opened(fd, wanted | offered & FEATURE_POISON, full)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _open() -> tuple[int, bool]:
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return libc.userfaultfd(flags), True
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS):
+            raise UnsupportedError(f"userfaultfd: {error}") from error
+        denied = error
+    try:
+        device = os.open("/dev/userfaultfd", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        pass
+    else:
+        try:
+            return fcntl.ioctl(device, _USERFAULTFD_IOC_NEW, flags), True
+        except OSError:
+            pass
+        finally:
+            os.close(device)
+    try:
+        return libc.userfaultfd(flags | _USER_MODE_ONLY), False
+    except OSError as error:
+        raise UnsupportedError(
+            f"userfaultfd is not available here ({denied.strerror}); allow userfaultfd(2) in the seccomp profile, "
+            "pass /dev/userfaultfd into the container, or set vm.unprivileged_userfaultfd=1"
+        ) from error
+
+
+def _features(fd: int) -> int:
+    request = bytearray(_API.pack(_UFFD_API, 0, 0))
+    fcntl.ioctl(fd, _UFFDIO_API, request, True)
+    return int(_API.unpack(request)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """One fault: the address (rounded to a base page by the kernel) and whether it was a write."""
+
+    address: int
+    write: bool
+
+
+class UserFaultFd:
+    """The ioctls of one userfaultfd. Does not own the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def register(self, address: int, length: int) -> None:
+        """Deliver missing and write-protect faults of this range (UFFDIO_REGISTER)."""
+        request = bytearray(_REGISTER.pack(address, length, _REGISTER_MISSING | _REGISTER_WP, 0))
+        fcntl.ioctl(self.fd, _UFFDIO_REGISTER, request, True)
+
+    def read(self) -> list[PageFault]:
+        """Take the faults that are waiting, without blocking."""
+        try:
+            data = os.read(self.fd, MESSAGE_SIZE * _MESSAGES_PER_READ)
+        except BlockingIOError:
+            return []
+        return [
+            PageFault(address, bool(flags & _PAGEFAULT_FLAG_WRITE))
+            for event, flags, address in _MESSAGE.iter_unpack(data)
+            if event == _EVENT_PAGEFAULT
+        ]
+
+    def copy(self, destination: int, source: int, length: int, *, protect: bool) -> None:
+        """Install bytes atomically where nothing is mapped, and wake (UFFDIO_COPY).
+
+        ``protect`` installs them write-protected: the first write is then a fault. Base pages that are already
+        there are left alone (they hold what the program wrote: the newer bytes).
+        """
+        mode = _COPY_MODE_WP if protect else 0
+        while length:
+            request = bytearray(_COPY.pack(destination, source, length, mode, 0))
+            try:
+                fcntl.ioctl(self.fd, _UFFDIO_COPY, request, True)
+                return
+            except OSError as error:
+                done = _partly_done(error, _COPY.unpack(request)[4])
+            destination += done
+            source += done
+            length -= done
+
+    def zero(self, destination: int, length: int) -> None:
+        """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE)."""
+        while length:
+            request = bytearray(_ZEROPAGE.pack(destination, length, 0, 0))
+            try:
+                fcntl.ioctl(self.fd, _UFFDIO_ZEROPAGE, request, True)
+                return
+            except OSError as error:
+                done = _partly_done(error, _ZEROPAGE.unpack(request)[3])
+            destination += done
+            length -= done
+
+    def write_protect(self, address: int, length: int) -> None:
+        """Stop writers of this range; readers go on (UFFDIO_WRITEPROTECT)."""
+        self._write_protect(address, length, _WRITEPROTECT_MODE_WP)
+
+    def write_unprotect(self, address: int, length: int) -> None:
+        """Let writers of this range go on, and wake them (UFFDIO_WRITEPROTECT without its flag)."""
+        self._write_protect(address, length, 0)
+
+    def _write_protect(self, address: int, length: int, mode: int) -> None:
+        request = bytearray(_WRITEPROTECT.pack(address, length, mode))
+        while True:
+            try:
+                fcntl.ioctl(self.fd, _UFFDIO_WRITEPROTECT, request, True)
+                return
+            except BlockingIOError:
+                continue  # EAGAIN: the address space is being changed; the kernel asks to be called again
+
+    def wake(self, address: int, length: int) -> None:
+        """Make the threads that wait on this range fault again (UFFDIO_WAKE)."""
+        fcntl.ioctl(self.fd, _UFFDIO_WAKE, bytearray(_RANGE.pack(address, length)), True)
+
+    def poison(self, address: int, length: int) -> None:
+        """Make every touch of this range a SIGBUS (UFFDIO_POISON, Linux 6.6)."""
+        while length:
+            request = bytearray(_POISON.pack(address, length, 0, 0))
+            try:
+                fcntl.ioctl(self.fd, _UFFDIO_POISON, request, True)
+                return
+            except OSError as error:
+                done = _partly_done(error, _POISON.unpack(request)[3])
+            address += done
+            length -= done
+
+
+def _partly_done(error: OSError, progress: int) -> int:
+    """Bytes that are dealt with after a failed call, or raise.
+
+    The kernel reports progress in the request and stops at the first base page it cannot install: EAGAIN asks to be
+    called again, EEXIST says that this base page is there already. Progress of a call that did nothing is the
+    negative errno.
+    """
+    base = os.sysconf("SC_PAGESIZE")
+    if error.errno == errno.EAGAIN:
+        return max(progress, 0)
+    if error.errno == errno.EEXIST:
+        return max(progress, 0) + base
+    raise error

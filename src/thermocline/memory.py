@@ -1,0 +1,200 @@
+"""What a program holds: a tiered memory, and groups within it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from thermocline.arrays import Arrays
+from thermocline.errors import SpecError
+from thermocline.live.mapping import Mapping
+from thermocline.live.ring import What
+from thermocline.protocol.migrate import DESIGNS
+from thermocline.protocol.region import Advice
+from thermocline.sizes import format_size, parse_size
+from thermocline.spec import NodeSpec, check_page_size, parse_spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ADVICE = {
+    "normal": Advice.NORMAL,
+    "sequential": Advice.SEQUENTIAL,
+    "random": Advice.RANDOM,
+    "cold": Advice.COLD,
+    "willneed": Advice.WILLNEED,
+}
+
+
+class Clean(enum.Enum):
+    """What reclaim does with clean pages of arrays made by ``from_file``."""
+
+    DEMOTE = "demote"
+    DISCARD = "discard"
+
+
+class Memory(Arrays):
+    """A tiered memory: arrays larger than DRAM, in ordinary ndarrays.
+
+    Parameters
+    ----------
+    spec : str or sequence of NodeSpec
+        The nodes, in the order of the demotion path: ``"dram=2GiB, zstd=4GiB, file:/scratch=200GiB"``.
+    page_size : int or str
+        Bytes; a power of two from 4 KiB to 2 MiB.
+    design : str
+        Which migration design demotion uses, see :data:`thermocline.protocol.migrate.DESIGNS`.
+    clean : str
+        ``"demote"`` or ``"discard"`` clean pages of arrays made by ``from_file`` (their file has them).
+    readahead : int
+        The largest readahead window, in pages; 0 turns readahead off.
+
+    Notes
+    -----
+    Safe to use from many threads. Closing a memory whose arrays are still in use takes effect when the last of them is
+    gone. A forked child cannot use it: touching its arrays there ends the child with SIGSEGV.
+
+    Examples
+    --------
+    >>> with Memory("dram=8MiB, zstd=32MiB") as memory:
+    ...     a = memory.zeros((1000, 1000))
+    ...     a += 1
+    ...     total = a.sum()
+    >>> float(total)
+    1000000.0
+    """
+
+    def __init__(
+        self,
+        spec: str | Sequence[NodeSpec],
+        *,
+        page_size: int | str = "64KiB",
+        design: str = "batch",
+        clean: str = "demote",
+        readahead: int = 32,
+        report_fd: int = -1,
+    ) -> None:
+        size = check_page_size(page_size)
+        nodes = parse_spec(spec, size)
+        if design not in DESIGNS:
+            raise SpecError(f"unknown design {design!r}; write one of: {', '.join(sorted(DESIGNS))}")
+        if clean not in {policy.value for policy in Clean}:
+            raise SpecError(f"unknown clean policy {clean!r}; write demote or discard")
+        if readahead < 0:
+            raise SpecError(f"readahead is {readahead} pages; write 0 (off) or more")
+        mapping = Mapping(
+            nodes,
+            size,
+            design=design,
+            discard_clean=clean == Clean.DISCARD.value,
+            readahead_pages=readahead,
+            report=report_fd,
+        )
+        super().__init__(mapping, 0)
+        self.page_size = size
+        self._pinned = 0
+
+    @property
+    def nodes(self) -> tuple[NodeSpec, ...]:
+        """The nodes of the demotion path, DRAM first."""
+        return self._mapping.nodes
+
+    def group(self, name: str, *, dram: int | str | None = None, memory: int | str | None = None) -> Group:
+        """Make a group of arrays with limits of its own.
+
+        Parameters
+        ----------
+        dram : int or str, optional
+            The most bytes that its pages may take in DRAM.
+        memory : int or str, optional
+            The most bytes that they may take in RAM of any kind, compressed pages included.
+        """
+        limits = [0 if limit is None else parse_size(limit) for limit in (dram, memory)]
+        smallest = 16 * self.page_size
+        for limit in limits:
+            if 0 < limit < smallest:
+                raise SpecError(f"group {name!r}: a limit of {format_size(limit)} is below {format_size(smallest)}")
+        return Group(self._mapping, self._mapping.add_group(*limits), name)
+
+    def stat(self) -> dict[str, Any]:
+        """Counters: per node, of the arena, and in total (see :func:`thermocline.live.statistics.collect`)."""
+        return self._mapping.statistics()
+
+    def advise(self, array: NDArray[Any], advice: str) -> None:
+        """Say how an array will be used (madvise(2)).
+
+        Parameters
+        ----------
+        advice : str
+            ``"cold"``: demote its pages now (returns when that is done). ``"willneed"``: begin to bring them up.
+            ``"sequential"``, ``"random"``, ``"normal"``: how far to read ahead, for the whole block it lies in.
+        """
+        if advice not in _ADVICE:
+            raise SpecError(f"unknown advice {advice!r}; write one of: {', '.join(_ADVICE)}")
+        address, size = self._span(array)
+        if advice == "cold":
+            self._mapping.request(What.COLD, *self._mapping.pages_of(address, size))
+        elif advice == "willneed":
+            self._mapping.request(What.WILLNEED, *self._mapping.pages_of(address, size))
+        else:
+            self._mapping.set_advice(address, _ADVICE[advice])
+
+    @contextmanager
+    def pin(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Hold an array in DRAM and unmoved, for direct I/O or a device that writes to it.
+
+        Raises
+        ------
+        SpecError
+            More than half of DRAM would be pinned.
+        """
+        first, count = self._mapping.pages_of(*self._span(array))
+        most = self.nodes[0].capacity // self.page_size // 2
+        if self._pinned + count > most:
+            raise SpecError(
+                f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
+                f"({format_size(most * self.page_size)}); pin less at a time"
+            )
+        self._pinned += count
+        try:
+            if not self._mapping.request(What.PIN, first, count):
+                raise MemoryError("the pages cannot be brought to DRAM to be pinned")
+            try:
+                yield array
+            finally:
+                self._mapping.request(What.UNPIN, first, count)
+        finally:
+            self._pinned -= count
+
+    def _span(self, array: NDArray[Any]) -> tuple[int, int]:
+        """Where an array's bytes are: lowest address, and bytes from there."""
+        from numpy.lib.array_utils import byte_bounds
+
+        low, high = byte_bounds(array)
+        mapping = self._mapping
+        if not mapping.address <= low < high <= mapping.address + mapping.size:
+            raise SpecError("this array is not in this memory; make it with zeros(), array(), from_file() or numpy()")
+        return low, high - low
+
+    def close(self) -> None:
+        """Give everything back. Arrays that are still in use keep what they need until they are gone."""
+        self._mapping.close_when_unused()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Group(Arrays):
+    """Arrays that share a limit (a memory cgroup). Made by :meth:`Memory.group`."""
+
+    def __init__(self, mapping: Mapping, index: int, name: str) -> None:
+        super().__init__(mapping, index)
+        self.name = name

@@ -1,0 +1,32 @@
+"""What the allocator asks of tiered memory."""
+
+from typing import Protocol
+
+
+class BlockSource(Protocol):
+    """Tiered memory that hands out blocks.
+
+    Calls come from any thread, at any moment, with the GIL held. A garbage collection or a signal handler
+    that runs inside a call may free and allocate arrays, so every method may be entered again by the thread
+    that is in it: none may wait for a lock which its own thread may hold. An allocation can then be
+    declined; a free can be put into a queue for whoever holds the lock.
+
+    An exception raised by a method is taken for a signal handler's and raised again in the program, right
+    after the NumPy call. The block is then asked for once more, and is plain memory if that fails too.
+    """
+
+    def allocate_block(self, nbytes: int) -> int:
+        """The address of zeroed, page-aligned memory of at least ``nbytes`` bytes.
+
+        0 when there is none left: NumPy raises ``MemoryError``. -1 to decline: NumPy allocates this one
+        itself.
+        """
+        ...
+
+    def free_block(self, address: int) -> None:
+        """Take back a block. Its array is gone, so nothing reads it any more."""
+        ...
+
+    def block_size(self, address: int) -> int:
+        """The bytes that can be used at ``address``, which ``allocate_block`` gave."""
+        ...

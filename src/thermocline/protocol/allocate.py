@@ -1,0 +1,74 @@
+"""Allocation: a frame for a page that comes up, a slot for a page that goes down (``__alloc_pages``).
+
+The fast path takes room if there is any and wakes kswapd below the low watermark. The slow path of a frame reclaims
+for itself (direct reclaim) and, when there is nothing to reclaim, waits. The slow path of a slot, which runs inside
+migration, fails fast: it may make room in the target by demoting *from the target*, never from the node it drains.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thermocline.protocol import reclaim
+from thermocline.protocol.effects import Protocol, Release, Reserve, Throttle, WakeKswapd
+from thermocline.protocol.reclaim import Cause
+
+if TYPE_CHECKING:
+    from thermocline.protocol.group import Group
+    from thermocline.protocol.mm import Mm
+    from thermocline.protocol.node import Node
+
+_DRAM = 0
+
+
+def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[bool]:
+    """A frame of the DRAM budget, charged to a group -> whether there is one.
+
+    Locks: none taken; the caller may hold the lock of the page that comes up, so reclaim here only ever tries locks.
+    Sleeps: in reclaim (a slow node below), and with ``may_wait`` until room appears or patience ends.
+    """
+    dram = mm.nodes[_DRAM]
+    while True:
+        excess = group.excess(mm.page_size)
+        if excess:
+            mm.vmstat.add("group_reclaim")
+            if not (yield from reclaim.shrink_group(mm, group, excess)) and not (
+                may_wait and (yield from _throttle(mm, dram))
+            ):
+                return False
+            continue
+        if (yield Reserve(_DRAM, group.index)) is not None:
+            mm.vmstat.add("pgalloc")
+            if group.excess(0):  # another allocation of the group came first
+                yield Release(_DRAM, 0, group.index)
+                continue
+            if dram.below_low:
+                yield WakeKswapd(_DRAM)
+            return True
+        yield WakeKswapd(_DRAM)
+        mm.vmstat.add("allocstall")
+        freed = yield from reclaim.shrink_node(mm, dram, Cause.DIRECT)
+        if not freed and not (may_wait and (yield from _throttle(mm, dram))):
+            return False
+
+
+def _throttle(mm: Mm, node: Node) -> Protocol[bool]:
+    mm.vmstat.add("allocthrottle")
+    patient: bool = yield Throttle(node.index)
+    return patient
+
+
+def allocate_target(mm: Mm, target: Node, group: Group, cause: Cause) -> Protocol[int | None]:
+    """A slot in a lower node, for a page that reclaim of a higher node moves (``alloc_demote_folio``) -> slot or None.
+
+    Locks: the caller may hold the lock of the page that goes down (the `deferred` design does): only try-locks here.
+    Sleeps: direct reclaim may, in the node below the target. Background reclaim leaves the target to its own kswapd,
+    unless the target is full.
+    """
+    slot: int | None = yield Reserve(target.index, group.index)
+    if slot is None:
+        yield from reclaim.shrink_node(mm, target, cause)
+        slot = yield Reserve(target.index, group.index)
+    if target.below_low:
+        yield WakeKswapd(target.index)
+    return slot

@@ -1,0 +1,232 @@
+"""What a protocol may ask for: the only values that protocols yield.
+
+A protocol is a generator. It decides; it never performs. Each effect below is one step that an interpreter takes for
+it: `live` moves real bytes, `virtual` advances a clock, `check` tries every interleaving. The value of the ``yield``
+expression is the effect's result. Between two yields a protocol runs alone, so what it reads there is consistent; at
+a yield anything may have changed unless a lock it holds says otherwise.
+
+An effect is atomic towards other effects on the same page. A pager may be killed at any yield: what was committed
+before it is found by the successor, what was not has not happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+class Effect:
+    """One step asked of an interpreter."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+#: A protocol: yields effects, receives their results, returns ``R``.
+Protocol = Generator[Effect, Any, R]
+
+
+class Lock(Effect):
+    """Wait for the lock of a page and take it (``folio_lock``). Never yielded while another page lock is held."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class TryLock(Effect):
+    """Take the lock of a page if it is free (``folio_trylock``) -> bool."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class Unlock(Effect):
+    """Give the lock of a page to the first that waits for it (``folio_unlock``)."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class Reserve(Effect):
+    """Take room for one page in a node, its worst case -> the slot's handle, or None when there is no room.
+
+    Never waits and never reclaims (``GFP_NOWAIT``). For the arena the slot is a frame of the budget, handle 0. Room
+    of a node is charged to a group.
+    """
+
+    __slots__ = ("group", "node")
+
+    def __init__(self, node: int, group: int) -> None:
+        self.node = node
+        self.group = group
+
+
+class Release(Effect):
+    """Give back a slot (or a frame that was never filled) and wake those that wait for room."""
+
+    __slots__ = ("group", "node", "slot")
+
+    def __init__(self, node: int, slot: int, group: int) -> None:
+        self.node = node
+        self.slot = slot
+        self.group = group
+
+
+class Unmap(Effect):
+    """Stop writers of these pages (``try_to_migrate``): they wait in a fault, readers go on, bytes stand still."""
+
+    __slots__ = ("pages",)
+
+    def __init__(self, pages: Sequence[int]) -> None:
+        self.pages = pages
+
+
+class Remap(Effect):
+    """Undo :class:`Unmap` and wake the writers (``remove_migration_ptes``)."""
+
+    __slots__ = ("pages",)
+
+    def __init__(self, pages: Sequence[int]) -> None:
+        self.pages = pages
+
+
+#: Results of :class:`Copy` other than a count of bytes: the page holds zeros only, and the device refused.
+ZERO = 0
+FAILED = -1
+
+
+class Copy(Effect):
+    """Copy the bytes of a page, from wherever they are, to a slot -> bytes now charged, ``ZERO`` or ``FAILED``.
+
+    The page is locked, and unmapped if it is in a mapped node. A slow node makes the yielder wait, nobody else.
+    With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
+    """
+
+    __slots__ = ("node", "page", "slot")
+
+    def __init__(self, page: int, node: int, slot: int) -> None:
+        self.page = page
+        self.node = node
+        self.slot = slot
+
+
+class CopyList(Effect):
+    """:class:`Copy` of many pages to many slots of one node, as one request -> a list of results, in order."""
+
+    __slots__ = ("node", "pages", "slots")
+
+    def __init__(self, pages: Sequence[int], node: int, slots: Sequence[int]) -> None:
+        self.pages = pages
+        self.node = node
+        self.slots = slots
+
+
+class Commit(Effect):
+    """Write a page's entry in the page table: the instant at which a transition has happened."""
+
+    __slots__ = ("node", "page", "slot", "state")
+
+    def __init__(self, page: int, state: int, node: int = 0, slot: int = 0) -> None:
+        self.page = page
+        self.state = state
+        self.node = node
+        self.slot = slot
+
+
+class Punch(Effect):
+    """Free the frames of these pages and unmap them everywhere (fallocate(2), ``FALLOC_FL_PUNCH_HOLE``).
+
+    Their bytes are committed elsewhere, or are not wanted any more.
+    """
+
+    __slots__ = ("pages",)
+
+    def __init__(self, pages: Sequence[int]) -> None:
+        self.pages = pages
+
+
+class Fill(Effect):
+    """Read contiguous pages from their slots (or zeros) into reserved frames, map them, wake -> True, False on error.
+
+    Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode).
+    """
+
+    __slots__ = ("pages", "writable")
+
+    def __init__(self, pages: Sequence[int], writable: bool) -> None:
+        self.pages = pages
+        self.writable = writable
+
+
+class Wake(Effect):
+    """Make the threads that wait for this page fault again (UFFDIO_WAKE)."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class Poison(Effect):
+    """Make every touch of this page a SIGBUS, and say why (UFFDIO_POISON): its bytes cannot be had."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class WakeKswapd(Effect):
+    """Wake the background reclaim of a node (``wakeup_kswapd``)."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+
+
+class SleepKswapd(Effect):
+    """Background reclaim waits for :class:`WakeKswapd` (``kswapd_try_to_sleep``)."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+
+
+class Throttle(Effect):
+    """An allocator that found nothing to reclaim waits until room appears in a node (``reclaim_throttle``) -> bool.
+
+    False when nothing has changed for the interpreter's limit of patience: the allocation has failed.
+    """
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+
+
+class Spawn(Effect):
+    """Run another protocol beside this one, in the background."""
+
+    __slots__ = ("protocol",)
+
+    def __init__(self, protocol: Protocol[Any]) -> None:
+        self.protocol = protocol
+
+
+class Resched(Effect):
+    """Let others run (``cond_resched``)."""
+
+    __slots__ = ()

@@ -1,0 +1,62 @@
+"""Groups: regions that share a limit (a memory cgroup)."""
+
+from __future__ import annotations
+
+from thermocline.protocol.node import Node
+
+#: The group of every region that was given no other. It has no limit of its own.
+ROOT = 0
+
+
+class Group:
+    """A set of regions with limits.
+
+    Attributes
+    ----------
+    dram_limit : int or None
+        The most bytes that the group's pages may take in DRAM.
+    memory_limit : int or None
+        The most bytes that they may take in RAM of any kind, compressed pages included. Demoting a page from DRAM to
+        compressed memory lowers this total by the difference only: *demoted is not freed* (in Linux 5.18 and before,
+        demoted pages counted as reclaimed and ``memory.high`` freed nothing).
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        nodes: int,
+        *,
+        dram_limit: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.dram_limit = dram_limit
+        self.memory_limit = memory_limit
+        self.used = [0] * nodes
+        self.memory = 0
+        self.peak_dram = 0
+
+    def charge(self, node: Node, size: int) -> None:
+        """Account bytes in a node to the group."""
+        self.used[node.index] += size
+        if node.charged_to_memory:
+            self.memory += size
+        if node.index == 0:
+            self.peak_dram = max(self.peak_dram, self.used[0])
+
+    def uncharge(self, node: Node, size: int) -> None:
+        """The opposite of :meth:`charge`."""
+        self.used[node.index] -= size
+        if node.charged_to_memory:
+            self.memory -= size
+
+    def excess(self, frame: int) -> int:
+        """Bytes to be reclaimed before one more frame (in bytes) fits; 0 when it does."""
+        excess = 0
+        if self.dram_limit is not None:
+            excess = self.used[0] + frame - self.dram_limit
+        if self.memory_limit is not None:
+            excess = max(excess, self.memory + frame - self.memory_limit)
+        return max(excess, 0)

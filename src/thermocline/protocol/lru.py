@@ -1,0 +1,152 @@
+"""LRU lists: in which order the pages of a node are considered for reclaim (``struct lruvec``).
+
+Lists are linked through two columns indexed by page, as the kernel links them through ``struct page``: moving a page
+is a handful of array stores, and a list of a million pages needs no object a page. Link 0 means "on no list"; page
+``p`` is written as ``p + 1``, and the head of list ``l`` as ``pages + 1 + l``.
+
+A page is on at most one list. A page on none is *isolated*: somebody is moving it, and has to put it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from thermocline.protocol.page import Column, array_column
+
+#: Makes a column of ``count`` zeros of an array typecode. `live` gives anonymous memory, that costs nothing until used.
+ColumnFactory = Callable[[str, int], Column]
+
+#: Lists that the links have room for: two for every node of every group.
+MAX_LISTS = 4096
+
+
+class Links:
+    """The two link columns that all lists of a machine share, and what is known of each page besides."""
+
+    def __init__(self, pages: int, column: ColumnFactory = array_column) -> None:
+        self.pages = pages
+        self.next = column("I", pages + 1 + MAX_LISTS)
+        self.previous = column("I", pages + 1 + MAX_LISTS)
+        #: Which list a page is on: list number + 1, 0 for none.
+        self.list_of = column("H", pages)
+        #: Set when the page was seen in use since it was last looked at (``PG_referenced``).
+        self.referenced = column("B", pages)
+        #: The age of its node's inactive list when the page was last demoted (``workingset`` shadow entry), 0: never.
+        self.evicted_at = column("I", pages)
+        self._lists: list[LruList] = []
+
+    def new_list(self) -> LruList:
+        """A fresh, empty list."""
+        if len(self._lists) == MAX_LISTS:
+            raise ValueError(f"more than {MAX_LISTS} LRU lists: use fewer groups")
+        made = LruList(self, len(self._lists))
+        self._lists.append(made)
+        return made
+
+    def isolate(self, page: int) -> bool:
+        """Take a page off whichever list it is on; False when it was on none."""
+        number = self.list_of[page]
+        if not number:
+            return False
+        self._lists[number - 1].remove(page)
+        return True
+
+
+class LruList:
+    """One doubly linked list: pages are added at the head and reclaimed from the tail."""
+
+    def __init__(self, links: Links, number: int) -> None:
+        self._links = links
+        self._number = number + 1
+        self._head = links.pages + 1 + number
+        self._next = links.next
+        self._previous = links.previous
+        self._next[self._head] = self._previous[self._head] = self._head
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        """Pages from the head (the youngest) to the tail."""
+        link = self._next[self._head]
+        while link != self._head:
+            yield link - 1
+            link = self._next[link]
+
+    def add(self, page: int) -> None:
+        """Put an isolated page at the head."""
+        self._insert(page + 1, self._head, self._next[self._head])
+
+    def add_tail(self, page: int) -> None:
+        """Put an isolated page at the tail, where reclaim looks first."""
+        self._insert(page + 1, self._previous[self._head], self._head)
+
+    def _insert(self, link: int, before: int, after: int) -> None:
+        if self._links.list_of[link - 1]:
+            raise AssertionError(f"page {link - 1} is on an LRU list already")
+        self._next[before] = self._previous[after] = link
+        self._previous[link] = before
+        self._next[link] = after
+        self._links.list_of[link - 1] = self._number
+        self._count += 1
+
+    def remove(self, page: int) -> None:
+        """Take a page of this list off it."""
+        link = page + 1
+        before, after = self._previous[link], self._next[link]
+        self._next[before] = after
+        self._previous[after] = before
+        self._links.list_of[page] = 0
+        self._count -= 1
+
+    def tail(self) -> int | None:
+        """The page that reclaim would take next, or None."""
+        return self._previous[self._head] - 1 if self._count else None
+
+
+class Lruvec:
+    """The lists of one group in one node.
+
+    Attributes
+    ----------
+    age : int
+        Evictions from and activations in these lists so far (``nonresident_age``). The difference between two
+        readings is a refault distance.
+    """
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self.active = links.new_list()
+        self.inactive = links.new_list()
+        self.age = 0
+
+    def __len__(self) -> int:
+        return len(self.active) + len(self.inactive)
+
+    @property
+    def inactive_is_low(self) -> bool:
+        """Whether the active list should shrink (``inactive_is_low``): a third of the pages should be inactive."""
+        return 2 * len(self.inactive) < len(self.active)
+
+    def add(self, page: int, *, active: bool = False) -> None:
+        """Put an isolated page on a list."""
+        (self.active if active else self.inactive).add(page)
+
+    def evict(self, page: int) -> None:
+        """Remember when an isolated page left (``workingset_eviction``)."""
+        self.age += 1
+        # 0 means "never evicted", and the column wraps as the kernel's packed shadow entries do.
+        self._links.evicted_at[page] = self.age % 0xFFFFFFFF + 1
+
+    def refault(self, page: int) -> bool | None:
+        """Whether a page that comes back belongs on the active list (``workingset_refault``); None: never evicted.
+
+        A page that would have stayed, had the inactive list been as much longer as the active list now is, is worth
+        more than what is on the active list.
+        """
+        evicted = self._links.evicted_at[page]
+        if not evicted:
+            return None
+        distance = (self.age - (evicted - 1)) % 0xFFFFFFFF
+        return distance <= len(self.active)

@@ -1,0 +1,66 @@
+"""`batch`: isolate onto a list, allocate, try-lock all, then move the whole list at once.
+
+Stands for ``demote_folio_list()`` and ``migrate_pages_batch()`` (Linux 5.15, batched in 6.3). Yang Shi's answer to the
+thread: reclaim puts the pages on a list of its own and lets go of their locks; the list is migrated afterwards.
+
+Locks: targets are allocated *before* any lock is taken, so allocating, which may reclaim the target, holds up no
+user of a source page. Then only try-locks: waiting for one page's lock while holding another's is what deadlocked the
+kernel's batches twice. Pages whose lock was taken stay locked through one unmap, one copy and one punch of them all.
+
+Sleeps: in allocation, with no lock held; in the copy, with the batch locked.
+
+Outcome: the pages that did not move. A failed allocation ends the batch: what was not tried is returned and not
+counted as failed. A locked page is tried again in two more passes, then returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from thermocline.protocol.allocate import allocate_target
+from thermocline.protocol.effects import Protocol, Release, Resched, TryLock, Unlock
+from thermocline.protocol.migrate.move import move
+
+if TYPE_CHECKING:
+    from thermocline.protocol.mm import Mm
+    from thermocline.protocol.node import Node
+    from thermocline.protocol.reclaim import Cause
+
+#: Asynchronous passes over pages whose lock is held by somebody else (``NR_MAX_MIGRATE_ASYNC_RETRY``).
+ASYNC_PASSES = 3
+
+
+def migrate_batch(mm: Mm, pages: Sequence[int], source: Node, target: Node, cause: Cause) -> Protocol[list[int]]:
+    """Move isolated, unlocked pages of one node to another -> those that are still isolated and did not move."""
+    slots: list[tuple[int, int]] = []
+    for page in pages:
+        group = mm.group_of(page)
+        slot = yield from allocate_target(mm, target, group, cause)
+        if slot is None:
+            break
+        slots.append((slot, group.index))
+    left: list[int] = list(pages[: len(slots)])
+    failed: list[int] = list(pages[len(slots) :])
+    for attempt in range(ASYNC_PASSES):
+        if attempt:
+            yield Resched()
+        locked: list[int] = []
+        busy: list[int] = []
+        for page in left:
+            if not (yield TryLock(page)):
+                busy.append(page)
+            elif mm.node_of(page) != source.index or mm.links.list_of[page]:
+                yield Unlock(page)  # moved or freed meanwhile; no longer ours
+            else:
+                locked.append(page)
+        if locked:
+            taken = [slots.pop()[0] for _ in locked]
+            failed += yield from move(mm, locked, taken, source, target, cause)
+        left = busy
+        if not left:
+            break
+    for slot, group_index in slots:
+        yield Release(target.index, slot, group_index)
+    mm.vmstat.add("pgmigrate_fail", len(left))
+    return failed + left

@@ -1,0 +1,145 @@
+"""The state that protocols share: nodes, page table, lists, groups, regions and counters.
+
+Everything here is plain data with plain functions; nothing waits. Between two yields a protocol may read and change
+it freely, as kernel code may under a spinlock. Only the page table (and the stores behind the nodes) survive a pager;
+the rest is rebuilt by :mod:`thermocline.protocol.recovery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.group import ROOT, Group
+from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
+from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
+from thermocline.protocol.region import Region
+from thermocline.protocol.vmstat import VmStat
+
+if TYPE_CHECKING:
+    from thermocline.protocol.migrate import Design
+
+#: The arena's node. An entry that names node 0 names no slot.
+DRAM = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user chose.
+
+    Attributes
+    ----------
+    design : Design
+        The migration design that demotion uses.
+    discard_clean : bool
+        Drop clean pages of an array made from a file (the file has them) rather than demote them.
+    readahead_pages : int
+        The largest readahead window, in pages; 0 turns readahead off.
+    """
+
+    design: Design
+    discard_clean: bool = False
+    readahead_pages: int = 32
+
+
+@dataclass
+class Mm:
+    """One tiered memory (``struct mm_struct`` and the machine under it, in one).
+
+    Attributes
+    ----------
+    page_size : int
+        Bytes.
+    nodes : list of Node
+        By index; ``nodes[DRAM]`` is the arena.
+    find_region : callable
+        Region index -> Region, or None when there is no such region (any more).
+    """
+
+    page_size: int
+    nodes: list[Node]
+    path: DemotionPath
+    table: PageTable
+    policy: Policy
+    find_region: Callable[[int], Region | None]
+    vmstat: VmStat = field(default_factory=VmStat)
+    column: ColumnFactory = array_column
+
+    def __post_init__(self) -> None:
+        self.links = Links(self.table.pages, self.column)
+        self.groups: dict[int, Group] = {ROOT: Group(ROOT, "root", len(self.nodes))}
+        self._lruvecs: dict[tuple[int, int], Lruvec] = {}
+
+    # -- regions and groups -------------------------------------------------------------------------------------------
+
+    def region_of(self, page: int) -> Region | None:
+        """The region of a page, or None for a page that nobody has allocated."""
+        number = self.table.region[page]
+        return self.find_region(number) if number else None
+
+    def group_of(self, page: int) -> Group:
+        """The group that the page is charged to."""
+        region = self.region_of(page)
+        return self.groups[region.group] if region is not None else self.groups[ROOT]
+
+    def add_group(self, group: Group) -> None:
+        """Make a group known."""
+        self.groups[group.index] = group
+
+    # -- lists --------------------------------------------------------------------------------------------------------
+
+    def lruvec(self, node: int, group: int) -> Lruvec:
+        """The lists of a group in a node (``mem_cgroup_lruvec``)."""
+        key = (node, group)
+        found = self._lruvecs.get(key)
+        if found is None:
+            found = self._lruvecs[key] = Lruvec(self.links)
+        return found
+
+    def lruvecs(self, node: int, group: Group | None = None) -> list[Lruvec]:
+        """The lists that reclaim of a node looks at: of one group, or of all."""
+        if group is not None:
+            return [self.lruvec(node, group.index)]
+        return [lruvec for (at, _), lruvec in self._lruvecs.items() if at == node]
+
+    def node_of(self, page: int) -> int | None:
+        """The node whose lists a page belongs on; None while it belongs on no list."""
+        entry = self.table.read(page)
+        if entry.state in (RESIDENT, SHADOWED):
+            return DRAM
+        if entry.state == SLOTTED and self.nodes[entry.node].kind is not Kind.SOURCE:
+            return entry.node
+        return None
+
+    def lru_add(self, page: int, *, active: bool = False) -> None:
+        """Put a page on the list where its entry says it belongs, from wherever it was (``folio_add_lru``)."""
+        self.links.isolate(page)
+        node = self.node_of(page)
+        if node is not None:
+            self.lruvec(node, self.group_of(page).index).add(page, active=active)
+
+    def putback(self, pages: Iterable[int]) -> None:
+        """Put isolated pages back (``putback_lru_page``), unless somebody else has done so meanwhile."""
+        for page in pages:
+            if not self.links.list_of[page]:
+                self.lru_add(page)
+
+    def note_eviction(self, page: int, source: Node) -> None:
+        """Remember when a page left DRAM, to judge it when it comes back (``workingset_eviction``)."""
+        if source.index == DRAM:
+            self.lruvec(DRAM, self.group_of(page).index).evict(page)
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+
+    def charge(self, node: Node, group: Group, size: int) -> None:
+        """Account bytes of a node to it and to a group."""
+        node.take(size)
+        group.charge(node, size)
+
+    def uncharge(self, node: Node, group: Group, size: int) -> None:
+        """The opposite of :meth:`charge`."""
+        node.give(size)
+        group.uncharge(node, size)

@@ -1,0 +1,142 @@
+"""Pages and the page table: where the bytes of each page are.
+
+A page is a number: its index in the arena. Its entry says in which of these states it is:
+
+========= ============================ ============================ ==============================================
+state     bytes are in                 slot named by the entry      a killed pager's successor
+========= ============================ ============================ ==============================================
+EMPTY     nowhere: all zeros           none                         punches the hole again
+SLOTTED   the slot                     the slot                     punches the hole again
+FILLING   arena where present, else    the slot they come from, or  fills what is missing, keeps what is there
+          the slot (or zeros)          none
+RESIDENT  the arena                    none                         nothing to do
+SHADOWED  the arena and, the same,     the shadow                   nothing to do: the page is write-protected
+          the slot
+POISONED  nowhere: they were lost      none                         poisons again
+========= ============================ ============================ ==============================================
+
+Two rules make every crash harmless. A demotion writes SLOTTED *before* it punches the hole, and the page is
+write-protected from before the copy until the hole: both copies are the same. A promotion writes FILLING *before* the
+first byte appears in the arena, where the program may change it at once: from then on the arena is right.
+
+The columns of the table may be shared memory (`live`), or arrays (`virtual`, `check`): they outlive the pager.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
+from typing import ClassVar, NamedTuple, Protocol
+
+
+class State(IntEnum):
+    """Where the bytes of a page are."""
+
+    EMPTY = 0
+    SLOTTED = 1
+    FILLING = 2
+    RESIDENT = 3
+    SHADOWED = 4
+    POISONED = 5
+
+
+#: As plain integers: a column access in the hot path should not build an enum member.
+EMPTY, SLOTTED, FILLING, RESIDENT, SHADOWED, POISONED = (int(state) for state in State)
+
+
+class Column(Protocol):
+    """Integers by index: an array, or a memoryview of shared memory."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+    def __len__(self) -> int: ...
+
+
+def array_column(typecode: str, count: int) -> Column:
+    """A column of zeros held in an ordinary array of that typecode."""
+    column = array(typecode)
+    column.frombytes(bytes(count * column.itemsize))
+    return column
+
+
+_STATE_SHIFT, _NODE_SHIFT = 56, 48
+_NODE_MASK, _SLOT_MASK = 0xFF, (1 << 48) - 1
+
+
+class Entry(NamedTuple):
+    """A page table entry, unpacked."""
+
+    state: int
+    node: int
+    slot: int
+
+
+class PageTable:
+    """One entry a page, as columns.
+
+    Attributes
+    ----------
+    entry : column of u64
+        ``state << 56 | node << 48 | slot``: in one word, because one aligned store of eight bytes is what makes a
+        commit whole or absent when the pager is killed.
+    region : column of u32
+        The region that the page belongs to (0: none).
+    pins : column of u8
+        How many pins hold the page in DRAM.
+    """
+
+    #: Column name -> array typecode, in the order in which shared memory holds them.
+    COLUMNS: ClassVar[dict[str, str]] = {"entry": "Q", "region": "I", "pins": "B"}
+
+    def __init__(self, pages: int, columns: Mapping[str, Column] | None = None) -> None:
+        if columns is None:
+            columns = {name: array_column(code, pages) for name, code in self.COLUMNS.items()}
+        self.pages = pages
+        self.entry = columns["entry"]
+        self.region = columns["region"]
+        self.pins = columns["pins"]
+
+    def state(self, page: int) -> int:
+        """The state of a page."""
+        return self.entry[page] >> _STATE_SHIFT
+
+    def place(self, page: int) -> tuple[int, int]:
+        """The node and the slot that the entry names; (0, 0) when it names none."""
+        entry = self.entry[page]
+        return entry >> _NODE_SHIFT & _NODE_MASK, entry & _SLOT_MASK
+
+    def read(self, page: int) -> Entry:
+        """The whole entry."""
+        entry = self.entry[page]
+        return Entry(entry >> _STATE_SHIFT, entry >> _NODE_SHIFT & _NODE_MASK, entry & _SLOT_MASK)
+
+    def resident(self, page: int) -> bool:
+        """Whether the page has a frame and nothing is in flight (RESIDENT or SHADOWED)."""
+        state = self.entry[page] >> _STATE_SHIFT
+        return state == RESIDENT or state == SHADOWED
+
+    def commit(self, page: int, state: int, node: int = 0, slot: int = 0) -> None:
+        """Write the entry, in one store."""
+        self.entry[page] = pack(state, node, slot)
+
+
+def pack(state: int, node: int = 0, slot: int = 0) -> int:
+    """The word of an entry."""
+    return state << _STATE_SHIFT | node << _NODE_SHIFT | slot
+
+
+def runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending pages as contiguous runs of (first page, count): one system call serves a run."""
+    start = count = 0
+    for page in pages:
+        if count and page == start + count:
+            count += 1
+            continue
+        if count:
+            yield start, count
+        start, count = page, 1
+    if count:
+        yield start, count

@@ -1,0 +1,69 @@
+"""Readahead: which pages will be wanted next, judged from the faults of one region (``page_cache_sync_ra``).
+
+Only misses are seen here: a touch of a resident page is the MMU's business. So the next fault of a reader that goes on
+where the last window ended is expected *at* the end of that window, and a fault there doubles the window, as in the
+kernel's ``get_next_ra_size``. Two faults in a row at the same distance make a stream, whatever the distance:
+contiguous, strided, or backwards. Several readers of one region (threads, or the operands of a merge) are told apart
+by where their next fault is expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Streams of one region that are followed at once.
+_READERS = 8
+#: The largest stride, in pages, that is taken for a stream: beyond it the guess is a waste more often than not.
+_MAX_STRIDE = 64
+
+
+@dataclass(slots=True)
+class _Reader:
+    last: int
+    stride: int
+    #: Where the next fault is expected, and how many pages were read ahead before it.
+    expected: int
+    window: int
+
+
+class Stream:
+    """The streams of one region."""
+
+    __slots__ = ("_readers",)
+
+    def __init__(self) -> None:
+        self._readers: list[_Reader] = []
+
+    def window(self, page: int, largest: int, *, eager: bool = False) -> range:
+        """The pages to read ahead after a fault on ``page``: empty unless the fault continues a stream.
+
+        Parameters
+        ----------
+        largest : int
+            The most pages to read ahead.
+        eager : bool
+            Begin at once with the largest window (the user promised sequential use).
+        """
+        for position, reader in enumerate(self._readers):
+            if page == reader.expected:
+                return self._advance(position, page, reader.stride, min(max(2 * reader.window, 2), largest))
+        # A reader that is not in a stream yet: the distance from its last fault becomes a stride to be confirmed.
+        for position, reader in enumerate(self._readers):
+            stride = page - reader.last
+            if reader.window == 0 and stride and abs(stride) <= _MAX_STRIDE:
+                return self._advance(position, page, stride, 0)
+        self._readers.insert(0, _Reader(page, 1, page + 1, 0))
+        del self._readers[_READERS:]
+        if eager:
+            return self._advance(0, page, 1, largest)
+        return range(0)
+
+    def _advance(self, position: int, page: int, stride: int, window: int) -> range:
+        """Move a reader to the front, with its next fault expected behind the window."""
+        reader = self._readers.pop(position)
+        self._readers.insert(0, reader)
+        reader.last = page
+        reader.stride = stride
+        reader.window = window
+        reader.expected = page + stride * (window + 1)
+        return range(page + stride, page + stride * (window + 1), stride)

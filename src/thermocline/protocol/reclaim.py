@@ -1,0 +1,277 @@
+"""Reclaim: making room in a node by sending its coldest pages down (``mm/vmscan.c``).
+
+kswapd does it in the background between the low and the high watermark; an allocation that finds no room does it for
+itself (direct reclaim); a group over its limit does it to its own pages. Nothing is ever dropped for want of room: a
+page leaves a node when its bytes are safe in another, or were there all along.
+
+Locks: reclaim tries page locks and never waits for one, so whoever calls it may hold one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from thermocline.protocol.effects import (
+    Commit,
+    Protocol,
+    Punch,
+    Release,
+    Resched,
+    SleepKswapd,
+    TryLock,
+    Unlock,
+)
+from thermocline.protocol.node import Kind
+from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED
+
+if TYPE_CHECKING:
+    from thermocline.protocol.group import Group
+    from thermocline.protocol.lru import Lruvec
+    from thermocline.protocol.mm import Mm
+    from thermocline.protocol.node import Node
+
+#: Pages that reclaim takes off a list together.
+SWAP_CLUSTER_MAX = 32
+#: A fruitless round scans ``size >> priority`` pages; each one lowers the priority; at 0 the whole list was looked at.
+DEF_PRIORITY = 12
+
+
+class Cause(Enum):
+    """Who reclaims: every page counter is kept apart by cause."""
+
+    KSWAPD = "kswapd"
+    DIRECT = "direct"
+    #: The user asked for it (advice "cold", or a group's limit).
+    PROACTIVE = "proactive"
+
+
+def kswapd(mm: Mm, node: Node) -> Protocol[None]:
+    """Background reclaim of one node: sleeps until woken, then reclaims up to the high watermark. Never returns."""
+    while True:
+        yield SleepKswapd(node.index)
+        mm.vmstat.add("kswapd_wakeups")
+        while not node.balanced and not node.failed:
+            mm.vmstat.add("pageoutrun")
+            if not (yield from shrink_node(mm, node, Cause.KSWAPD)):
+                break  # nothing to be had: an allocation that needs room will wake us again
+            yield Resched()
+
+
+def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) -> Protocol[int]:
+    """Make room for about a cluster of pages in a node (``shrink_node``) -> slots' worth of room made.
+
+    Rounds look at ever more of the lists until one succeeds; 0 means that no page could be moved.
+    """
+    freed = yield from _drop_shadows(mm, node, group)
+    priority = DEF_PRIORITY
+    while not freed and priority >= 0:
+        scanned = False
+        for lruvec in mm.lruvecs(node.index, group):
+            if not len(lruvec):
+                continue
+            scanned = True
+            size = len(lruvec)
+            count = size if priority == 0 else max(_cluster(mm, node), size >> priority)
+            freed += yield from _shrink_lruvec(mm, node, lruvec, count, cause)
+        if not scanned:
+            break
+        priority -= 4
+    return freed
+
+
+def shrink_group(mm: Mm, group: Group, excess: int) -> Protocol[bool]:
+    """Reclaim a group's own pages until ``excess`` bytes have left what is limited -> whether any did.
+
+    Credits only what left: a page that went from DRAM to compressed memory still weighs its compressed bytes on the
+    group's total. DRAM is drained first; if the total is still over, compressed memory is.
+    """
+    before = group.excess(mm.page_size)
+    for node in mm.nodes:
+        if not node.charged_to_memory or mm.path.next_node(node.index) is None:
+            continue
+        while group.excess(mm.page_size):
+            used = group.used[node.index]
+            if not (yield from shrink_node(mm, node, Cause.DIRECT, group)) or group.used[node.index] >= used:
+                break
+    return group.excess(mm.page_size) < before
+
+
+def reclaim_pages(mm: Mm, pages: Sequence[int]) -> Protocol[int]:
+    """Demote these pages of DRAM now, because the user said they are cold (``reclaim_pages``) -> pages that left."""
+    freed = 0
+    dram = mm.nodes[0]
+    for start in range(0, len(pages), SWAP_CLUSTER_MAX):
+        cluster = pages[start : start + SWAP_CLUSTER_MAX]
+        isolated = [page for page in cluster if mm.node_of(page) == 0 and mm.links.isolate(page)]
+        for page in isolated:
+            mm.links.referenced[page] = 0
+        freed += yield from _shrink_list(mm, dram, isolated, Cause.PROACTIVE)
+        yield Resched()
+    return freed
+
+
+def _cluster(mm: Mm, node: Node) -> int:
+    """Pages to move together: in flight they hold source and target at once, so in a small node they are few."""
+    return min(SWAP_CLUSTER_MAX, max(node.capacity // mm.page_size // 8, 1))
+
+
+def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
+    """Give up clean copies of resident pages: room that costs no move."""
+    freed = 0
+    for page in list(node.shadows)[:SWAP_CLUSTER_MAX]:
+        if group is not None and mm.group_of(page) is not group:
+            continue
+        if not (yield TryLock(page)):
+            continue
+        entry = mm.table.read(page)
+        if entry.state == SHADOWED and entry.node == node.index:
+            node.shadows.pop(page, None)
+            # It stays write-protected: the next write faults, finds RESIDENT and just goes on.
+            yield Commit(page, RESIDENT)
+            yield Release(entry.node, entry.slot, mm.group_of(page).index)
+            mm.vmstat.add("shadow_dropped")
+            freed += 1
+        yield Unlock(page)
+    return freed
+
+
+def _shrink_lruvec(mm: Mm, node: Node, lruvec: Lruvec, count: int, cause: Cause) -> Protocol[int]:
+    """Look at ``count`` pages of one group's lists (``shrink_lruvec``) -> pages that left the node."""
+    freed = 0
+    while count > 0:
+        if lruvec.inactive_is_low or not len(lruvec.inactive):
+            _shrink_active_list(mm, lruvec)
+        isolated = _isolate(lruvec, min(count, _cluster(mm, node)))
+        if not isolated:
+            break
+        mm.vmstat.add("pgscan_kswapd" if cause is Cause.KSWAPD else "pgscan_direct", len(isolated))
+        count -= len(isolated)
+        freed += yield from _shrink_list(mm, node, isolated, cause)
+    return freed
+
+
+def _shrink_active_list(mm: Mm, lruvec: Lruvec) -> None:
+    """Move a cluster from the tail of the active list to the inactive one (``shrink_active_list``)."""
+    for _ in range(SWAP_CLUSTER_MAX):
+        page = lruvec.active.tail()
+        if page is None:
+            return
+        lruvec.active.remove(page)
+        mm.vmstat.add("pgrefill")
+        if mm.links.referenced[page]:
+            mm.links.referenced[page] = 0
+            lruvec.active.add(page)
+        else:
+            lruvec.inactive.add(page)
+            mm.vmstat.add("pgdeactivate")
+
+
+def _isolate(lruvec: Lruvec, count: int) -> list[int]:
+    """Take up to ``count`` pages off the tail of the inactive list (``isolate_lru_folios``)."""
+    isolated: list[int] = []
+    while len(isolated) < count:
+        page = lruvec.inactive.tail()
+        if page is None:
+            break
+        lruvec.inactive.remove(page)
+        isolated.append(page)
+    return isolated
+
+
+def _shrink_list(mm: Mm, node: Node, isolated: Sequence[int], cause: Cause) -> Protocol[int]:
+    """Send isolated pages down, and put back what could not go (``shrink_folio_list``) -> pages that left the node.
+
+    When demotion fails for some, a second pass looks at those again without demotion: a clean page may still be
+    dropped. A page that is nowhere else stays.
+    """
+    freed, left = yield from _shrink_pass(mm, node, isolated, cause, demotion=True)
+    if left and node.kind is Kind.MAPPED:
+        dropped, left = yield from _shrink_pass(mm, node, left, cause, demotion=False)
+        freed += dropped
+    mm.putback(left)
+    if freed:
+        mm.vmstat.add("pgsteal_kswapd" if cause is Cause.KSWAPD else "pgsteal_direct", freed)
+    return freed
+
+
+def _shrink_pass(
+    mm: Mm, node: Node, isolated: Sequence[int], cause: Cause, *, demotion: bool
+) -> Protocol[tuple[int, list[int]]]:
+    """One pass over isolated pages -> (pages that left, pages that are still isolated)."""
+    target = mm.path.next_node(node.index) if demotion else None
+    design = mm.policy.design
+    freed = 0
+    kept: list[int] = []
+    clean: list[int] = []
+    demote: list[int] = []
+    for page in isolated:
+        if not (yield TryLock(page)):
+            kept.append(page)
+            continue
+        if mm.node_of(page) != node.index or mm.links.list_of[page]:
+            yield Unlock(page)  # it was moved or freed since it was isolated, and whoever did that put it on a list
+            continue
+        if mm.table.pins[page] or mm.links.referenced[page]:
+            mm.links.referenced[page] = 0
+            mm.lru_add(page, active=True)
+            mm.vmstat.add("pgactivate")
+            yield Unlock(page)
+            continue
+        if _is_clean(mm, page, demotion=demotion):
+            clean.append(page)  # stays locked until its hole is punched with the others'
+            continue
+        if target is None:
+            kept.append(page)
+            yield Unlock(page)
+            continue
+        if design.migrate_locked is not None:
+            freed += yield from _drop_clean(mm, clean, cause)  # no other lock is held across what may sleep
+            clean = []
+            # As in the June 2020 RFC: reclaim decides under the page lock, and migrates under the same lock.
+            if (yield from design.migrate_locked(mm, page, node, mm.nodes[target], cause)):
+                freed += 1
+            else:
+                kept.append(page)
+            continue
+        demote.append(page)
+        yield Unlock(page)
+    freed += yield from _drop_clean(mm, clean, cause)
+    if demote and target is not None:
+        assert design.migrate_list is not None
+        failed = yield from design.migrate_list(mm, demote, node, mm.nodes[target], cause)
+        freed += len(demote) - len(failed)
+        kept += failed
+    return freed, kept
+
+
+def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
+    """Whether a page of DRAM can leave without being moved: a lower node, or its file, has the same bytes."""
+    entry = mm.table.read(page)
+    if entry.state != SHADOWED:
+        return False
+    if mm.nodes[entry.node].kind is Kind.SOURCE:
+        return mm.policy.discard_clean or not demotion or mm.path.next_node(0) is None
+    return True
+
+
+def _drop_clean(mm: Mm, pages: Sequence[int], cause: Cause) -> Protocol[int]:
+    """Free the frames of locked, clean pages: their shadows become what they are."""
+    if not pages:
+        return 0
+    for page in pages:
+        entry = mm.table.read(page)
+        node = mm.nodes[entry.node]
+        node.shadows.pop(page, None)
+        yield Commit(page, SLOTTED, entry.node, entry.slot)
+        mm.note_eviction(page, mm.nodes[0])
+        if node.kind is Kind.SOURCE:
+            mm.vmstat.add("pgdiscard")
+        else:
+            mm.vmstat.add(f"pgdemote_{cause.value}")
+    yield Punch(pages)
+    for page in pages:
+        mm.lru_add(page)
+        yield Unlock(page)
+    return len(pages)

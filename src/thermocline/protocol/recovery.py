@@ -1,0 +1,76 @@
+"""Recovery: what a fresh pager does with the page table that a killed one left behind.
+
+See :mod:`thermocline.protocol.page` for why each state can be taken up again. It runs before any fault is answered,
+so nothing else runs and no lock is needed. Afterwards every waiter of the whole arena is woken and faults again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from thermocline.protocol.effects import Commit, Fill, Poison, Protocol, Punch, Release
+from thermocline.protocol.node import Kind
+from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
+
+if TYPE_CHECKING:
+    from thermocline.protocol.mm import Mm
+
+_DRAM = 0
+
+
+def slots_in_use(mm: Mm, pages: Iterable[int]) -> dict[int, list[int]]:
+    """The slots that the page table names, by node: all others are free."""
+    slots: dict[int, list[int]] = {}
+    for page in pages:
+        entry = mm.table.read(page)
+        if entry.node and mm.nodes[entry.node].kind is not Kind.SOURCE:
+            slots.setdefault(entry.node, []).append(entry.slot)
+    return slots
+
+
+def recover(
+    mm: Mm, pages: Iterable[int], present: Callable[[int], bool], size: Callable[[int, int], int]
+) -> Protocol[None]:
+    """Rebuild what is not shared, and finish what was begun.
+
+    Parameters
+    ----------
+    pages : iterable of int
+        Every page of every region.
+    present : callable
+        Page -> whether any byte of it is in the arena, by the kernel's own account.
+    size : callable
+        (node, slot) -> bytes that the slot is charged.
+    """
+    dram = mm.nodes[_DRAM]
+    for page in pages:
+        entry = mm.table.read(page)
+        group = mm.group_of(page)
+        if entry.node and mm.nodes[entry.node].kind is not Kind.SOURCE:
+            mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
+        if entry.state in (RESIDENT, SHADOWED, FILLING) or present(page):
+            mm.charge(dram, group, mm.page_size)
+        yield from _finish(mm, page, entry, present)
+        entry = mm.table.read(page)
+        if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
+            mm.nodes[entry.node].shadows[page] = None
+        mm.lru_add(page)
+
+
+def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> Protocol[None]:
+    """Complete the transition that a page was in when the pager was killed."""
+    if entry.state in (EMPTY, SLOTTED):
+        if present(page):
+            yield Punch([page])
+    elif entry.state == FILLING:
+        # What the program has written since is in the arena already and stays; what is missing comes from the slot.
+        filled = yield Fill([page], True)
+        yield Commit(page, RESIDENT if filled else POISONED)
+        if not filled:
+            yield Poison(page)
+            yield Release(_DRAM, 0, mm.group_of(page).index)
+        if entry.node:
+            yield Release(entry.node, entry.slot, mm.group_of(page).index)
+    elif entry.state == POISONED:
+        yield Poison(page)

@@ -1,0 +1,99 @@
+"""Regions: the pages of one array, and what is done to a whole region at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from thermocline.protocol import page as entries
+from thermocline.protocol.effects import Commit, Lock, Protocol, Punch, Release, Resched, TryLock, Unlock
+from thermocline.protocol.readahead import Stream
+
+if TYPE_CHECKING:
+    from thermocline.protocol.mm import Mm
+
+
+class Advice(IntEnum):
+    """How a region will be used (madvise(2))."""
+
+    NORMAL = 0
+    SEQUENTIAL = 1
+    RANDOM = 2
+    COLD = 3
+    WILLNEED = 4
+
+
+@dataclass(slots=True)
+class Region:
+    """Contiguous pages of one array.
+
+    Attributes
+    ----------
+    start, pages : int
+        First page, and how many.
+    group : int
+        Index of the group they are charged to.
+    source : int
+        Which source file they were made from; 0: none, they start as zeros.
+    """
+
+    index: int
+    start: int
+    pages: int
+    group: int = 0
+    source: int = 0
+    advice: int = Advice.NORMAL
+    stream: Stream = field(default_factory=Stream)
+
+    @property
+    def end(self) -> int:
+        """The page behind the last."""
+        return self.start + self.pages
+
+
+#: Pages whose locks are held together while a region is freed.
+_CHUNK = 64
+
+
+def free_region(mm: Mm, region: Region) -> Protocol[None]:
+    """Give everything back that a region holds, in DRAM and below (``exit_mmap``).
+
+    Locks: tries those of a chunk of pages together and never waits for one while it holds another; a page that
+    somebody is moving is waited for alone. Sleeps only in that wait. Idempotent: after a crash it is run again.
+    """
+    for start in range(region.start, region.end, _CHUNK):
+        busy = []
+        locked = []
+        for page in range(start, min(start + _CHUNK, region.end)):
+            if (yield TryLock(page)):
+                locked.append(page)
+            else:
+                busy.append(page)
+        yield from _free_locked(mm, region, locked)
+        for page in busy:
+            yield Lock(page)
+            yield from _free_locked(mm, region, [page])
+        yield Resched()
+
+
+def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
+    framed = []
+    for page in pages:
+        entry = mm.table.read(page)
+        if entry.state == entries.EMPTY:
+            continue
+        mm.links.isolate(page)
+        mm.links.evicted_at[page] = 0
+        mm.links.referenced[page] = 0
+        mm.table.pins[page] = 0
+        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.FILLING):
+            framed.append(page)
+        yield Commit(page, entries.EMPTY)
+        if entry.node:
+            mm.nodes[entry.node].shadows.pop(page, None)
+            yield Release(entry.node, entry.slot, region.group)
+    if framed:
+        yield Punch(framed)
+    for page in pages:
+        yield Unlock(page)

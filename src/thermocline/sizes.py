@@ -1,0 +1,106 @@
+"""Sizes and times, as people write them and read them.
+
+A size is a whole number of bytes. `KiB`, `MiB`, `GiB`, `TiB`, `PiB` are powers of 1024, `kB`, `MB`, `GB`,
+`TB`, `PB` powers of 1000 (IEC 80000-13); the bare letters `K`, `M`, `G`, `T`, `P` and Kubernetes' `Ki`, `Mi`,
+... are powers of 1024, as memory is usually meant. Case does not matter.
+"""
+
+import operator
+import re
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import SupportsIndex
+
+from thermocline.errors import SpecError
+
+_LETTERS = "KMGTP"
+_BINARY = [f"{letter}iB" for letter in _LETTERS]
+_DECIMAL = ["kB", *(f"{letter}B" for letter in _LETTERS[1:])]
+
+_UNITS: dict[str, int] = {"": 1, "b": 1}
+for _power, _letter in enumerate(_LETTERS.lower(), start=1):
+    _UNITS |= {_letter: 1024**_power, f"{_letter}i": 1024**_power, f"{_letter}ib": 1024**_power}
+    _UNITS[f"{_letter}b"] = 1000**_power
+
+_SPELLING = {unit.lower(): unit for unit in ["B", *_BINARY, *_DECIMAL]}
+_SIZE = re.compile(r"\s*(-?[0-9][0-9_]*(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_size(size: str | SupportsIndex) -> int:
+    """The number of bytes that `size` names.
+
+    Parameters
+    ----------
+    size
+        Text such as ``"2GiB"``, ``"1.5 GiB"``, ``"512MB"`` or ``"65536"``, or a whole number of bytes.
+
+    Raises
+    ------
+    SpecError
+        The text is no size, its unit is unknown, or it is negative or not a whole number of bytes.
+
+    Examples
+    --------
+    >>> parse_size("64KiB"), parse_size("1.5k"), parse_size("1MB"), parse_size(4096)
+    (65536, 1536, 1000000, 4096)
+    """
+    if not isinstance(size, str):
+        return _whole(size)
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise SpecError(f'"{size}" is not a size; write a number and a unit, such as 512MiB or 2GiB')
+    number, unit = match.groups()
+    factor = _UNITS.get(unit.lower())
+    if factor is None:
+        near = get_close_matches(unit.lower(), _SPELLING, n=5, cutoff=0.5)
+        near.sort(key=lambda known: sorted(known) != sorted(unit.lower()))  # a swap of letters before the rest
+        meant = f"{number}{_SPELLING[near[0]]}" if near else "KiB, MiB, GiB, TiB, kB, MB, GB, TB or plain bytes"
+        raise SpecError(f'the unit "{unit}" of the size "{size}" is unknown; write {meant}')
+    exact = Fraction(number.replace("_", "")) * factor
+    if exact < 0:
+        raise SpecError(f'the size "{size}" is negative; write it without the minus sign')
+    if exact.denominator != 1:
+        raise SpecError(f'the size "{size}" is not a whole number of bytes; write {int(exact)} for the next below it')
+    return int(exact)
+
+
+def _whole(size: SupportsIndex) -> int:
+    try:
+        count = operator.index(size)
+    except TypeError:
+        count = -1
+    if count < 0 or isinstance(size, bool):
+        raise SpecError(f'{size!r} is not a size; write a whole number of bytes, or text such as "2GiB"')
+    return count
+
+
+def format_size(size: int) -> str:
+    """`size` bytes with one decimal at most, in the largest binary unit that leaves 1 or more.
+
+    Examples
+    --------
+    >>> format_size(1536 * 1024**2), format_size(65536), format_size(17)
+    ('1.5 GiB', '64 KiB', '17 B')
+    """
+    value, unit = float(size), "B"
+    for larger in _BINARY:
+        if round(value, 1) < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A time in seconds with three significant digits, in ns, us, ms or s.
+
+    Examples
+    --------
+    >>> format_seconds(35e-6), format_seconds(0.00125), format_seconds(90)
+    ('35 us', '1.25 ms', '90 s')
+    """
+    value, unit = seconds * 1e9, "ns"
+    for larger in ("us", "ms", "s"):
+        if float(f"{value:.3g}") < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
