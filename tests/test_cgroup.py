@@ -120,6 +120,14 @@ def test_a_path_outside_of_what_is_mounted_falls_back_to_the_mount(path: str, tr
     assert tree.limit() == GIB
 
 
+def test_a_path_that_climbs_out_of_the_namespace_falls_back_to_the_mount(tree: Tree) -> None:
+    tree.process("0::/../other")
+    root = tree.mount("cgroup2", "cgroup")
+    write(root, "memory.max", GIB)
+    write(root.parent / "other", "memory.max", MIB)
+    assert tree.limit() == GIB
+
+
 def test_on_a_hybrid_machine_whichever_version_has_the_controller_counts(tree: Tree) -> None:
     tree.process("4:memory:/job", "0::/job")
     one = tree.mount("cgroup", "memory", options="rw,memory")

@@ -265,10 +265,19 @@ class TestAWrongCallStartsNothing:
         program = script("import sys; print(sys.argv[1:])")
         assert outcome(run([*TIERED, program, "-I", "--dram", "-E"])) == (0, "['-I', '--dram', '-E']\n", "")
         assert outcome(run([*TIERED, "-c", "print('ran')", "-I"])) == (0, "ran\n", "")
+        assert outcome(run([*TIERED, "-cprint('SIE')", "-I"])) == (0, "SIE\n", "")
 
     def test_an_unknown_command_is_met_with_the_one_that_is_meant(self) -> None:
         code, _, err = outcome(run([THERMOCLINE, "rum"]))
         assert (code, err) == (2, 'thermocline: error: the command "rum" is unknown; write thermocline run\n')
+
+    def test_elsewhere_than_on_linux_it_says_what_it_needs(self) -> None:
+        program = (
+            "import sys; from thermocline.cli import main, run; sys.platform = 'win32'; sys.exit(main(['run', 'x']))"
+        )
+        code, out, err = outcome(run([*PLAIN, "-c", program]))
+        assert (code, out) == (2, "")
+        assert err.startswith("thermocline run: error: tiering needs Linux 5.19 or newer and this is win32; ")
 
     def test_help_and_version_are_no_errors(self) -> None:
         assert b"run" in run([THERMOCLINE, "--help"]).stdout

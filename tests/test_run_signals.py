@@ -113,7 +113,7 @@ class TestASignalToTheWrapperReachesTheProgram:
             import os, signal
             print("ready", flush=True)
             print(os.getpid(), flush=True)
-            pass
+            signal.pause()
         """
         with started([*TIERED, script(program)]) as process:
             assert process.stdout is not None

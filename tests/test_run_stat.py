@@ -42,7 +42,7 @@ class TestStat:
         assert run([*TIERED, "--stat", str(stat_file), program]).returncode == -signal.SIGKILL
         assert json.loads(stat_file.read_text())["vmstat"]["pgfault"] > 0
 
-    @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+    @pytest.mark.parametrize(("umask", "mode"), [(0, 0o644), (0o077, 0o600)])
     def test_the_file_has_the_usual_mode(self, umask: int, mode: int, tmp_path: Path) -> None:
         stat_file = tmp_path / "stat.json"
         before = os.umask(umask)
@@ -82,6 +82,11 @@ class TestStat:
             assert "nodes" in json.loads(pipe.read_text())
             assert process.wait(SECONDS) == 0
         assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+    def test_the_summary_is_left_out_when_standard_error_is_closed(self) -> None:
+        loud = [part for part in TIERED if part != "--quiet"]
+        shell = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *loud, "-c", "print('own')"]
+        assert outcome(run(shell)) == (0, "own\n", "")
 
     def test_the_summary_goes_to_standard_error_alone(self, script: Script) -> None:
         loud = [part for part in TIERED if part != "--quiet"]

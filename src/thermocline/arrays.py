@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
-from thermocline.live.mapping import DECLINED, Mapping
+from thermocline.live.regions import DECLINED, Regions
 from thermocline.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ DEFAULT_MIN_ARRAY = 1 << 20
 
 
 class Arrays:
-    """Makes arrays whose pages are charged to one group of a mapping."""
+    """Makes arrays whose pages are charged to one group of a memory."""
 
-    def __init__(self, mapping: Mapping, group: int) -> None:
-        self._mapping = mapping
+    def __init__(self, regions: Regions, group: int) -> None:
+        self._regions = regions
         self._group = group
 
     def empty(self, shape: Shape, dtype: DTypeLike = float) -> NDArray[Any]:
@@ -105,7 +105,7 @@ class Arrays:
                     f"{os.fspath(file)} holds {there} bytes from byte {offset} on, an array of this shape takes "
                     f"{needed}; give a smaller shape"
                 )
-            source = self._mapping.add_source(fd, offset, needed)
+            source = self._regions.session.add_source(fd, offset, needed)
         finally:
             os.close(fd)
         return self._make(shape, kind, source)
@@ -124,7 +124,7 @@ class Arrays:
         threshold = parse_size(min_array)
         if threshold < 1:
             raise SpecError("min_array is 0 bytes; write a positive size, such as 1MiB")
-        blocks = _blocks_of(self._mapping)
+        blocks = _blocks_of(self._regions)
         with blocks.charged_to(self._group), numpy_allocator.tiered(blocks, threshold):
             yield
 
@@ -135,32 +135,32 @@ class Arrays:
         if kind.hasobject:
             raise SpecError("an array of Python objects cannot be tiered: its bytes are addresses; use a numeric dtype")
         size = _count(shape) * kind.itemsize
-        return np.ndarray(shape, kind, buffer=self._buffer(size, source))
+        return np.ndarray(shape, kind, buffer=memoryview(self._buffer(size, source)))
 
     def _buffer(self, size: int, source: int) -> ctypes.Array[ctypes.c_char]:
-        mapping = self._mapping
-        address = mapping.allocate_block(size, self._group, source)
+        regions = self._regions
+        address = regions.allocate_block(size, self._group, source)
         if address == DECLINED:
             raise ClosedError("this memory is closed here (or an array was made inside the making of another)")
         if address == 0:
             raise OutOfMemory(
-                f"{format_size(size)} more do not fit: {format_size(mapping.commitment.committed * mapping.page_size)} "
-                f"of {format_size(mapping.commitment.limit * mapping.page_size)} are committed (worst case, nothing "
+                f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "
+                f"of {format_size(regions.commitment.limit * regions.page_size)} are committed (worst case, nothing "
                 "compresses); free arrays, or give the last node more"
             )
         held = (ctypes.c_char * max(size, 1)).from_address(address)
-        weakref.finalize(held, mapping.free_block, address).atexit = False
+        weakref.finalize(held, regions.free_block, address).atexit = False
         return held
 
 
 class Blocks:
-    """Where NumPy's own allocations go: a mapping, as :class:`thermocline.numpy_allocator.BlockSource`.
+    """Where NumPy's own allocations go: a memory, as :class:`thermocline.numpy_allocator.BlockSource`.
 
-    There is one a mapping, for a block is given back to the mapping whatever group it was charged to.
+    There is one a memory, for a block is given back to the memory whatever group it was charged to.
     """
 
-    def __init__(self, mapping: Mapping) -> None:
-        self._mapping = mapping
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
         self._groups: tuple[int, ...] = (0,)
 
     @contextmanager
@@ -174,32 +174,33 @@ class Blocks:
             self._groups = self._groups[:last] + self._groups[last + 1 :]
 
     def allocate_block(self, nbytes: int) -> int:
-        """See :meth:`~thermocline.live.mapping.Mapping.allocate_block`."""
-        return self._mapping.allocate_block(nbytes, self._groups[-1])
+        """See :meth:`~thermocline.live.regions.Regions.allocate_block`."""
+        return self._regions.allocate_block(nbytes, self._groups[-1])
 
     def free_block(self, address: int) -> None:
-        """See :meth:`~thermocline.live.mapping.Mapping.free_block`."""
-        self._mapping.free_block(address)
+        """See :meth:`~thermocline.live.regions.Regions.free_block`."""
+        self._regions.free_block(address)
 
     def block_size(self, address: int) -> int:
         """Bytes of a block."""
-        return self._mapping.block_size(address)
+        return self._regions.block_size(address)
 
 
-_known_blocks: weakref.WeakKeyDictionary[Mapping, Blocks] = weakref.WeakKeyDictionary()
+_known_blocks: weakref.WeakKeyDictionary[Regions, Blocks] = weakref.WeakKeyDictionary()
 
 
-def _blocks_of(mapping: Mapping) -> Blocks:
-    """The blocks of a mapping, made known to NumPy's allocator when first asked for."""
+def _blocks_of(regions: Regions) -> Blocks:
+    """The blocks of a memory, made known to NumPy's allocator when first asked for."""
     from thermocline import numpy_allocator
 
-    blocks = _known_blocks.get(mapping)
+    blocks = _known_blocks.get(regions)
     if blocks is None:
         space = address_space()
         numpy_allocator.install(space.low, space.high)
-        blocks = _known_blocks[mapping] = Blocks(mapping)
-        numpy_allocator.register_source(blocks, mapping.address, mapping.address + mapping.size)
-        mapping.before_close.append(lambda: numpy_allocator.unregister_source(_known_blocks.pop(mapping)))
+        blocks = _known_blocks[regions] = Blocks(regions)
+        session = regions.session
+        numpy_allocator.register_source(blocks, session.address, session.address + session.size)
+        session.before_close.append(lambda: numpy_allocator.unregister_source(_known_blocks.pop(regions)))
     return blocks
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from thermocline.arrays import Arrays
 from thermocline.errors import SpecError
-from thermocline.live.mapping import Mapping
+from thermocline.live.regions import Regions
 from thermocline.live.ring import What
+from thermocline.live.session import Session, Settings
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.region import Advice
 from thermocline.sizes import format_size, parse_size
@@ -85,22 +86,15 @@ class Memory(Arrays):
             raise SpecError(f"unknown clean policy {clean!r}; write demote or discard")
         if readahead < 0:
             raise SpecError(f"readahead is {readahead} pages; write 0 (off) or more")
-        mapping = Mapping(
-            nodes,
-            size,
-            design=design,
-            discard_clean=clean == Clean.DISCARD.value,
-            readahead_pages=readahead,
-            report=report_fd,
-        )
-        super().__init__(mapping, 0)
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead)
+        super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._pinned = 0
 
     @property
     def nodes(self) -> tuple[NodeSpec, ...]:
         """The nodes of the demotion path, DRAM first."""
-        return self._mapping.nodes
+        return self._regions.session.nodes
 
     def group(self, name: str, *, dram: int | str | None = None, memory: int | str | None = None) -> Group:
         """Make a group of arrays with limits of its own.
@@ -117,11 +111,11 @@ class Memory(Arrays):
         for limit in limits:
             if 0 < limit < smallest:
                 raise SpecError(f"group {name!r}: a limit of {format_size(limit)} is below {format_size(smallest)}")
-        return Group(self._mapping, self._mapping.add_group(*limits), name)
+        return Group(self._regions, self._regions.add_group(*limits), name)
 
     def stat(self) -> dict[str, Any]:
         """Counters: per node, of the arena, and in total (see :func:`thermocline.live.statistics.collect`)."""
-        return self._mapping.statistics()
+        return self._regions.statistics()
 
     def advise(self, array: NDArray[Any], advice: str) -> None:
         """Say how an array will be used (madvise(2)).
@@ -136,11 +130,11 @@ class Memory(Arrays):
             raise SpecError(f"unknown advice {advice!r}; write one of: {', '.join(_ADVICE)}")
         address, size = self._span(array)
         if advice == "cold":
-            self._mapping.request(What.COLD, *self._mapping.pages_of(address, size))
+            self._regions.ask(What.COLD, *self._regions.pages_of(address, size))
         elif advice == "willneed":
-            self._mapping.request(What.WILLNEED, *self._mapping.pages_of(address, size))
+            self._regions.ask(What.WILLNEED, *self._regions.pages_of(address, size))
         else:
-            self._mapping.set_advice(address, _ADVICE[advice])
+            self._regions.set_advice(address, _ADVICE[advice])
 
     @contextmanager
     def pin(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -151,7 +145,7 @@ class Memory(Arrays):
         SpecError
             More than half of DRAM would be pinned.
         """
-        first, count = self._mapping.pages_of(*self._span(array))
+        first, count = self._regions.pages_of(*self._span(array))
         most = self.nodes[0].capacity // self.page_size // 2
         if self._pinned + count > most:
             raise SpecError(
@@ -160,12 +154,12 @@ class Memory(Arrays):
             )
         self._pinned += count
         try:
-            if not self._mapping.request(What.PIN, first, count):
+            if not self._regions.ask(What.PIN, first, count):
                 raise MemoryError("the pages cannot be brought to DRAM to be pinned")
             try:
                 yield array
             finally:
-                self._mapping.request(What.UNPIN, first, count)
+                self._regions.ask(What.UNPIN, first, count)
         finally:
             self._pinned -= count
 
@@ -174,14 +168,14 @@ class Memory(Arrays):
         from numpy.lib.array_utils import byte_bounds
 
         low, high = byte_bounds(array)
-        mapping = self._mapping
-        if not mapping.address <= low < high <= mapping.address + mapping.size:
+        session = self._regions.session
+        if not session.address <= low < high <= session.address + session.size:
             raise SpecError("this array is not in this memory; make it with zeros(), array(), from_file() or numpy()")
         return low, high - low
 
     def close(self) -> None:
         """Give everything back. Arrays that are still in use keep what they need until they are gone."""
-        self._mapping.close_when_unused()
+        self._regions.close_when_unused()
 
     def __enter__(self) -> Memory:
         return self
@@ -195,6 +189,6 @@ class Memory(Arrays):
 class Group(Arrays):
     """Arrays that share a limit (a memory cgroup). Made by :meth:`Memory.group`."""
 
-    def __init__(self, mapping: Mapping, index: int, name: str) -> None:
-        super().__init__(mapping, index)
+    def __init__(self, regions: Regions, index: int, name: str) -> None:
+        super().__init__(regions, index)
         self.name = name

@@ -48,9 +48,7 @@ def packed(codec: Codec, which: int, content: bytes, source: Buffer, target: Buf
 
 
 @pytest.mark.parametrize("which", range(len(FILTERS)))
-def test_every_filter_unpacks_to_what_was_packed(
-    codec: Codec, which: int, buffers: Callable[[], Buffer]
-) -> None:
+def test_every_filter_unpacks_to_what_was_packed(codec: Codec, which: int, buffers: Callable[[], Buffer]) -> None:
     source, target, back = buffers(), buffers(), buffers()
     content = np.cumsum(np.random.default_rng(0).integers(0, 9, PAGE // 8)).tobytes()
     length = packed(codec, which, content, source, target)
@@ -64,24 +62,24 @@ def test_filters_pay_where_they_should(codec: Codec, buffers: Callable[[], Buffe
     rng = np.random.default_rng(0)
     source, target = buffers(), buffers()
 
-    def best(content: bytes) -> tuple[int, int]:
+    def gain(width: int, content: bytes) -> float:
+        """How many times smaller a page gets with the better shuffle of a width than with none."""
         lengths = [packed(codec, which, content, source, target) or PAGE for which in range(len(FILTERS))]
-        return FILTERS[lengths.index(min(lengths))].width, max(lengths) // min(lengths)
+        best = min(length for length, each in zip(lengths, FILTERS, strict=True) if each.width == width)
+        return lengths[-1] / best
 
-    assert best(np.cumsum(rng.normal(size=PAGE // 4)).astype("f4").tobytes())[0] == 4
-    assert best(np.sort(rng.integers(0, 10**9, PAGE // 8)).tobytes())[0] == 8
-    width, gain = best((Path(os.__file__).read_bytes() * 4)[:PAGE])
-    assert width == 1
-    assert gain >= 2
+    assert gain(4, np.cumsum(rng.normal(size=PAGE // 4)).astype("f4").tobytes()) > 1.2
+    assert gain(8, rng.integers(0, 10**6, PAGE // 8).tobytes()) > 1.3
+    assert gain(8, (Path(os.__file__).read_bytes() * 4)[:PAGE]) < 0.6
 
 
 def test_what_does_not_fit_the_limit_is_not_packed(codec: Codec, buffers: Callable[[], Buffer]) -> None:
     source, target = buffers(), buffers()
     noise = np.random.default_rng(0).bytes(PAGE)
-    target.view[:] = b"\xa5" * target.size
     source.view[:PAGE] = noise
     for which in range(len(FILTERS)):
-        for limit in (0, 1, 40, PAGE // 2, PAGE // 16 * 15):
+        for limit in (OVERHEAD, OVERHEAD + 1, PAGE // 2, PAGE // 16 * 15):
+            target.view[:] = b"\xa5" * target.size
             assert codec.pack(which, source.address, target.address, limit) == 0
             assert target.view[limit:] == b"\xa5" * (target.size - limit)
 
@@ -128,7 +126,7 @@ def test_the_struct_is_laid_out_as_in_the_header_that_is_installed() -> None:
     ):
         body = header[: header.index(f"}} {struct};")].rpartition("typedef struct {")[2]
         body = re.sub(r"//!<.*", "", body)
-        names = [re.sub(r"\[.*\]", "", field.split()[-1]) for field in body.split(";") if field.strip()]
+        names = [re.sub(r"\[.*\]|\*", "", field.split()[-1]) for field in body.split(";") if field.strip()]
         assert names == [field[0] for field in mirror._fields_]
 
 

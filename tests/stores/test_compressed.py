@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 
 import numpy as np
@@ -34,8 +35,8 @@ def test_pages_of_numbers_shrink_as_a_shuffle_lets_them(shelf: Shelf) -> None:
     """One region a kind of content, in turn: each with the filter that suits it."""
     rng = np.random.default_rng(0)
     kinds = {
-        1.4: lambda: np.cumsum(rng.normal(size=PAGE // 4)).astype("f4").tobytes(),
-        3.4: lambda: np.sort(rng.integers(0, 10**9, PAGE // 8)).tobytes(),
+        1.3: lambda: np.cumsum(rng.normal(size=PAGE // 4)).astype("f4").tobytes(),
+        2.5: lambda: np.sort(rng.integers(0, 10**9, PAGE // 8)).tobytes(),
         3.0: lambda: rng.integers(0, 10**6, PAGE // 8).tobytes(),
         20.0: lambda: np.repeat(rng.integers(0, 9, PAGE // 800 + 1), 100)[: PAGE // 8].astype("f8").tobytes(),
     }
@@ -66,10 +67,7 @@ def test_pages_of_two_mebibytes(shelves: Callable[..., Shelf]) -> None:
 
 
 def test_where_there_is_no_descriptor_to_be_had_the_error_is_ours(shelf: Shelf) -> None:
-    import resource
-
     _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         with pytest.raises(StoreError) as caught:
@@ -78,4 +76,3 @@ def test_where_there_is_no_descriptor_to_be_had_the_error_is_ours(shelf: Shelf) 
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert caught.value.errno == errno.EMFILE
     assert str(shelf.spec.codec) in caught.value.strerror
-    assert highest

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from shelf import Shelf, page
 
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
+from thermocline.live.stores import file
 from thermocline.live.stores.file import FileStore
 from thermocline.spec import File
 
@@ -25,17 +27,32 @@ def shelf(shelves: Callable[..., Shelf]) -> Shelf:
     return shelves("file", PAGE)
 
 
+@contextmanager
+def mounted(place: Path, kind: str, *options: str) -> Iterator[Path]:
+    """A filesystem of its own, or a skipped test where none may be mounted."""
+    place.mkdir()
+    command = ["mount", "-t", kind, *options, kind, str(place)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"no {kind} can be mounted here: {result.stderr.strip()}")
+    try:
+        yield place
+    finally:  # lazily, because a failed test may still hold a file in it
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of eight and a half pages."""
-    place = tmp_path / "tiny"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={PAGE * 17 // 2}", "tmpfs", str(place)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no filesystem can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "tiny", "tmpfs", "-o", f"size={PAGE * 17 // 2}") as place:
+        yield place
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem that refuses direct I/O."""
+    with mounted(tmp_path / "cached", "ramfs") as place:
+        yield place
 
 
 def test_the_file_has_no_name_and_is_the_owners_alone(shelf: Shelf, tmp_path: Path) -> None:
@@ -48,8 +65,12 @@ def test_the_file_has_no_name_and_is_the_owners_alone(shelf: Shelf, tmp_path: Pa
 
 def test_a_file_without_a_name_cannot_be_given_one(shelf: Shelf, tmp_path: Path) -> None:
     (fd,) = shelf.descriptors
-    with pytest.raises(FileNotFoundError):
-        os.link(f"/proc/self/fd/{fd}", tmp_path / "found", follow_symlinks=True)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(FileNotFoundError):
+            os.link(f"/proc/self/fd/{fd}", "found", dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
 
 
 def test_creating_it_leaves_it_empty(shelf: Shelf) -> None:
@@ -75,9 +96,7 @@ def test_the_quota_is_kept(shelf: Shelf) -> None:
     ],
     ids=("missing", "no files there", "no directory"),
 )
-def test_a_directory_that_takes_no_file(
-    make: Callable[[Path], Path], number: int, tmp_path: Path
-) -> None:
+def test_a_directory_that_takes_no_file(make: Callable[[Path], Path], number: int, tmp_path: Path) -> None:
     spec = File(make(tmp_path), "1MiB")
     with pytest.raises(StoreError) as caught:
         FileStore.create(spec, PAGE, 16)
@@ -86,13 +105,35 @@ def test_a_directory_that_takes_no_file(
     assert "\n" not in caught.value.strerror
 
 
-def test_a_filesystem_without_direct_io_is_served_through_the_cache() -> None:
-    """ramfs and hugetlbfs aside, every filesystem of today takes the flag; a memfd stands in for one that may not."""
-    with closing(Shelf(File("/dev/shm", 4 * PAGE), PAGE)) as shelf:
+def test_io_is_direct_where_the_filesystem_lets_it(shelf: Shelf, tmp_path: Path) -> None:
+    plain = os.open(tmp_path / "plain", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.fcntl(plain, fcntl.F_SETFL, os.O_DIRECT)
+    except OSError:
+        pytest.skip("this filesystem has no direct I/O")
+    finally:
+        os.close(plain)
+    assert fcntl.fcntl(shelf.descriptors[0], fcntl.F_GETFL) & os.O_DIRECT
+
+
+@pytest.mark.root
+def test_a_filesystem_without_direct_io_is_served_through_the_cache(cached: Path) -> None:
+    with closing(Shelf(File(cached, 4 * PAGE), PAGE)) as shelf:
+        assert not fcntl.fcntl(shelf.descriptors[0], fcntl.F_GETFL) & os.O_DIRECT
         kept = shelf.fill(0)
         assert all(shelf.get(slot) == content for slot, content in kept.items())
 
 
+def test_where_every_file_is_born_with_a_name_it_loses_it_at_once(tmp_path: Path) -> None:
+    fd = file._open_and_unlink(os.fspath(tmp_path))
+    status = os.fstat(fd)
+    inheritable = os.get_inheritable(fd)
+    os.close(fd)
+    assert (status.st_nlink, status.st_mode & 0o777, inheritable) == (0, 0o600, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
 def test_a_full_disk_is_an_error_and_loses_no_page(tiny: Path) -> None:
     with closing(Shelf(File(tiny, 100 * PAGE), PAGE)) as shelf:
         kept = {}
@@ -116,6 +157,7 @@ def test_a_full_disk_is_an_error_and_loses_no_page(tiny: Path) -> None:
         assert all(shelf.get(slot) == content for slot, content in kept.items())
 
 
+@pytest.mark.root
 def test_a_disk_that_is_full_from_the_start(tiny: Path) -> None:
     (tiny / "ballast").write_bytes(bytes(PAGE * 8))
     with pytest.raises(StoreError) as caught:
@@ -171,10 +213,7 @@ def test_a_file_cut_short_is_an_error(shelf: Shelf) -> None:
 
 
 def test_trim_stops_where_a_filesystem_cannot_punch() -> None:
-    read, write = os.pipe()
-    os.close(read)
     fd = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
-    os.close(write)
     store = FileStore((fd,), File("/scratch", 4 * 4096), 4096, 4)
     store.release(store.reserve())
     assert store.trim() == 0
@@ -183,9 +222,7 @@ def test_trim_stops_where_a_filesystem_cannot_punch() -> None:
 
 
 @pytest.mark.parametrize("page_size", [4096, PAGE])
-def test_workers_write_and_read_while_slots_come_and_go(
-    page_size: int, shelves: Callable[..., Shelf]
-) -> None:
+def test_workers_write_and_read_while_slots_come_and_go(page_size: int, shelves: Callable[..., Shelf]) -> None:
     shelf = shelves("file", page_size)
 
     def work(slots: list[int], seed: int) -> int:

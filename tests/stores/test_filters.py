@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -49,7 +50,7 @@ def test_what_does_not_pack_is_tried_without_a_filter() -> None:
 def test_trying_every_filter_grows_rarer_to_a_limit() -> None:
     choice = Choice(PAGE)
     trials = [page for page in range(2000) if len(write(choice, 1, sizes(2))[0]) > 1]
-    gaps = [after - before for before, after in zip(trials, trials[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(trials)]
     assert gaps[:6] == [4, 8, 16, 32, 64, LAST_INTERVAL]
     assert set(gaps[5:]) == {LAST_INTERVAL}
 

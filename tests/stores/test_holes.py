@@ -38,7 +38,7 @@ def test_pieces_never_overlap_and_free_space_is_found(steps: list[tuple[str, int
     dirty: set[int] = set()  # quanta given back since somebody looked
 
     def piece(start: int, length: int) -> None:
-        assert 0 <= start and start + length <= QUANTA
+        assert start >= 0 and start + length <= QUANTA
         assert not any(start < other + size and other < start + length for other, size in taken.items())
         taken[start] = length
         dirty.difference_update(range(start, start + length))

@@ -50,9 +50,7 @@ def read(store: SourceStore, slot: int, page_size: int) -> bytes:
     return content[page_size : 2 * page_size]
 
 
-def test_slots_are_the_pages_of_the_file_and_zeros_beyond(
-    store: SourceStore, data: bytes, page_size: int
-) -> None:
+def test_slots_are_the_pages_of_the_file_and_zeros_beyond(store: SourceStore, data: bytes, page_size: int) -> None:
     pages = b"".join(read(store, slot, page_size) for slot in range(1, 7))
     assert pages == data.ljust(6 * page_size, b"\0")
 
@@ -76,9 +74,7 @@ def test_it_is_read_only(store: SourceStore, page_size: int, path: Path) -> None
     assert path.read_bytes() == before
 
 
-def test_a_file_that_became_shorter_is_an_error(
-    store: SourceStore, data: bytes, page_size: int, path: Path
-) -> None:
+def test_a_file_that_became_shorter_is_an_error(store: SourceStore, data: bytes, page_size: int, path: Path) -> None:
     os.truncate(path, HEADER + 2 * page_size + 100)
     assert read(store, 2, page_size) == data[page_size : 2 * page_size]
     for slot in (3, 4):

@@ -127,7 +127,8 @@ def _refuse(error: BaseException, report: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    os.write(2, message.encode(errors="replace"))
+    with suppress(OSError):  # a closed standard stream
+        os.write(2, message.encode(errors="replace"))
     with suppress(OSError):  # the supervisor may have the pipe already
         os.write(report, b"null\n")  # no counters, and that is known
     os._exit(2)

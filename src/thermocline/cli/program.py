@@ -67,11 +67,8 @@ class Program:
                 arguments[0],
                 list(arguments),
                 environment,
-                # The mask that we were started with, so that the program is too; and the two signals that
-                # this interpreter has set to be ignored. Handlers become the default by themselves
-                # (execve(2)).
+                # What we were started with. Handlers become the default by themselves (execve(2)).
                 setsigmask=self._mask,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
         except OSError:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

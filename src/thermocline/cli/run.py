@@ -11,19 +11,18 @@ as a kernel without userfaultfd, is said by the program's process in the same wo
 status.
 """
 
-import fcntl
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from thermocline.budget import default_spec
-from thermocline.cli import program
 from thermocline.cli.parser import Parser, checked
 from thermocline.cli.statfile import StatFile
-from thermocline.errors import SpecError
+from thermocline.errors import SpecError, UnsupportedError
 from thermocline.report.summary import summary
 from thermocline.sizes import format_size, parse_size
 from thermocline.spec import NodeSpec, check_page_size, format_spec, parse_spec
@@ -42,7 +41,15 @@ def main(argv: Sequence[str]) -> int:
     ------
     SpecError
         The memory asked for cannot be built.
+    UnsupportedError
+        This is not Linux.
     """
+    if sys.platform != "linux":
+        raise UnsupportedError(
+            f"tiering needs Linux 5.19 or newer and this is {sys.platform}; use plain python, or a Linux container"
+        )
+    from thermocline.cli import program
+
     parser = _parser()
     ours, interpreted = split(argv, parser.valued)
     options = parser.parse(ours)
@@ -175,6 +182,8 @@ def _refuse_shutters(parser: Parser, interpreted: Sequence[str]) -> None:
 
 def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[int, bytes]:
     """The wait status of the program, and what the supervisor reported when it was gone."""
+    from thermocline.cli import program
+
     # High numbers: a program sees the low ones free, and ours never stand in for a closed standard stream.
     reader, writer = (_moved_up(descriptor) for descriptor in os.pipe())
     with open(reader, "rb") as pipe:
@@ -193,6 +202,8 @@ def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[in
 
 
 def _moved_up(descriptor: int) -> int:
+    import fcntl
+
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
     os.close(descriptor)
     return moved
@@ -227,7 +238,5 @@ def _deliver(report: bytes, stat_file: StatFile | None, quiet: bool) -> None:
 def _say(text: str) -> None:
     # sys.stderr is None when the standard stream was closed, and print would then choose stdout.
     if sys.stderr is not None:
-        try:
+        with suppress(OSError):
             print(text, file=sys.stderr, flush=True)
-        except OSError:
-            sys.stderr = None  # or the interpreter flushes it again at exit and fails

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 
@@ -22,7 +23,7 @@ class Buffer:
     address : int
         Where it begins.
     view : memoryview
-        Its bytes. A slice still held makes :meth:`close` raise ``BufferError``.
+        Its bytes.
     """
 
     __slots__ = ("_map", "address", "size", "view")
@@ -34,6 +35,7 @@ class Buffer:
         self.view = memoryview(self._map)
 
     def close(self) -> None:
-        """Unmap it. Its address is invalid from here on."""
+        """Unmap it, or leave that to the last slice somebody holds: the traceback of an error often does."""
         self.view.release()
-        self._map.close()
+        with contextlib.suppress(BufferError):
+            self._map.close()

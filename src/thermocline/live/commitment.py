@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from thermocline.live.stores import STORES
 from thermocline.spec import Dram, File, NodeSpec
 
 #: Pages that are kept out of the commitment: what moves needs a place to move to.
@@ -77,9 +78,4 @@ class Commitment:
 
 def worst_case(spec: NodeSpec, page_size: int) -> int:
     """Bytes of a node that a page takes at most."""
-    from thermocline.live.stores.pool import WORD, _quantum
-
-    if isinstance(spec, (Dram, File)):
-        return page_size
-    q = _quantum(page_size)
-    return -(-page_size // (q - WORD)) * q + WORD
+    return page_size if isinstance(spec, Dram) else STORES[type(spec)].worst_case(page_size)

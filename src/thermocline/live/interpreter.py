@@ -8,6 +8,7 @@ one page at a time, so that a fault that arrives meanwhile waits for one page an
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import time
 from collections import deque
@@ -76,10 +77,8 @@ class Interpreter:
         self._kswapd_wanted: set[int] = set()
         self._last_progress = time.monotonic()
         self._said_no_room = False
-        for name, handler in vars(type(self)).items():
-            kind = getattr(effects, _effect_name(name), None)
-            if isinstance(kind, type) and issubclass(kind, effects.Effect):
-                scheduler.handlers[kind] = handler.__get__(self)
+        for kind in effects.Effect.__subclasses__():
+            scheduler.handlers[kind] = getattr(self, _method_name(kind))
 
     # -- locks --------------------------------------------------------------------------------------------------------
 
@@ -385,8 +384,9 @@ class Interpreter:
             workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _effect_name(method: str) -> str:
-    return "".join(part.title() for part in method.split("_"))
+def _method_name(kind: type[effects.Effect]) -> str:
+    """The method that performs an effect: CopyList -> copy_list."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def _say(message: str) -> None:

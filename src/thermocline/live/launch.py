@@ -22,7 +22,7 @@ def start(config: Config) -> None:
     and leaves this process's family at once: a program that waits for its children never meets it.
     """
     path = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:] = {path!r}; from thermocline.live.launch import become_supervisor; become_supervisor()"
+    code = f"import sys; sys.path[:] = {path!r}; from thermocline.live import launch; launch.become_supervisor()"
     keep = [*config.descriptors, config.program]
     starter = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code],

@@ -40,7 +40,7 @@ from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import pin, unpin
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
 from thermocline.protocol.recovery import recover, slots_in_use
-from thermocline.protocol.region import Region, free_region
+from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.vmstat import VmStat
 from thermocline.spec import Compressed
 
@@ -123,7 +123,8 @@ class Pager:
             )
             if region.group not in self.mm.groups:
                 self._read_group(region.group)
-            self._regions[number] = region
+            if not region.freed:  # its pages may belong to another region the next time somebody asks
+                self._regions[number] = region
         return region
 
     def _read_group(self, index: int) -> None:
@@ -250,6 +251,8 @@ class Pager:
             if region is None:
                 answer(None)
                 return
+
+            self.tables.region_advice[region.start] = Advice.FREED  # for a successor, and for whoever looks it up again
 
             def freed(_: None, number: int = request.first) -> None:
                 self._regions.pop(number, None)

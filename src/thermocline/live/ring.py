@@ -10,6 +10,7 @@ pager); an entry belongs to the pager from the moment the head has passed it unt
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from enum import IntEnum
@@ -132,7 +133,5 @@ class Bell:
 
     def quiet(self) -> None:
         """Forget earlier rings (of a descriptor that does not block)."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass

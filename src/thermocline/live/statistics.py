@@ -40,8 +40,8 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        by the kernel's account. ``vmstat``: every counter. ``fault_seconds``: percentiles of the time between the
-        pager's hearing of a fault and its answer.
+        by the kernel's account. ``pager``: how many were started (more than one: one was killed). ``vmstat``: every
+        counter. ``fault_seconds``: percentiles of the time between the pager's hearing of a fault and its answer.
     """
     nodes = {}
     for index, name in enumerate(names):
@@ -54,6 +54,7 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     return {
         "nodes": nodes,
         "arena": {"peak_resident": tables.header[Tables.HEADER_PEAK_RESIDENT]},
+        "pager": {"starts": tables.header[Tables.HEADER_PAGER_STARTS]},
         "vmstat": VmStat(tables.counters).as_dict(),
         "fault_seconds": _percentiles(tables),
     }

@@ -158,8 +158,8 @@ class Supervisor:
     def _kill_program(self, status: int) -> None:
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
         print(
-            f"thermocline: the pager ended {self._deaths} times ({how}) without answering a fault; the program is ended, "
-            "its tiered memory cannot be served",
+            f"thermocline: the pager ended {self._deaths} times ({how}) without answering a fault; "
+            "the program is ended, its tiered memory cannot be served",
             file=sys.stderr,
             flush=True,
         )

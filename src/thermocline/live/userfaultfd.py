@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thermocline.errors import UnsupportedError
@@ -42,6 +44,7 @@ _COPY = struct.Struct("=QQQQq")
 _ZEROPAGE = struct.Struct("=QQQq")
 _WRITEPROTECT = struct.Struct("=QQQ")
 _POISON = struct.Struct("=QQQq")
+_PROGRESS = struct.Struct("=q")
 
 _UFFDIO_API = _ioctl_number(_READ_WRITE, 0x3F, _API.size)
 _UFFDIO_REGISTER = _ioctl_number(_READ_WRITE, 0x00, _REGISTER.size)
@@ -171,31 +174,46 @@ class UserFaultFd:
         """Install bytes atomically where nothing is mapped, and wake (UFFDIO_COPY).
 
         ``protect`` installs them write-protected: the first write is then a fault. Base pages that are already
-        there are left alone (they hold what the program wrote: the newer bytes).
+        there are left alone (they hold what the program wrote: the newer bytes), and their waiters woken.
         """
         mode = _COPY_MODE_WP if protect else 0
-        while length:
-            request = bytearray(_COPY.pack(destination, source, length, mode, 0))
-            try:
-                fcntl.ioctl(self.fd, _UFFDIO_COPY, request, True)
-                return
-            except OSError as error:
-                done = _partly_done(error, _COPY.unpack(request)[4])
-            destination += done
-            source += done
-            length -= done
+        self._install(
+            _UFFDIO_COPY,
+            destination,
+            length,
+            lambda done: _COPY.pack(destination + done, source + done, length - done, mode, 0),
+        )
 
     def zero(self, destination: int, length: int) -> None:
         """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE)."""
-        while length:
-            request = bytearray(_ZEROPAGE.pack(destination, length, 0, 0))
+        self._install(
+            _UFFDIO_ZEROPAGE, destination, length, lambda done: _ZEROPAGE.pack(destination + done, length - done, 0, 0)
+        )
+
+    def poison(self, address: int, length: int) -> None:
+        """Make every touch of a range in which nothing is mapped a SIGBUS, and wake (UFFDIO_POISON, Linux 6.6)."""
+        self._install(_UFFDIO_POISON, address, length, lambda done: _POISON.pack(address + done, length - done, 0, 0))
+
+    def _install(self, number: int, address: int, length: int, request_from: Callable[[int], bytes]) -> None:
+        """Call until the whole range is dealt with.
+
+        The kernel stops at the first base page it cannot install and reports its progress in the last word of the
+        request (the negative errno if there was none). EAGAIN asks to be called again. EEXIST says that this base page
+        is there already: whoever waits for it has to be woken by us.
+        """
+        done = 0
+        while done < length:
+            request = bytearray(request_from(done))
             try:
-                fcntl.ioctl(self.fd, _UFFDIO_ZEROPAGE, request, True)
+                fcntl.ioctl(self.fd, number, request, True)
                 return
             except OSError as error:
-                done = _partly_done(error, _ZEROPAGE.unpack(request)[3])
-            destination += done
-            length -= done
+                if error.errno not in (errno.EAGAIN, errno.EEXIST):
+                    raise
+                done += max(_PROGRESS.unpack_from(request, len(request) - _PROGRESS.size)[0], 0)
+                if error.errno == errno.EEXIST:
+                    self.wake(address + done, mmap.PAGESIZE)
+                    done += mmap.PAGESIZE
 
     def write_protect(self, address: int, length: int) -> None:
         """Stop writers of this range; readers go on (UFFDIO_WRITEPROTECT)."""
@@ -217,30 +235,3 @@ class UserFaultFd:
     def wake(self, address: int, length: int) -> None:
         """Make the threads that wait on this range fault again (UFFDIO_WAKE)."""
         fcntl.ioctl(self.fd, _UFFDIO_WAKE, bytearray(_RANGE.pack(address, length)), True)
-
-    def poison(self, address: int, length: int) -> None:
-        """Make every touch of this range a SIGBUS (UFFDIO_POISON, Linux 6.6)."""
-        while length:
-            request = bytearray(_POISON.pack(address, length, 0, 0))
-            try:
-                fcntl.ioctl(self.fd, _UFFDIO_POISON, request, True)
-                return
-            except OSError as error:
-                done = _partly_done(error, _POISON.unpack(request)[3])
-            address += done
-            length -= done
-
-
-def _partly_done(error: OSError, progress: int) -> int:
-    """Bytes that are dealt with after a failed call, or raise.
-
-    The kernel reports progress in the request and stops at the first base page it cannot install: EAGAIN asks to be
-    called again, EEXIST says that this base page is there already. Progress of a call that did nothing is the
-    negative errno.
-    """
-    base = os.sysconf("SC_PAGESIZE")
-    if error.errno == errno.EAGAIN:
-        return max(progress, 0)
-    if error.errno == errno.EEXIST:
-        return max(progress, 0) + base
-    raise error

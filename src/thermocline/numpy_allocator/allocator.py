@@ -6,7 +6,6 @@ import ctypes
 import os
 import sys
 import threading
-import tracemalloc
 from dataclasses import dataclass
 
 from thermocline.numpy_allocator.executable import filter_code, load
@@ -225,6 +224,8 @@ def _has_debug_hooks() -> bool:
     ctypes.pythonapi.PyMem_GetAllocator(ctypes.c_int(0), ctypes.byref(hooks))  # 0: PYMEM_DOMAIN_RAW
     if not hooks.context:
         return False  # it is malloc itself
+    import tracemalloc
+
     debugs = sys.flags.dev_mode or "debug" in os.environ.get("PYTHONMALLOC", "") or hasattr(sys, "gettotalrefcount")
     return debugs or not tracemalloc.is_tracing()  # tracemalloc hooks in as well, and changes no address
 

@@ -26,7 +26,7 @@ def filter_code() -> Mapping[str, bytes]:
     UnsupportedError
         Neither is to be had.
     """
-    from thermocline.numpy_allocator import native, plain
+    from thermocline.numpy_allocator import plain
 
     choice = os.environ.get(_CHOICE)
     code = None if choice == "0" else plain.compiled()
@@ -35,6 +35,8 @@ def filter_code() -> Mapping[str, bytes]:
     machine = os.uname().machine
     if choice == "1":
         raise UnsupportedError(f"no filter is compiled beforehand for {machine}; unset {_CHOICE} and install llvmlite")
+    from thermocline.numpy_allocator import native
+
     try:
         return native.compiled()
     except ImportError as error:
@@ -60,18 +62,25 @@ def load(code: Mapping[str, bytes]) -> dict[str, int]:
         image += bytes(-len(image) % _ALIGNMENT)
         offsets[name] = len(image)
         image += code[name]
+    try:
+        base = _mapped(image)
+    except OSError as error:
+        raise UnsupportedError(
+            f"this system lets no program load code that it made ({error.strerror}); lift what denies PROT_EXEC"
+        ) from error
+    return {name: base + offset for name, offset in offsets.items()}
+
+
+def _mapped(image: bytes | bytearray) -> int:
     descriptor = os.memfd_create("thermocline-filter")
     try:
         os.write(descriptor, image)
         base = _mmap(None, len(image), _PROT_READ | _PROT_EXEC, _MAP_PRIVATE, descriptor, 0)
-        reason = os.strerror(ctypes.get_errno())
+        if base is None or base == _MAP_FAILED:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:
         os.close(descriptor)
-    if base is None or base == _MAP_FAILED:
-        raise UnsupportedError(
-            f"this system lets no program load code that it made ({reason}); lift what denies PROT_EXEC"
-        )
-    return {name: base + offset for name, offset in offsets.items()}
+    return int(base)
 
 
 _mmap = ctypes.CFUNCTYPE(

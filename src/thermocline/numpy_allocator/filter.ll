@@ -225,6 +225,12 @@ leak:
 
 ; ask(state, pointer, bytes) -> what serve(pointer, bytes) answers: an address, 0 (exhausted) or -1 (not tiered).
 define i64 @ask(ptr %state, i64 %pointer, i64 %bytes) nounwind section ".text.ask" {
+  %type = alloca ptr
+  %value = alloca ptr
+  %traceback = alloca ptr
+  %fetch.at = getelementptr %State, ptr %state, i64 0, i32 13
+  %fetch = load ptr, ptr %fetch.at
+  call void %fetch(ptr %type, ptr %value, ptr %traceback)
   %enter.at = getelementptr %State, ptr %state, i64 0, i32 11
   %enter = load ptr, ptr %enter.at
   %serve.at = getelementptr %State, ptr %state, i64 0, i32 24
@@ -232,6 +238,12 @@ define i64 @ask(ptr %state, i64 %pointer, i64 %bytes) nounwind section ".text.as
   %format.at = getelementptr %State, ptr %state, i64 0, i32 29
   %format = load ptr, ptr %format.at
   %answer = call i64 %enter(ptr %state, ptr %serve, ptr %format, i64 %pointer, i64 %bytes)
+  %restore.at = getelementptr %State, ptr %state, i64 0, i32 14
+  %restore = load ptr, ptr %restore.at
+  %saved.type = load ptr, ptr %type
+  %saved.value = load ptr, ptr %value
+  %saved.traceback = load ptr, ptr %traceback
+  call void %restore(ptr %saved.type, ptr %saved.value, ptr %saved.traceback)
   ret i64 %answer
 }
 
@@ -285,17 +297,11 @@ done:
 }
 
 ; enter(state, function, format, pointer, bytes) -> the integer that the Python function answers, or -1.
-; An exception that is pending is put aside meanwhile. A call that raises is made once more: what a signal handler raises
-; is not about the allocation. It is sent to the program afterwards, when it can no longer hit a call of ours. When the
-; second call raises as well (the recursion limit), the answer is -1.
+; No exception is pending. A call that raises is made once more: what a signal handler raises is not about the
+; allocation. It is sent to the program afterwards, when it can no longer hit a call of ours. When the second call raises
+; as well (the recursion limit), the answer is -1.
 define i64 @enter(ptr %state, ptr %function, ptr %format, i64 %pointer, i64 %bytes) nounwind section ".text.enter" {
 entry:
-  %type = alloca ptr
-  %value = alloca ptr
-  %traceback = alloca ptr
-  %fetch.at = getelementptr %State, ptr %state, i64 0, i32 13
-  %fetch = load ptr, ptr %fetch.at
-  call void %fetch(ptr %type, ptr %value, ptr %traceback)
   %call.at = getelementptr %State, ptr %state, i64 0, i32 16
   %call = load ptr, ptr %call.at
   br label %attempt
@@ -334,12 +340,6 @@ send:
 
 done:
   %result = phi i64 [ %integer, %answered ], [ %late, %send ]
-  %restore.at = getelementptr %State, ptr %state, i64 0, i32 14
-  %restore = load ptr, ptr %restore.at
-  %saved.type = load ptr, ptr %type
-  %saved.value = load ptr, ptr %value
-  %saved.traceback = load ptr, ptr %traceback
-  call void %restore(ptr %saved.type, ptr %saved.value, ptr %saved.traceback)
   ret i64 %result
 }
 

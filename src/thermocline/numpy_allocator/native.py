@@ -5,9 +5,7 @@ each function is bytes, which `executable` loads. ``python -m thermocline.numpy_
 `plain`'s tables.
 """
 
-import hashlib
-import textwrap
-from importlib.resources import files
+from pathlib import Path
 
 from thermocline.numpy_allocator.executable import FUNCTIONS
 
@@ -16,11 +14,13 @@ OLDEST_LLVM = 15  # the first to write every pointer as `ptr`
 
 def filter_source() -> str:
     """The text of ``filter.ll``."""
-    return (files("thermocline.numpy_allocator") / "filter.ll").read_text(encoding="utf-8")
+    return Path(__file__).with_name("filter.ll").read_text(encoding="utf-8")
 
 
 def source_digest() -> str:
     """What tells whether `plain` was made from this ``filter.ll``."""
+    import hashlib
+
     return hashlib.sha256(filter_source().encode()).hexdigest()
 
 
@@ -58,6 +58,8 @@ def compiled(triple: str | None = None) -> dict[str, bytes]:
 
 def tables() -> str:
     """What stands in `plain` below its mark."""
+    import textwrap
+
     import llvmlite.binding as llvm
 
     lines = [f"LLVM = {llvm.llvm_version_info}", f'FILTER_DIGEST = "{source_digest()}"', "MACHINES = {"]

@@ -25,7 +25,7 @@ from thermocline.protocol.effects import (
     Wake,
 )
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 from thermocline.protocol.region import Advice
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fault(mm: Mm, page: int, write: bool) -> Protocol[None]:
         yield Unlock(page)
         return
     region = mm.region_of(page)
-    if region is None or state == POISONED:
+    if region is None or region.freed or state == POISONED:
         # Nobody has allocated this page (any more), or its bytes were lost.
         yield Poison(page)
         yield Unlock(page)
@@ -108,29 +108,36 @@ def fill(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
             yield from _lose(mm, pages[0])
         return
     for page, entry in zip(pages, before, strict=True):
-        group = mm.group_of(page)
-        node = mm.nodes[entry.node]
-        if not entry.node:
-            yield Commit(page, RESIDENT)
-        elif not writable and (node.kind is Kind.SOURCE or not node.below_low):
-            yield Commit(page, SHADOWED, entry.node, entry.slot)
-            if node.kind is not Kind.SOURCE:
-                node.shadows[page] = None
-                mm.vmstat.add("shadow_kept")
-        else:
-            yield Commit(page, RESIDENT)
-            yield Release(entry.node, entry.slot, group.index)
-        if entry.state == SLOTTED:
-            mm.vmstat.add("pgpromote_success")
-        lruvec = mm.lruvec(_DRAM, group.index)
-        hot = lruvec.refault(page)
-        if hot is not None and entry.state == SLOTTED:
-            mm.vmstat.add("workingset_refault")
-        if hot:
-            mm.vmstat.add("workingset_activate")
-            lruvec.age += 1
-        mm.lru_add(page, active=bool(hot))
+        yield from _arrive(mm, page, entry, writable)
         yield Unlock(page)
+
+
+def _arrive(mm: Mm, page: int, entry: Entry, writable: bool) -> Protocol[None]:
+    """Commit a page that was filled from ``entry``, and put it on the list where it belongs."""
+    group = mm.group_of(page)
+    node = mm.nodes[entry.node]
+    if not entry.node:
+        yield Commit(page, RESIDENT)
+    elif not writable and (node.kind is Kind.SOURCE or not node.below_low):
+        yield Commit(page, SHADOWED, entry.node, entry.slot)
+        if node.kind is not Kind.SOURCE:
+            node.shadows[page] = None
+            mm.vmstat.add("shadow_kept")
+    else:
+        yield Commit(page, RESIDENT)
+        yield Release(entry.node, entry.slot, group.index)
+    hot = False
+    lruvec = mm.lruvec(_DRAM, group.index)
+    if entry.state == SLOTTED:
+        mm.vmstat.add("pgpromote_success")
+        distance_is_short = lruvec.refault(page)
+        if distance_is_short is not None:
+            mm.vmstat.add("workingset_refault")
+        hot = bool(distance_is_short)
+    if hot:
+        mm.vmstat.add("workingset_activate")
+        lruvec.age += 1
+    mm.lru_add(page, active=hot)
 
 
 def _lose(mm: Mm, page: int) -> Protocol[None]:
@@ -178,7 +185,7 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
         if not (yield TryLock(page)):
             continue
         region = mm.region_of(page)
-        if mm.table.state(page) not in (EMPTY, SLOTTED) or region is None:
+        if mm.table.state(page) not in (EMPTY, SLOTTED) or region is None or region.freed:
             yield Unlock(page)
             continue
         if not (yield from allocate_frame(mm, mm.groups[region.group], may_wait=False)):

@@ -135,9 +135,10 @@ class Lruvec:
 
     def evict(self, page: int) -> None:
         """Remember when an isolated page left (``workingset_eviction``)."""
-        self.age += 1
-        # 0 means "never evicted", and the column wraps as the kernel's packed shadow entries do.
+        # 0 means "never evicted", and the column wraps as the kernel's packed shadow entries do. The reading is taken
+        # before the page's own eviction counts: a list one page longer would have kept it, one as long did not.
         self._links.evicted_at[page] = self.age % 0xFFFFFFFF + 1
+        self.age += 1
 
     def refault(self, page: int) -> bool | None:
         """Whether a page that comes back belongs on the active list (``workingset_refault``); None: never evicted.

@@ -116,7 +116,7 @@ class PageTable:
     def resident(self, page: int) -> bool:
         """Whether the page has a frame and nothing is in flight (RESIDENT or SHADOWED)."""
         state = self.entry[page] >> _STATE_SHIFT
-        return state == RESIDENT or state == SHADOWED
+        return state in (RESIDENT, SHADOWED)
 
     def commit(self, page: int, state: int, node: int = 0, slot: int = 0) -> None:
         """Write the entry, in one store."""

@@ -35,7 +35,7 @@ def pin(mm: Mm, start: int, count: int) -> Protocol[bool]:
 def _pin_page(mm: Mm, page: int) -> Protocol[bool]:
     yield Lock(page)
     region = mm.region_of(page)
-    if region is None or mm.table.state(page) == POISONED or mm.table.pins[page] == MAX_PINS:
+    if region is None or region.freed or mm.table.state(page) == POISONED or mm.table.pins[page] == MAX_PINS:
         yield Unlock(page)
         return False
     mm.table.pins[page] += 1
@@ -50,7 +50,11 @@ def _pin_page(mm: Mm, page: int) -> Protocol[bool]:
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)
-    return mm.table.resident(page)
+    if mm.table.resident(page):
+        return True
+    if mm.table.pins[page]:
+        mm.table.pins[page] -= 1  # its bytes cannot be had: there is nothing to hold
+    return False
 
 
 def unpin(mm: Mm, start: int, count: int) -> Protocol[None]:

@@ -68,9 +68,14 @@ def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> 
         filled = yield Fill([page], True)
         yield Commit(page, RESIDENT if filled else POISONED)
         if not filled:
+            if present(page):
+                yield Punch([page])  # a part of it came before the kill: its frame is not given back by a Release
+            else:
+                yield Release(_DRAM, 0, mm.group_of(page).index)
             yield Poison(page)
-            yield Release(_DRAM, 0, mm.group_of(page).index)
         if entry.node:
             yield Release(entry.node, entry.slot, mm.group_of(page).index)
     elif entry.state == POISONED:
+        if present(page):
+            yield Punch([page])
         yield Poison(page)

@@ -22,6 +22,8 @@ class Advice(IntEnum):
     RANDOM = 2
     COLD = 3
     WILLNEED = 4
+    #: Not a use: the region is being freed, or was. Nothing of it is brought up any more.
+    FREED = 5
 
 
 @dataclass(slots=True)
@@ -47,6 +49,11 @@ class Region:
     stream: Stream = field(default_factory=Stream)
 
     @property
+    def freed(self) -> bool:
+        """Whether the region is gone, as far as whoever would bring up its pages is concerned."""
+        return self.advice == Advice.FREED
+
+    @property
     def end(self) -> int:
         """The page behind the last."""
         return self.start + self.pages
@@ -61,7 +68,10 @@ def free_region(mm: Mm, region: Region) -> Protocol[None]:
 
     Locks: tries those of a chunk of pages together and never waits for one while it holds another; a page that
     somebody is moving is waited for alone. Sleeps only in that wait. Idempotent: after a crash it is run again.
+
+    The region is marked first: a readahead that was under way must not bring up what has been given back.
     """
+    region.advice = Advice.FREED
     for start in range(region.start, region.end, _CHUNK):
         busy = []
         locked = []

@@ -2,18 +2,18 @@
 
 The ``blosc2`` package brings the library and is never imported: its import takes 0.3 s and hundreds of
 modules, and its Python layer copies what we want to leave in place. We use five functions of ``blosc2.h``.
-Their parameter struct is passed by value, so its layout must be right: the major version is checked, the
-library is made to read every parameter back, and each context packs and unpacks a sample before it is trusted
-with a page.
+Their parameter struct is passed by value, so its layout must be right: the major version is checked, and each
+context packs a sample whose header must tell the parameters we meant, before it is trusted with a page.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +68,22 @@ class _UnpackParameters(ctypes.Structure):
     )
 
 
+class _Header(ctypes.Structure):
+    """What a packed page begins with (C-Blosc2, README_CHUNK_FORMAT.rst)."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint8),
+        ("versionlz", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("typesize", ctypes.c_uint8),
+        ("nbytes", ctypes.c_int32),
+        ("blocksize", ctypes.c_int32),
+        ("cbytes", ctypes.c_int32),
+        ("filters", ctypes.c_uint8 * _MAX_FILTERS),
+        ("rest", ctypes.c_uint8 * 10),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL:
     """C-Blosc2, loaded but not started.
@@ -77,16 +93,7 @@ def library() -> ctypes.CDLL:
     StoreError
         It is not there, or of a version whose structs we do not know.
     """
-    package = find_spec("blosc2")
-    if package is None or not package.submodule_search_locations:
-        raise StoreError(errno.ENOENT, "compressed memory needs blosc2: pip install blosc2")
-    path = Path(package.submodule_search_locations[0], "lib", "libblosc2.so")
-    try:
-        blosc = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise StoreError(
-            errno.ENOENT, f"compressed memory needs blosc2 as its wheels are: {error}; pip install -U blosc2"
-        ) from error
+    blosc = _load()
     blosc.blosc2_get_version_string.restype = ctypes.c_char_p
     version = blosc.blosc2_get_version_string().decode()
     if version.partition(".")[0] not in _MAJORS:
@@ -99,7 +106,6 @@ def library() -> ctypes.CDLL:
     blosc.blosc2_create_cctx.restype = pointer
     blosc.blosc2_create_dctx.argtypes = (_UnpackParameters,)
     blosc.blosc2_create_dctx.restype = pointer
-    blosc.blosc2_ctx_get_cparams.argtypes = (pointer, pointer)
     blosc.blosc2_free_ctx.argtypes = (pointer,)
     blosc.blosc2_free_ctx.restype = None
     blosc.blosc2_compress_ctx.argtypes = (pointer, pointer, length, pointer, length)
@@ -107,9 +113,23 @@ def library() -> ctypes.CDLL:
     return blosc
 
 
+def _load() -> ctypes.CDLL:
+    package = find_spec("blosc2")
+    if package is None or not package.submodule_search_locations:
+        raise StoreError(errno.ENOENT, "compressed memory needs blosc2: pip install blosc2")
+    folder = Path(package.submodule_search_locations[0])
+    # Where wheels of 4.x, of 3.x and of 2.x put it, and conda.
+    places = [folder / "lib", folder.parent / "lib64", Path(sys.prefix, "lib64"), Path(sys.prefix, "lib")]
+    for place in places:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(place / "libblosc2.so"))
+    raise StoreError(
+        errno.ENOENT, f"compressed memory needs libblosc2.so, and {folder} has none; pip install -U blosc2"
+    )
+
+
 class Codec:
-    """Packs pages with one codec under any of the `FILTERS`. For one thread at a time: the contexts are
-    shared.
+    """Packs pages with one codec under any of the `FILTERS`, for one thread at a time.
 
     Parameters
     ----------
@@ -134,8 +154,7 @@ class Codec:
         self._prove(name)
 
     def pack(self, which: int, source: int, target: int, limit: int) -> int:
-        """Pack the page at an address under a filter -> bytes at the target, or 0 when they would exceed the
-        limit.
+        """Pack the page at an address under a filter -> bytes at the target, or 0 when that is too many.
 
         Parameters
         ----------
@@ -144,7 +163,7 @@ class Codec:
         source, target : int
             Addresses.
         limit : int
-            Bytes that may be written to the target.
+            Bytes that may be written to the target, at least `OVERHEAD`.
         """
         size: int = self._blosc.blosc2_compress_ctx(self._packers[which], source, self._page_size, target, limit)
         return max(size, 0)  # an error means that the page is kept as it is, which is never wrong
@@ -180,43 +199,41 @@ class Codec:
         )
         wanted.filters[_MAX_FILTERS - 1] = each.shuffle
         context: int | None = self._blosc.blosc2_create_cctx(wanted)
-        got = _PackParameters()
-        if not context or self._blosc.blosc2_ctx_get_cparams(context, ctypes.addressof(got)) < 0:
+        if not context:
             raise StoreError(errno.ENOTSUP, f"this blosc2 has no {name}; pip install -U blosc2")
-        if any(_value(wanted, field) != _value(got, field) for field, *_ in _PackParameters._fields_[:10]):
-            raise StoreError(
-                errno.ENOTSUP,
-                "this blosc2 takes other parameters than we know; pip install -U blosc2 thermocline",
-            )
         return context
 
     def _prove(self, name: str) -> None:
+        """Pack and unpack a sample with every filter, and read what the library understood in between."""
         page = Buffer(self._page_size)
         packed = Buffer(self._page_size + OVERHEAD)
         try:
             sample = bytes(range(32)) * (self._page_size // 32)
-            for which in range(len(FILTERS)):
+            for which, each in enumerate(FILTERS):
                 page.view[:] = sample
                 length = self.pack(which, page.address, packed.address, packed.size)
+                header = _Header.from_buffer_copy(packed.view[:OVERHEAD])
+                understood = (header.typesize, header.nbytes, header.blocksize, bytes(header.filters)[-1])
+                meant = (each.width, self._page_size, min(self._page_size, _BLOCK), each.shuffle)
                 page.view[:] = bytes(page.size)
                 if length:
                     self.unpack(packed.address, length, page.address)
-                if not 0 < length < page.size or page.view != sample:
-                    raise StoreError(errno.ENOTSUP, f"the {name} of this blosc2 is broken; pip install -U blosc2")
+                if understood != meant or not 0 < length < page.size or page.view != sample:
+                    raise StoreError(
+                        errno.ENOTSUP,
+                        f"the {name} of this blosc2 is not the one we know; pip install -U blosc2 thermocline",
+                    )
         finally:
             page.close()
             packed.close()
 
 
-def _value(parameters: _PackParameters, field: str) -> object:
-    value = getattr(parameters, field)
-    return bytes(value) if isinstance(value, ctypes.Array) else value
-
-
-@contextmanager
+@contextlib.contextmanager
 def _own_environment() -> Iterator[None]:
-    """Hide BLOSC_NTHREADS, BLOSC_CLEVEL and the like: the library obeys them when it makes a context, and
-    what a user sets for arrays of his own is not meant for us."""
+    """Hide ``BLOSC_NTHREADS`` and the like, which the library obeys when it makes a context.
+
+    What a user sets for arrays of his own is not meant for us.
+    """
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("BLOSC_")}
     try:
         yield

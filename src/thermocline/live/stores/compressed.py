@@ -10,7 +10,7 @@ from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores.blosc import OVERHEAD, Codec, library
 from thermocline.live.stores.filters import Choice
-from thermocline.live.stores.pool import Pool
+from thermocline.live.stores.pool import Pool, worst_case
 from thermocline.live.stores.store import NodeStore
 from thermocline.sizes import format_size
 from thermocline.spec import Compressed
@@ -39,7 +39,12 @@ class CompressedStore(NodeStore[Compressed]):
         self._pool = Pool(fd, spec.capacity, page_size, pages)
         self._packed = Buffer(page_size + OVERHEAD)
         self._spare = Buffer(page_size + OVERHEAD)
-        self.slot_bytes = self._pool.item_bytes
+        self.slot_bytes = self.worst_case(page_size)
+
+    @classmethod
+    def worst_case(cls, page_size: int) -> int:
+        """A raw page in pieces of a quantum each."""
+        return worst_case(page_size)
 
     @classmethod
     def create(cls, spec: Compressed, page_size: int, pages: int) -> tuple[int, ...]:

@@ -46,10 +46,14 @@ class FileStore(NodeStore[File]):
         # A byte a slot: 1 when it was released and its blocks are not given back yet.
         self._stale = bytearray(self._slots.most + 1)
         self._cursor = 0  # where the next trim begins to look
-        self._can_punch = True
-        self.slot_bytes = page_size
+        self.slot_bytes = self.worst_case(page_size)
         # Reading ahead is decided per region, by who knows the regions; neighbours in this file mean nothing.
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+    @classmethod
+    def worst_case(cls, page_size: int) -> int:
+        """A page: a slot has no overhead."""
+        return page_size
 
     @classmethod
     def create(cls, spec: File, page_size: int, pages: int) -> tuple[int, ...]:
@@ -114,15 +118,13 @@ class FileStore(NodeStore[File]):
             first = self._stale.find(1, self._cursor)
             if first < 0:
                 first = self._stale.find(1)
-            if first < 0 or not self._can_punch:
+            if first < 0:
                 break
             last = self._stale.find(0, first)
             count = (len(self._stale) if last < 0 else last) - first
             try:
                 punch_hole(self._fd, self._position(first), count * self._page_size)
-            except OSError as error:
-                # A refusal is for good; any other error costs disk space, and never a page.
-                self._can_punch = error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
+            except OSError:  # costs disk space, and never a page
                 break
             self._stale[first : first + count] = bytes(count)
             self._cursor = first + count
@@ -150,6 +152,11 @@ def _open_unnamed(directory: str) -> int:
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
+    return _open_and_unlink(directory)
+
+
+def _open_and_unlink(directory: str) -> int:
+    """The same where every file is born with a name."""
     fd, path = tempfile.mkstemp(prefix="thermocline-", dir=directory)
     os.unlink(path)
     return fd

@@ -97,7 +97,8 @@ class Holes:
         return self.quanta if end == self._frontier else end
 
     def rebuild(self, taken: Iterable[tuple[int, int]], used: int) -> None:
-        """Start again: all is free but these (start, length) pieces, and the wilderness begins at `used` or later.
+        """Start again: all is free but these (start, length) pieces, and the wilderness begins at `used` or
+        later.
 
         Raises
         ------

@@ -71,7 +71,7 @@ class Pool:
         self._fd = fd
         self._most = most
         self._quantum = _quantum(most)
-        self.item_bytes = -(-most // (self._quantum - WORD)) * self._quantum + WORD
+        self.item_bytes = worst_case(most)
         self._holes = Holes(capacity // self._quantum, -(-(most + WORD) // self._quantum))
         self._slots = Slots(slots)
         pool_bytes, table_bytes = _layout(capacity, slots)
@@ -270,6 +270,12 @@ class Pool:
             hole = os.lseek(self._fd, data, os.SEEK_HOLE)
             first, last = data // _BASE, min(hole, end) // _BASE
             self._touched[first:last] = b"\1" * (last - first)
+
+
+def worst_case(most: int) -> int:
+    """Bytes that an item of so many is charged when each of its quanta is a piece."""
+    quantum = _quantum(most)
+    return -(-most // (quantum - WORD)) * quantum + WORD
 
 
 def _quantum(most: int) -> int:

@@ -51,8 +51,7 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
-        """Keep the page at ``buffer[offset:]``, in place of what the slot held, and return the bytes now
-        charged.
+        """Keep the page at ``buffer[offset:]``, in place of what the slot held -> bytes now charged.
 
         Parameters
         ----------
@@ -97,7 +96,7 @@ class Store(ABC):
 
     @abstractmethod
     def trim(self) -> int:
-        """Give the room of released slots back to the kernel and return how many bytes.
+        """Give the room of released slots back to the kernel -> bytes.
 
         One call does a bounded amount of work, some milliseconds; 0 means that nothing is left to give.
         """
@@ -124,6 +123,11 @@ class NodeStore(Store, Generic[Spec]):
 
     @abstractmethod
     def __init__(self, descriptors: tuple[int, ...], spec: Spec, page_size: int, pages: int) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def worst_case(cls, page_size: int) -> int:
+        """`slot_bytes` of a store for pages of so many bytes, known before there is one."""
 
     @classmethod
     @abstractmethod

@@ -70,8 +70,8 @@ def move(
             yield Commit(page, EMPTY)
             mm.vmstat.add("pgmigrate_zero")
         else:
-            node, slot = yield from _settle(mm, page, slot, size, target)
-            yield Commit(page, SLOTTED, node, slot)
+            place = yield from _settle(mm, page, slot, size, target)
+            yield Commit(page, SLOTTED, *place)
         mm.note_eviction(page, source)
         moved.append(page)
     if failed and mapped:
@@ -80,8 +80,8 @@ def move(
         yield Remap([page for page in failed if mm.table.state(page) == RESIDENT])
     if moved and mapped:
         yield Punch(moved)
-    for node, slot, group in old_slots:
-        yield Release(node, slot, group)
+    for old in old_slots:
+        yield Release(*old)
     mm.vmstat.add("pgmigrate_success", len(moved))
     mm.vmstat.add(f"pgdemote_{cause.value}", len(moved))
     mm.vmstat.add("pgmigrate_fail", len(failed))

@@ -1,4 +1,4 @@
-"""A small real source of blocks, for the tests of the allocator: anonymous memory, a bump pointer, spare blocks."""
+"""A small real source of blocks for the tests of the allocator: anonymous memory and a bump pointer."""
 
 import ctypes
 import mmap

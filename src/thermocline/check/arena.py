@@ -1,0 +1,81 @@
+"""The arena as the kernel has it: which base pages are present, write-protected, poisoned, and what they hold.
+
+Beside it stands the truth: what the program wrote last. No protocol sees that; every read is compared with it.
+"""
+
+from __future__ import annotations
+
+from thermocline.check.store import PARTS
+
+#: Versions count up in steps of this many; the rest says of which base page they are.
+_VERSIONS = 1000
+
+
+def describe_version(version: int | None) -> str:
+    """A version, in words."""
+    if version is None:
+        return "nothing"
+    if version <= 0:
+        return "the file's bytes" if version else "zeros"
+    count, cell = divmod(version, _VERSIONS)
+    page, part = divmod(cell, PARTS)
+    return f"write {count} of part {part} of page {page}"
+
+
+class Arena:
+    """Base pages of the program's mapping.
+
+    Attributes
+    ----------
+    versions : list of list of (int or None)
+        By page and part: the version it holds (0: zeros), None where nothing is present.
+    protected, poisoned : list of list of bool
+        By page and part.
+    truth : list of list of int
+        By page and part: the version that the program wrote last.
+    """
+
+    def __init__(self, pages: int) -> None:
+        self.versions: list[list[int | None]] = [[None] * PARTS for _ in range(pages)]
+        self.protected = [[False] * PARTS for _ in range(pages)]
+        self.poisoned = [[False] * PARTS for _ in range(pages)]
+        self.truth = [[0] * PARTS for _ in range(pages)]
+
+    def write(self, page: int, part: int) -> None:
+        """Let the program write a version that no other base page ever had."""
+        last = max(self.truth[page][part], 0) // _VERSIONS
+        self.versions[page][part] = self.truth[page][part] = (last + 1) * _VERSIONS + page * PARTS + part
+
+    def present(self, page: int) -> bool:
+        """Whether any base page of it is in memory (lseek(2), SEEK_DATA)."""
+        return any(version is not None for version in self.versions[page])
+
+    def resident_parts(self) -> int:
+        """Base pages in memory (st_blocks)."""
+        return sum(version is not None for page in self.versions for version in page)
+
+    def install(self, page: int, part: int, version: int, *, protect: bool) -> None:
+        """UFFDIO_COPY of one base page. One that is there already holds the newer bytes, and stays as it is."""
+        if self.versions[page][part] is None:
+            self.versions[page][part] = version
+            self.protected[page][part] = protect
+            self.poisoned[page][part] = False
+
+    def protect(self, page: int, protected: bool) -> None:
+        """UFFDIO_WRITEPROTECT of a whole page."""
+        self.protected[page] = [protected] * PARTS
+
+    def punch(self, page: int) -> None:
+        """Free the frame and unmap it everywhere."""
+        self.versions[page] = [None] * PARTS
+        self.protected[page] = [False] * PARTS
+
+    def poison(self, page: int) -> None:
+        """UFFDIO_POISON: only where nothing is present."""
+        for part in range(PARTS):
+            if self.versions[page][part] is None:
+                self.poisoned[page][part] = True
+
+    def allows(self, page: int, part: int, write: bool) -> bool:
+        """Whether an access succeeds without a fault."""
+        return self.versions[page][part] is not None and not (write and self.protected[page][part])

@@ -1,0 +1,142 @@
+"""What must hold: in every state, and when everything has come to rest.
+
+The first kind is the table of :mod:`thermocline.protocol.page`, taken at its word: at any instant the pager may be
+killed, so in any state the entry must say where the newest bytes of a page are, and they must be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from thermocline.check.arena import describe_version
+from thermocline.check.machine import Machine
+from thermocline.check.program import Program
+from thermocline.check.store import PAGE, PARTS
+from thermocline.check.violation import Violation
+from thermocline.protocol.mm import DRAM
+from thermocline.protocol.node import Kind
+from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
+
+
+def check_state(machine: Machine) -> None:
+    """Raise the :class:`Violation` of the first invariant that a state breaks."""
+    _check_budgets(machine)
+    owners: dict[tuple[int, int], int] = {}
+    for page in range(machine.layout.pages):
+        entry = machine.entry(page)
+        if entry.node and entry.node != machine.layout.source:
+            _check_slot(machine, page, entry)
+            other = owners.setdefault((entry.node, entry.slot), page)
+            if other != page:
+                raise Violation("owners", f"pages {other} and {page} both name {_slot(machine, entry)}")
+        if page not in machine.dying and entry.state != POISONED:
+            _check_bytes(machine, page, entry)
+
+
+def _check_budgets(machine: Machine) -> None:
+    frames = machine.layout.dram
+    resident = machine.arena.resident_parts()
+    if resident > frames * PARTS:
+        raise Violation("budget", f"{resident / PARTS:g} pages are in memory, and the DRAM budget is {frames}")
+    for node in machine.nodes:
+        if not 0 <= node.bytes_used <= node.capacity:
+            raise Violation("budget", f"{node.name} uses {node.bytes_used} of {node.capacity} bytes")
+
+
+def _check_slot(machine: Machine, page: int, entry: Entry) -> None:
+    slots = machine.stores[entry.node].slots
+    if entry.slot not in slots:
+        raise Violation("slot", f"page {page} names {_slot(machine, entry)}, which is free")
+    content = slots[entry.slot]
+    if content is None:
+        raise Violation("lost", f"page {page} names {_slot(machine, entry)}, which was never written")
+    if content.page != page:
+        raise Violation("owners", f"page {page} names {_slot(machine, entry)}, which holds page {content.page}")
+
+
+def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
+    """The newest bytes are where the entry says."""
+    arena = machine.arena
+    state = entry.state
+    slot = machine.slot_versions(page, entry)
+    for part, truth in enumerate(arena.truth[page]):
+        version = arena.versions[page][part]
+        where = f"part {part} of page {page} ({State(state).name})"
+        newest = describe_version(truth)
+        if state in (RESIDENT, SHADOWED) and version is None:
+            raise Violation("lost", f"{where} is not in memory")
+        if version is not None and version != truth:
+            raise Violation("lost", f"{where} is {describe_version(version)} in memory; {newest} came last")
+        if state in (EMPTY, SLOTTED, SHADOWED) or (state == FILLING and version is None):
+            if slot[part] != truth:
+                raise Violation("lost", f"{where} is {describe_version(slot[part])} below; {newest} came last")
+            if version is not None and not arena.protected[page][part]:
+                raise Violation("lost", f"{where} has a copy below that the next write would make stale")
+
+
+def _slot(machine: Machine, entry: Entry) -> str:
+    return f"slot {entry.slot} of {machine.nodes[entry.node].name}"
+
+
+def check_rest(machine: Machine, program: Program | None = None) -> None:
+    """Raise a :class:`Violation` unless a machine in which nothing can run is really at rest."""
+    for task in machine.tasks.values():
+        if task not in machine.kswapd_asleep.values():
+            raise Violation("deadlock", f"nothing can run any more, and {task.name} waits for {task.waits_for}")
+    if program is not None:
+        for thread in program.threads.values():
+            if thread.waiting:
+                raise Violation("wakeup", f"{thread.name} {thread.current}, and nobody will wake it")
+    for page, owner in machine.owners.items():
+        raise Violation("leak", f"{owner.name} has ended and holds the lock of page {page}")
+    _check_leaks(machine)
+    for page in range(machine.layout.pages):
+        _check_lists(machine, page)
+
+
+def _check_leaks(machine: Machine) -> None:
+    """Everything that is in use is used by some page."""
+    named: dict[int, set[int]] = {index: set() for index in machine.stores}
+    used = [0] * len(machine.nodes)
+    for page in range(machine.layout.pages):
+        entry = machine.entry(page)
+        if entry.node in machine.stores:
+            named[entry.node].add(entry.slot)
+            used[entry.node] += machine.stores[entry.node].size(entry.slot)
+        if entry.state in (RESIDENT, SHADOWED):
+            used[DRAM] += PAGE
+        elif entry.state == FILLING:
+            raise Violation("leak", f"page {page} is left half filled")
+        elif machine.arena.present(page):
+            raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame, and nobody knows")
+    for index, store in machine.stores.items():
+        for slot in store.slots.keys() - named[index]:
+            raise Violation("leak", f"slot {slot} of {machine.nodes[index].name} is taken, and no page names it")
+    for node, size in zip(machine.nodes, used, strict=True):
+        if node.bytes_used != size:
+            raise Violation("leak", f"{node.name} is charged {node.bytes_used} bytes, and its pages take {size}")
+        charged = sum(group.bytes_used[node.index] for group in machine.groups)
+        if charged != size:
+            raise Violation("leak", f"groups are charged {charged} bytes in {node.name}, and its pages take {size}")
+        clean = {page for page in range(machine.layout.pages) if _has_shadow_in(machine, page, node.index)}
+        if node.kind is not Kind.SOURCE and set(node.shadow_pages) != clean:
+            raise Violation("leak", f"{node.name} lists the shadows of {set(node.shadow_pages)}, and has {clean}")
+
+
+def _has_shadow_in(machine: Machine, page: int, node: int) -> bool:
+    entry = machine.entry(page)
+    return entry.state == SHADOWED and entry.node == node
+
+
+def _check_lists(machine: Machine, page: int) -> None:
+    """A page that is on no list will never be reclaimed; one on the wrong list is reclaimed from the wrong node."""
+    home = machine.mm.node_of(page)
+    found = [node for node, listed in _lists(machine) if page in listed]
+    if found != ([] if home is None else [home]):
+        raise Violation("leak", f"page {page} belongs to node {home}, and is on the lists of {found}")
+
+
+def _lists(machine: Machine) -> Iterator[tuple[int, list[int]]]:
+    for node in machine.nodes:
+        for lruvec in machine.mm.lruvecs(node.index):
+            yield node.index, [*lruvec.active, *lruvec.inactive]

@@ -1,0 +1,79 @@
+"""Layouts: what an abstract machine is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thermocline.check.store import PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A lower node.
+
+    Attributes
+    ----------
+    slots : int
+        Pages that it holds in the worst case.
+    slot_bytes, packed : int
+        What one page takes at worst, and what a page takes that compresses (all but ``incompressible`` do).
+    """
+
+    name: str
+    slots: int
+    slot_bytes: int = PAGE
+    packed: int = PAGE
+    charged_to_memory: bool = True
+    keep_incompressible: bool = True
+    incompressible: frozenset[int] = frozenset()
+
+    def size(self, page: int) -> int:
+        """Bytes charged for a page that was written here."""
+        return self.slot_bytes if page in self.incompressible else self.packed
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The pages of one array, from ``start`` on.
+
+    Attributes
+    ----------
+    source : bool
+        Whether it was made from a file: its pages start out in the source node.
+    """
+
+    start: int
+    pages: int
+    group: int = 0
+    source: bool = False
+    advice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A group and what limits it, in pages."""
+
+    index: int
+    dram: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Nodes, groups and arrays of a machine. DRAM is a number of frames."""
+
+    pages: int
+    dram: int
+    lower: tuple[Place, ...] = (Place("file", 3, charged_to_memory=False),)
+    extents: tuple[Extent, ...] = ()
+    groups: tuple[Limits, ...] = ()
+
+    @property
+    def source(self) -> int:
+        """Index of the node that stands for files that arrays were made from."""
+        return 1 + len(self.lower)
+
+    @property
+    def arrays(self) -> tuple[Extent, ...]:
+        """The arrays: one over all pages, unless said otherwise."""
+        return self.extents or (Extent(0, self.pages),)

@@ -1,0 +1,376 @@
+"""The abstract machine: what each effect does to page numbers, slots and locks.
+
+One effect is one atomic step, but for those that move bytes. Filling and copying a page take a step for each of its
+parts, because `live` does them in a worker while other tasks and the program go on; a fill wakes its waiters in its
+last step, before the protocol has committed anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from thermocline.check.footprint import Footprint
+from thermocline.check.layout import Layout
+from thermocline.check.store import PAGE, PARTS, Buffer, Content
+from thermocline.check.task import PARKED, Task
+from thermocline.check.violation import Violation
+from thermocline.check.world import World
+from thermocline.protocol import effects
+from thermocline.protocol.mm import DRAM, Policy
+from thermocline.protocol.node import Kind
+
+Job = Generator[None, None, Any]
+
+
+class Machine(World):
+    """Performs effects, one step at a time; who steps next is the caller's choice.
+
+    Attributes
+    ----------
+    outcome : int
+        Which of :meth:`outcomes` the step being taken has: 0 is success.
+    failing_copies, failing_fills : set of int
+        Pages whose copy, or fill, fails.
+    wake_thread : callable
+        Called with a page whose waiters are to fault again.
+    """
+
+    def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
+        super().__init__(layout, policy, footprint)
+        self.failing_copies: set[int] = set()
+        self.failing_fills: set[int] = set()
+        self.outcome = 0
+        #: How often all allocations that wait have looked for room since there last was any.
+        self.fruitless = 0
+        self.wake_thread: Callable[[int], None] = lambda page: None
+        self._handlers: dict[type[effects.Effect], Callable[[Any, Task], Any]] = {
+            effects.Lock: self._lock,
+            effects.TryLock: self._try_lock,
+            effects.Unlock: self._unlock,
+            effects.Reserve: self._reserve,
+            effects.Release: self._release,
+            effects.Unmap: self._unmap,
+            effects.Remap: self._remap,
+            effects.Copy: self._copy,
+            effects.CopyList: self._copy_list,
+            effects.Commit: self._commit,
+            effects.Punch: self._punch,
+            effects.Fill: self._fill,
+            effects.Wake: self._wake,
+            effects.Poison: self._poison,
+            effects.WakeKswapd: self._wake_kswapd,
+            effects.SleepKswapd: self._sleep_kswapd,
+            effects.Throttle: self._throttle,
+            effects.Spawn: self._spawn,
+            effects.Resched: self._resched,
+        }
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, protocol: effects.Protocol[Any], **settings: Any) -> Task:
+        """Make a task of a protocol; its own code runs in its first step."""
+        free = name
+        number = 2
+        while free in self.tasks:
+            self.footprint.read("task", free)
+            free = f"{name} #{number}"
+            number += 1
+        self.footprint.write("task", free)
+        task = self.tasks[free] = Task(free, protocol, **settings)
+        return task
+
+    def outcomes(self, task: Task) -> int:
+        """In how many ways the next step of a task can end, if things may fail."""
+        if task.job is None and isinstance(task.effect, effects.Copy | effects.Fill):
+            return 2
+        if task.job is None and isinstance(task.effect, effects.CopyList):
+            return 1 + len(task.effect.pages)
+        return 1
+
+    def step(self, task: Task, outcome: int = 0) -> None:
+        """Take one step of a task that can run."""
+        self.outcome = outcome
+        if outcome:
+            self.footprint.write("outcomes")
+        if task.job is None and task.effect is not None:
+            effect, task.effect = task.effect, None
+            result = self._handlers[type(effect)](effect, task)
+            if result is PARKED:
+                return
+            if isinstance(result, Generator):
+                task.job = result
+            else:
+                task.value = result
+        if task.job is not None:
+            try:
+                next(task.job)
+                return
+            except StopIteration as stop:
+                task.job = None
+                task.value = stop.value
+        task.advance()
+        if task.finished:
+            self.footprint.write("task", task.name)
+            del self.tasks[task.name]
+
+    # -- locks --------------------------------------------------------------------------------------------------------
+
+    def _lock(self, effect: effects.Lock, task: Task) -> Any:
+        page = effect.page
+        self.footprint.write("lock", page)
+        if page not in self.owners:
+            self.owners[page] = task
+            return None
+        self.waiters.setdefault(page, deque()).append(task)
+        task.waits_for = f"the lock of page {page}"
+        return PARKED
+
+    def _try_lock(self, effect: effects.TryLock, task: Task) -> bool:
+        if effect.page in self.owners:
+            self.footprint.read("lock", effect.page)
+            return False
+        self.footprint.write("lock", effect.page)
+        self.owners[effect.page] = task
+        return True
+
+    def _unlock(self, effect: effects.Unlock, task: Task) -> None:
+        page = effect.page
+        self.footprint.write("lock", page)
+        if self.owners.get(page) is not task:
+            raise Violation("unlock", f"{task.name} unlocks page {page}, which it has not locked")
+        queue = self.waiters.get(page)
+        if queue:
+            self.owners[page] = queue.popleft()
+            if not queue:
+                del self.waiters[page]
+            self.owners[page].resume(None)
+        else:
+            del self.owners[page]
+
+    def holds(self, task: Task, page: int) -> bool:
+        """Whether a task holds the lock of a page."""
+        return self.owners.get(page) is task
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+
+    def _reserve(self, effect: effects.Reserve, _: Task) -> int | None:
+        node = self.mm.nodes[effect.node]
+        if not node.has_room:
+            return None
+        self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
+        if effect.node == DRAM:
+            return 0
+        slot = self.stores[effect.node].reserve()
+        self.footprint.write("slot", effect.node, slot)
+        return slot
+
+    def _release(self, effect: effects.Release, task: Task) -> None:
+        node = self.mm.nodes[effect.node]
+        if node.kind is Kind.SOURCE:
+            return
+        size = node.slot_bytes
+        if effect.node != DRAM:
+            store = self.stores[effect.node]
+            self.footprint.write("slot", effect.node, effect.slot)
+            if effect.slot not in store.slots:
+                raise Violation("slot", f"{task.name} releases slot {effect.slot} of {node.name}, which is free")
+            size = store.size(effect.slot)
+            del store.slots[effect.slot]
+        self.mm.uncharge(node, self.mm.groups[effect.group], size)
+        self._room_made()
+
+    def _throttle(self, _: effects.Throttle, task: Task) -> Any:
+        self.footprint.write("throttled")
+        self.throttled.append(task)
+        task.waits_for = "room in any node"
+        return PARKED
+
+    def _room_made(self) -> None:
+        self.footprint.read("throttled")
+        if self.throttled or self.fruitless:
+            self.fruitless = 0
+            self.resume_throttled(True)
+
+    def resume_throttled(self, patient: bool) -> None:
+        """Let allocations that wait for room look again, or give up."""
+        self.footprint.write("throttled")
+        waiting, self.throttled = self.throttled, []
+        for task in waiting:
+            task.resume(patient)
+
+    def retry_throttled(self) -> None:
+        """Nothing else can run: let allocations look once more, and then give up."""
+        self.fruitless += 1
+        self.resume_throttled(self.fruitless <= 1)
+
+    def _wake_kswapd(self, effect: effects.WakeKswapd, _: Task) -> None:
+        task = self.kswapd_asleep.get(effect.node)
+        if task is None and effect.node in self.kswapd_wanted:
+            self.footprint.read("kswapd", effect.node)
+            return
+        self.footprint.write("kswapd", effect.node)
+        if task is None:
+            self.kswapd_wanted.add(effect.node)
+        else:
+            del self.kswapd_asleep[effect.node]
+            task.resume(None)
+
+    def _sleep_kswapd(self, effect: effects.SleepKswapd, task: Task) -> Any:
+        self.footprint.write("kswapd", effect.node)
+        if effect.node in self.kswapd_wanted:
+            self.kswapd_wanted.discard(effect.node)
+            return None
+        self.kswapd_asleep[effect.node] = task
+        task.waits_for = "work"
+        return PARKED
+
+    # -- the program's mapping and the page table ---------------------------------------------------------------------
+
+    def _unmap(self, effect: effects.Unmap, _: Task) -> None:
+        for page in effect.pages:
+            self.footprint.write("arena", page)
+            self.arena.protect(page, True)
+
+    def _remap(self, effect: effects.Remap, _: Task) -> None:
+        for page in effect.pages:
+            self.footprint.write("arena", page)
+            self.arena.protect(page, False)
+            self.wake_thread(page)
+
+    def _wake(self, effect: effects.Wake, _: Task) -> None:
+        self.footprint.write("arena", effect.page)
+        self.wake_thread(effect.page)
+
+    def _poison(self, effect: effects.Poison, _: Task) -> None:
+        self.footprint.write("arena", effect.page)
+        self.arena.poison(effect.page)
+        self.wake_thread(effect.page)
+
+    def _commit(self, effect: effects.Commit, _: Task) -> None:
+        self.table.commit(effect.page, effect.state, effect.node, effect.slot)
+
+    def _punch(self, effect: effects.Punch, _: Task) -> None:
+        dram = self.mm.nodes[DRAM]
+        for page in effect.pages:
+            self.footprint.write("arena", page)
+            self.arena.punch(page)
+            self.mm.uncharge(dram, self.mm.group_of(page), PAGE)
+        self.mm.vmstat.add("pgfree", len(effect.pages))
+        self._room_made()
+
+    # -- bytes --------------------------------------------------------------------------------------------------------
+
+    def _fill(self, effect: effects.Fill, _: Task) -> Job | bool:
+        if self.outcome or not self.failing_fills.isdisjoint(effect.pages):
+            return False
+        return self._install(list(effect.pages), effect.writable)
+
+    def _install(self, pages: list[int], writable: bool) -> Job:
+        """Read all pages, then make their parts appear one by one, with threads running in between."""
+        places = [self.table.place(page) for page in pages]
+        buffers = [
+            Buffer(page, self._read_slot(page, node, slot)) for page, (node, slot) in zip(pages, places, strict=True)
+        ]
+        # As in `live`: zeros alone are installed writable, whoever asked.
+        protect = not writable and any(node for node, _ in places)
+        for part in range(PARTS):
+            if part:
+                yield
+            for buffer in buffers:
+                self.footprint.write("arena", buffer.page)
+                self.arena.install(buffer.page, part, buffer.versions[part], protect=protect)
+        for page in pages:
+            self.wake_thread(page)
+        return True
+
+    def _copy(self, effect: effects.Copy, task: Task) -> Job:
+        sizes = yield from self._copy_list(effects.CopyList([effect.page], effect.node, [effect.slot]), task)
+        return sizes[0]
+
+    def _copy_list(self, effect: effects.CopyList, task: Task) -> Job:
+        """Read the parts of all pages one by one, then write their slots, each of them whole or not at all."""
+        failing = self.outcome
+        pages = list(effect.pages)
+        # A page's home is decided when the copy begins.
+        homes = [(DRAM, 0) if self.table.resident(page) else self.table.place(page) for page in pages]
+        buffers = [Buffer(page) for page in pages]
+        for part in range(PARTS):
+            if part:
+                yield
+            for buffer, (node, slot) in zip(buffers, homes, strict=True):
+                if node == DRAM:
+                    self.footprint.read("arena", buffer.page)
+                    buffer.versions.append(self.arena.versions[buffer.page][part] or 0)
+                else:
+                    buffer.versions.append(self._read_slot(buffer.page, node, slot)[part])
+        sizes = []
+        store, target, place = self.stores[effect.node], self.mm.nodes[effect.node], self.layout.lower[effect.node - 1]
+        for index, (page, slot, buffer) in enumerate(zip(pages, effect.slots, buffers, strict=True), start=1):
+            self.footprint.write("slot", effect.node, slot)
+            if slot not in store.slots:
+                raise Violation("slot", f"{task.name} writes slot {slot} of {target.name}, which nobody has reserved")
+            if index == failing or page in self.failing_copies:
+                sizes.append(effects.FAILED)
+            elif not any(buffer.versions):
+                sizes.append(effects.ZERO)
+            else:
+                size = place.size(page)
+                store.slots[slot] = Content(page, tuple(buffer.versions), size)
+                if size < target.slot_bytes:
+                    self.mm.uncharge(target, self.mm.group_of(page), target.slot_bytes - size)
+                sizes.append(size)
+        return sizes
+
+    def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:
+        """The versions in the slot that a page comes from; zeros if it comes from none."""
+        if not node:
+            return (0,) * PARTS
+        if node == self.layout.source:
+            return (-page - 1,) * PARTS
+        self.footprint.read("slot", node, slot)
+        content = self.stores[node].slots.get(slot)
+        if content is None:
+            raise Violation("slot", f"slot {slot} of {self.mm.nodes[node].name} is read for page {page} and is empty")
+        return content.versions
+
+    # -- other tasks --------------------------------------------------------------------------------------------------
+
+    def _spawn(self, effect: effects.Spawn, task: Task) -> None:
+        self.spawn(f"{task.name}'s child", effect.protocol)
+
+    def _resched(self, _: effects.Resched, task: Task) -> None:
+        """A step in which anything may happen is every step."""
+
+    # -- for deterministic runs ---------------------------------------------------------------------------------------
+
+    def runnable(self) -> Sequence[Task]:
+        """The tasks that can take a step."""
+        return [task for task in self.tasks.values() if not task.waits_for]
+
+    def settle(self) -> None:
+        """Run all tasks in turn, each until it parks, until none can run."""
+        while runnable := self.runnable():
+            for task in runnable:
+                self.settle_task(task)
+
+    def settle_task(self, task: Task) -> None:
+        """Run one task until it parks."""
+        while not task.waits_for and not task.finished:
+            self.step(task)
+
+    def run(self, protocol: effects.Protocol[Any], name: str = "task") -> Any:
+        """Run a protocol, and all that it sets off, until nothing can run -> what it returned.
+
+        Raises
+        ------
+        Violation
+            It waits for something that cannot happen.
+        """
+        result: list[Any] = []
+        task = self.spawn(name, protocol, done=result.append)
+        self.settle()
+        if not result:
+            raise Violation("deadlock", f"{task.name} waits for {task.waits_for}")
+        return result[0]

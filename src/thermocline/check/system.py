@@ -1,0 +1,181 @@
+"""A system: one machine with its program and its pager, all of whose next steps are known.
+
+A schedule is a list of steps. The same schedule always leads to the same state, which is how the search goes back to
+a state that it has left.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from thermocline.check.configuration import Configuration
+from thermocline.check.digest import Describer, digest
+from thermocline.check.footprint import Footprint
+from thermocline.check.invariants import check_rest, check_state
+from thermocline.check.machine import Machine
+from thermocline.check.program import Program, touch
+from thermocline.check.task import Task
+from thermocline.check.violation import Violation
+from thermocline.protocol.migrate import Design
+from thermocline.protocol.mm import Policy
+from thermocline.protocol.reclaim import kswapd, reclaim_pages
+from thermocline.protocol.recovery import recover, slots_in_use
+
+#: Actors that are neither a task nor a thread.
+CRASH, PATIENCE = "SIGKILL", "patience"
+_RECOVERY = "recovery"
+
+
+class Step(NamedTuple):
+    """Who takes a step, and which of its choices."""
+
+    actor: str
+    choice: int = 0
+
+
+class System:
+    """A configuration, set up and ready to run under a design."""
+
+    def __init__(self, configuration: Configuration, design: Design, footprint: Footprint) -> None:
+        self.configuration = configuration
+        #: Whether :meth:`take` says what happened.
+        self.verbose = False
+        self.footprint = footprint
+        self.machine = Machine(configuration.layout, Policy(design, configuration.discard_clean, 0), footprint)
+        for page, write in configuration.before:
+            touch(self.machine, page, write=write)
+        if configuration.demoted:
+            self.machine.run(reclaim_pages(self.machine.mm, configuration.demoted))
+        self.machine.kswapd_wanted.clear()
+        self.machine.dying.update(configuration.freed)
+        self.program = Program(self.machine, configuration.scripts)
+        self._describer = Describer(self.machine, self.program)
+        self._failures = configuration.failures
+        self._crashes = configuration.crashes
+        self._unanswered = dict.fromkeys(configuration.requests)
+        self._begin(dict(configuration.reclaimers))
+
+    def _begin(self, reclaimers: dict[str, object]) -> None:
+        """Start what a pager runs of its own accord, and what it was asked for."""
+        machine, configuration = self.machine, self.configuration
+        if configuration.kswapd:
+            for node in machine.nodes:
+                if machine.mm.path.next_node(node.index) is not None:
+                    machine.settle_task(machine.spawn(f"kswapd of {node.name}", kswapd(machine.mm, node)))
+        for name in reclaimers:
+            machine.spawn(name, configuration.reclaimers[name](machine))
+        for name in self._unanswered:
+            self._request(name)
+
+    def _request(self, name: str) -> None:
+        def answered(_: object) -> None:
+            self.footprint.write("requests")
+            del self._unanswered[name]
+
+        self.machine.spawn(name, self.configuration.requests[name](self.machine), done=answered)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no task can run: only the program can go on."""
+        return all(task.waits_for for task in self.machine.tasks.values()) and not self.machine.throttled
+
+    def steps(self) -> list[Step]:
+        """All that can happen next, but for a kill."""
+        found: list[Step] = []
+        for thread in self.program.threads.values():
+            if not thread.waiting and not thread.finished:
+                found += [Step(thread.name, choice) for choice in range(thread.choices)]
+        runnable = False
+        recovering = _RECOVERY in self.machine.tasks
+        for task in self.machine.tasks.values():
+            if not task.waits_for and (not recovering or task.name == _RECOVERY):
+                runnable = True
+                found += [Step(task.name, choice) for choice in range(self._outcomes(task.name))]
+        if not runnable and self.machine.throttled:
+            found.append(Step(PATIENCE))
+        return found
+
+    def _outcomes(self, name: str) -> int:
+        return self.machine.outcomes(self.machine.tasks[name]) if self._failures else 1
+
+    @property
+    def can_crash(self) -> bool:
+        """Whether the pager may be killed here."""
+        return self._crashes > 0
+
+    def take(self, step: Step) -> str:
+        """Take a step -> what happened, in words.
+
+        Raises
+        ------
+        Violation
+            It was a wrong one.
+        """
+        self.footprint.clear()
+        if step.actor == CRASH:
+            return self._crash()
+        if step.actor == PATIENCE:
+            self._touch_everything()
+            self.machine.retry_throttled()
+            return "nothing else can run: allocations look for room again"
+        thread = self.program.threads.get(step.actor)
+        if thread is not None:
+            did = self.program.step(thread, step.choice)
+            if thread.killed and not self.configuration.may_lose:
+                raise Violation("lost", f"{thread.name} gets a SIGBUS in page {thread.current and thread.current.page}")
+            return did
+        return self._run_task(step)
+
+    def _run_task(self, step: Step) -> str:
+        task = self.machine.tasks[step.actor]
+        asked = self._describe(task, step.choice) if self.verbose else ""
+        if step.choice:
+            self._failures -= 1
+        self.machine.step(task, step.choice)
+        if task.finished and task.name == _RECOVERY:
+            self._touch_everything()
+            self.program.pager_listens = True
+            self.program.wake_all()
+            self._begin({})
+        return asked
+
+    @staticmethod
+    def _describe(task: Task, choice: int) -> str:
+        if task.effect is not None:
+            return f"{task.effect!r}{' fails' if choice else ''}"
+        return "ends what it began" if task.job is not None else "goes on"
+
+    def _crash(self) -> str:
+        """Kill the pager. Its successor knows what is shared, and begins by recovering it."""
+        self._touch_everything()
+        self._crashes -= 1
+        self.program.pager_listens = False
+        machine = self.machine
+        machine.kill()
+        pages = range(machine.layout.pages)
+        slots = slots_in_use(machine.mm, pages)
+        for node, store in machine.stores.items():
+            store.recover(slots.get(node, ()))
+        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.arena.present, machine.slot_size))
+        return "the pager is killed; its successor begins"
+
+    def _touch_everything(self) -> None:
+        self.footprint.reads = self.footprint.writes = -1
+
+    # -- judgements ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise a :class:`Violation` if the state is wrong."""
+        check_state(self.machine)
+        if self.at_rest:
+            check_rest(self.machine, self.program)
+
+    def digest(self) -> bytes:
+        """Stands for the state."""
+        return digest((self._describer.state(), self._failures, self._crashes, tuple(self._unanswered)))
+
+    def surviving_digest(self) -> bytes:
+        """Stands for what a killed pager would leave behind."""
+        return digest((self._describer.surviving(), self._failures, self._crashes, tuple(self._unanswered)))

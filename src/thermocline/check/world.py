@@ -1,0 +1,151 @@
+"""What a machine is made of: what a pager shares with its successor, and what it takes with it when it is killed.
+
+The page table, the arena and the stores survive. The ``Mm``, the locks and the tasks are the pager's own, and
+:meth:`World.kill` begins them anew over what survived.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import Any
+
+from thermocline.check.arena import Arena
+from thermocline.check.footprint import (
+    Footprint,
+    WatchedColumn,
+    WatchedGroup,
+    WatchedLinks,
+    WatchedNode,
+)
+from thermocline.check.layout import Extent, Layout
+from thermocline.check.store import PAGE, PARTS, Store
+from thermocline.check.task import Task
+from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.node import Kind
+from thermocline.protocol.page import SLOTTED, Entry, PageTable
+from thermocline.protocol.region import Region
+from thermocline.protocol.vmstat import VmStat
+
+
+class World:
+    """A pager's state, and that of the kernel and the stores it works with.
+
+    Attributes
+    ----------
+    owners : dict of page to Task
+        Who holds the lock of each locked page; ``waiters``: who queues for it.
+    dying : set of int
+        Pages of arrays that are being freed: their bytes are nobody's concern.
+    """
+
+    def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
+        self.layout = layout
+        self.policy = policy
+        self.footprint = Footprint() if footprint is None else footprint
+        self.arena = Arena(layout.pages)
+        self.stores = {index: Store(place.slot_bytes) for index, place in enumerate(layout.lower, start=1)}
+        columns = {
+            name: WatchedColumn(self.footprint, name, code, layout.pages) for name, code in PageTable.COLUMNS.items()
+        }
+        self.table = PageTable(layout.pages, columns)
+        self._columns = columns
+        self._entries = columns["entry"].unwatched
+        self.regions: dict[int, Region] = {}
+        self.dying: set[int] = set()
+        self.vmstat = VmStat()
+        for extent in layout.arrays:
+            self._add_region(extent.start + 1, extent)
+        self._start_pager()
+
+    def _add_region(self, number: int, extent: Extent) -> None:
+        self.regions[number] = Region(
+            number, extent.start, extent.pages, extent.group, int(extent.source), extent.advice
+        )
+        for page in range(extent.start, extent.start + extent.pages):
+            self.table.region[page] = number
+            if extent.source:
+                self.table.commit(page, SLOTTED, self.layout.source, page - extent.start + 1)
+                # A file's bytes are its program's oldest version: negative, so that no write ever makes it.
+                self.arena.truth[page] = [-page - 1] * PARTS
+
+    def _start_pager(self) -> None:
+        """All that a pager holds on its own heap, fresh."""
+        layout, footprint = self.layout, self.footprint
+        nodes = [WatchedNode.watch(footprint, DRAM, "dram", Kind.MAPPED, layout.dram * PAGE, PAGE)]
+        path = DemotionPath()
+        for index, place in enumerate(layout.lower, start=1):
+            nodes.append(
+                WatchedNode.watch(
+                    footprint,
+                    index,
+                    place.name,
+                    Kind.UNMAPPED,
+                    place.slots * place.slot_bytes,
+                    place.slot_bytes,
+                    charged_to_memory=place.charged_to_memory,
+                    keep_incompressible=place.keep_incompressible,
+                )
+            )
+            path.demote_to(index - 1, index)
+        nodes.append(WatchedNode.watch(footprint, len(nodes), "source", Kind.SOURCE, 0, PAGE, charged_to_memory=False))
+        self.nodes = nodes
+        self.mm = Mm(PAGE, list(nodes), path, self.table, self.policy, self.regions.get, self.vmstat, column=_no_column)
+        self.mm.links = links = WatchedLinks(layout.pages, footprint)
+        self._columns |= links.watched
+        self.groups = [WatchedGroup(footprint, 0, "root", len(nodes))]
+        for limits in layout.groups:
+            self.groups.append(
+                WatchedGroup(
+                    footprint,
+                    limits.index,
+                    f"group {limits.index}",
+                    len(nodes),
+                    dram_limit=None if limits.dram is None else limits.dram * PAGE,
+                    memory_limit=None if limits.memory is None else limits.memory * PAGE,
+                )
+            )
+        self.mm.groups = {group.index: group for group in self.groups}
+        for node in nodes[:-1]:
+            for group in self.mm.groups:
+                self.mm.lruvec(node.index, group)
+        self.tasks: dict[str, Task] = {}
+        self.owners: dict[int, Task] = {}
+        self.waiters: dict[int, deque[Task]] = {}
+        self.kswapd_asleep: dict[int, Task] = {}
+        self.kswapd_wanted: set[int] = set()
+        self.throttled: list[Task] = []
+
+    def kill(self) -> None:
+        """Kill the pager, and start a successor that has not recovered anything yet."""
+        self._start_pager()
+
+    # -- what an observer sees ----------------------------------------------------------------------------------------
+
+    def entry(self, page: int) -> Entry:
+        """A page's entry in the page table."""
+        word = self._entries[page]
+        return Entry(word >> 56, word >> 48 & 0xFF, word & (1 << 48) - 1)
+
+    def unwatched(self, column: str) -> array[int]:
+        """A column of the page table or the links, without leaving a footprint."""
+        return self._columns[column].unwatched
+
+    def slot_size(self, node: int, slot: int) -> int:
+        """The bytes that a slot is charged."""
+        return self.stores[node].size(slot)
+
+    def slot_versions(self, page: int, entry: Entry) -> tuple[int, ...]:
+        """The versions in the slot that an entry names; zeros if it names none."""
+        if not entry.node:
+            return (0,) * PARTS
+        if entry.node == self.layout.source:
+            return (-page - 1,) * PARTS
+        content = self.stores[entry.node].slots.get(entry.slot)
+        return (0,) * PARTS if content is None else content.versions
+
+
+def _no_column(typecode: str, count: int) -> Any:
+    """The columns that :class:`Mm` makes are replaced by watched ones."""
+    return bytearray(0) if count > 1024 else bytearray(count)

@@ -1,0 +1,190 @@
+"""Blocks of tiered memory: which pages of the arena belong to whom.
+
+This runs inside the user's allocations, under the user's GIL. So it is quick: an allocation is bookkeeping in the
+shared tables and asks nobody; freeing makes a request and does not wait for its answer. The addresses of a freed
+region, and its share of the commitment, return when the answer is there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import Any
+
+from thermocline.errors import ClosedError, ThermoclineError
+from thermocline.live import libc, statistics
+from thermocline.live.extents import Extents
+from thermocline.live.requests import Exclusion
+from thermocline.live.ring import What
+from thermocline.live.session import Session
+from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES
+from thermocline.protocol.page import SLOTTED, pack
+
+#: Answer of :meth:`Regions.allocate_block` when it cannot be asked now: see there.
+DECLINED = -1
+#: Frees under way at once.
+_MOST_FREES = RING_ENTRIES // 2
+
+
+class Regions:
+    """Hands out the pages of a session's arena."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.page_size = session.page_size
+        self.commitment = session.commitment
+        self._tables = session.tables
+        self._requests = session.requests
+        self._extents = Extents(session.pages)
+        self._exclusion = Exclusion()
+        self._live = 0
+        self._groups = 1
+        self._closing = False
+        #: First pages of regions to be freed; appended to at any moment, by finalizers too.
+        self._to_free: deque[int] = deque()
+        #: Frees under way, the oldest first: request number, first page, pages.
+        self._freeing: deque[tuple[int, int, int]] = deque()
+
+    # -- allocating and freeing ---------------------------------------------------------------------------------------
+
+    def allocate_block(self, nbytes: int, group: int = 0, source: int = 0) -> int:
+        """Commit memory of at least ``nbytes`` bytes -> its address; 0 when the nodes cannot hold it.
+
+        It holds zeros, or the source's bytes. ``DECLINED`` when the memory is closed, in a forked child, and when the
+        thread is in the middle of another call (this one then comes from a signal handler or a finalizer).
+        """
+        if self._exclusion.is_mine or self._closing or not self.session.usable:
+            return DECLINED
+        pages = max(-(-nbytes // self.page_size), 1)
+        with self._exclusion.held():
+            start = self._take(pages)
+            if start is not None:
+                self._describe(start, pages, group, source)
+                self._live += 1
+        self._free_queued()
+        return 0 if start is None else self.session.address + start * self.page_size
+
+    def _take(self, pages: int) -> int | None:
+        """Commit pages and find addresses for them -> the first page, or None. Waits for frees under way if it must."""
+        while True:
+            self._collect()
+            if self.commitment.take(pages):
+                start = self._extents.allocate(pages)
+                if start is not None:
+                    return start
+                self.commitment.give(pages)
+            if not self._freeing:
+                return None
+            self._requests.wait_for(self._freeing[0][0])
+
+    def _describe(self, start: int, pages: int, group: int, source: int) -> None:
+        """Write a region's row, so that the pager knows its pages when they fault."""
+        tables = self._tables
+        tables.region_group[start] = group
+        tables.region_source[start] = source
+        tables.region_advice[start] = 0
+        tables.region_pages[start] = pages
+        if source:
+            first = pack(SLOTTED, len(self.session.nodes), 1)
+            tables.page_columns["entry"][start : start + pages] = array("Q", range(first, first + pages))
+        tables.page_columns["region"][start : start + pages] = array("I", [start + 1]) * pages
+        # Addresses that were used before may still be poisoned: by a lost page, or by a touch after they were freed.
+        libc.madvise(self.session.address + start * self.page_size, pages * self.page_size, libc.MADV_DONTNEED)
+
+    def free_block(self, address: int) -> None:
+        """Give a block back. Never waits for a lock: any thread may call it at any moment, a finalizer too."""
+        if not self.session.usable:
+            return
+        self._to_free.append((address - self.session.address) // self.page_size)
+        self._free_queued()
+        if self._closing:
+            self.close_when_unused()
+
+    def _free_queued(self) -> None:
+        """Request the frees that are queued, unless somebody is at it: whoever is looks again when done."""
+        while self._to_free:
+            with self._exclusion.held_if_free() as held:
+                if not held:
+                    return
+                self._collect()
+                if len(self._freeing) >= _MOST_FREES:
+                    self._requests.wait_for(self._freeing[0][0])
+
+    def _collect(self) -> None:
+        """Request queued frees, and take back what the pager has freed. The lock is held."""
+        while self._to_free and len(self._freeing) < _MOST_FREES:
+            start = self._to_free.popleft()
+            pages = self._tables.region_pages[start]
+            self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
+            self._live -= 1
+        while self._freeing and self._requests.is_answered(self._freeing[0][0]):
+            _, start, pages = self._freeing.popleft()
+            self._tables.region_pages[start] = 0
+            self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
+            self._extents.free(start, pages)
+            self.commitment.give(pages)
+
+    def block_size(self, address: int) -> int:
+        """Bytes of a block."""
+        first, _ = self.pages_of(address, 1)
+        pages: int = self._tables.region_pages[first]
+        return pages * self.page_size
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def ask(self, what: What, first: int = 0, second: int = 0) -> bool:
+        """Ask the pager for something and wait -> False when it refused.
+
+        Raises
+        ------
+        ClosedError
+            The memory is closed, or this is a forked child.
+        """
+        if not self.session.usable:
+            raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
+        return self._requests.ask(what, first, second)
+
+    def pages_of(self, address: int, nbytes: int) -> tuple[int, int]:
+        """The pages that hold a range of addresses: first, and how many."""
+        offset = address - self.session.address
+        first = offset // self.page_size
+        return first, (offset + max(nbytes, 1) - 1) // self.page_size - first + 1
+
+    def set_advice(self, address: int, advice: int) -> None:
+        """Say how the region that an address lies in will be used."""
+        page, _ = self.pages_of(address, 1)
+        number = self._tables.page_columns["region"][page]
+        self._tables.region_advice[number - 1] = advice
+        self.ask(What.ADVICE, number)
+
+    def add_group(self, dram_limit: int, memory_limit: int) -> int:
+        """A new group with limits in bytes (0: none) -> its index."""
+        with self._exclusion.held():
+            if self._groups == MAX_GROUPS:
+                raise ThermoclineError(f"a memory has at most {MAX_GROUPS - 1} groups; make another Memory")
+            index = self._groups
+            self._groups += 1
+            self._tables.group_limits[2 * index] = dram_limit
+            self._tables.group_limits[2 * index + 1] = memory_limit
+        self.ask(What.GROUP, index)
+        return index
+
+    def statistics(self) -> dict[str, Any]:
+        """See :func:`thermocline.live.statistics.collect`. What was freed before the call is free in it."""
+        with self._exclusion.held():
+            self._collect()
+            for number, _, _ in self._freeing:
+                self._requests.wait_for(number)
+        self.ask(What.STAT)
+        return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close_when_unused(self) -> None:
+        """Close the session now, or when the last block is freed; nothing more is allocated from now on."""
+        self._closing = True
+        if self.session.usable and not self._exclusion.is_mine:
+            with self._exclusion.held():
+                self._collect()
+                if self._live == 0 and not self._to_free:
+                    self.session.close()

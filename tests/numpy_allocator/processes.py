@@ -1,0 +1,69 @@
+"""Forked children."""
+
+import gc
+import os
+from collections.abc import Callable
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from arena import Arena
+from installed import HALF, HIGH, LOW, MIN, Array, freed_in_child_hook, is_tiered
+
+from thermocline import numpy_allocator
+
+
+def outcome_of_child(action: Callable[[], object]) -> int:
+    """The exit status of a forked child: 0 if the action returns, 1 if it raises, and a signal's negative."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_leaves_the_arena_alone(arena: Arena) -> None:
+    held = [np.arange(MIN), np.ones(MIN)]
+    freed_in_child_hook.append(np.ones(MIN))
+
+    def act() -> None:
+        assert not is_tiered(np.zeros(MIN))
+        assert held[0].sum() == sum(range(MIN))
+        with pytest.raises(MemoryError):
+            held[1].resize(10 * MIN, refcheck=False)
+        assert held[1].sum() == MIN
+        held.clear()
+        gc.collect()
+        assert arena.frees == 0
+        numpy_allocator.deactivate()  # what the parent's `with` would do here
+        assert not is_tiered(np.zeros(MIN))
+        own = Arena(LOW + HALF, HIGH)
+        numpy_allocator.register_source(own, own.low, own.high)
+        with numpy_allocator.tiered(own, MIN):
+            mine = np.zeros(MIN)
+            assert is_tiered(mine, own)
+            del mine
+        assert own.live() == 0
+
+    assert outcome_of_child(act) == 0
+    freed_in_child_hook.clear()
+    assert arena.live() == 2
+
+
+def double(array: Array) -> tuple[bool, Array]:
+    result = array + array
+    return is_tiered(result), result
+
+
+def test_pools_of_forked_processes(arena: Arena) -> None:
+    arrays = [np.full(MIN, number) for number in range(4)]
+    with get_context("fork").Pool(2) as pool:
+        for array, (tiered, result) in zip(arrays, pool.map(double, arrays), strict=True):
+            assert not tiered
+            assert np.array_equal(result, array * 2)

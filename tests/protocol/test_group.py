@@ -1,0 +1,85 @@
+"""Groups: what is charged to them, and what reclaim is credited with."""
+
+from __future__ import annotations
+
+import pytest
+from machines import FILE, at_rest, held, machine, read, states, write
+
+from thermocline.check.layout import Extent, Limits, Place
+from thermocline.protocol.group import Group
+from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.reclaim import shrink_group
+
+DRAM = Node(0, "dram", Kind.MAPPED, 100, 10)
+ZSTD = Node(1, "zstd", Kind.UNMAPPED, 100, 12)
+DISK = Node(2, "file", Kind.UNMAPPED, 100, 10, charged_to_memory=False)
+
+
+def test_the_total_counts_ram_of_any_kind_and_no_disk() -> None:
+    group = Group(1, "etl", 3)
+    for node in (DRAM, ZSTD, DISK):
+        group.charge(node, 10)
+    assert (group.used, group.memory, group.peak_dram) == ([10, 10, 10], 20, 10)
+    group.uncharge(DRAM, 10)
+    assert (group.memory, group.peak_dram) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("limits", "excess"),
+    [
+        ({}, 0),
+        ({"dram_limit": 30}, 0),
+        ({"dram_limit": 29}, 1),
+        ({"memory_limit": 50}, 0),
+        ({"memory_limit": 45}, 5),
+        ({"dram_limit": 29, "memory_limit": 45}, 5),
+        ({"dram_limit": 20, "memory_limit": 45}, 10),
+    ],
+)
+def test_excess_is_what_the_tighter_limit_lacks_for_one_more_frame(limits: dict[str, int], excess: int) -> None:
+    group = Group(1, "etl", 3, **limits)
+    group.charge(DRAM, 20)
+    group.charge(ZSTD, 20)
+    assert group.excess(10) == excess
+
+
+ZRAM = Place("zstd", 8, slot_bytes=72, packed=32)
+
+
+@pytest.mark.parametrize("design", ["batch", "deferred"])
+def test_demoted_is_not_freed(design: str) -> None:
+    """Two pages of RAM for a group of five pages: compressing three of them frees half of each only."""
+    made = machine(
+        6, 6, ZRAM, FILE, design=design, extents=(Extent(0, 5, group=1), Extent(5, 1)), groups=(Limits(1, memory=2),)
+    )
+    write(made, 0, 1, 2, 3, 4)
+    group = made.mm.groups[1]
+    assert group.memory == group.used[0] + group.used[1] <= 2 * 64
+    assert held(made, 2), "compressed memory alone cannot bring a group below its limit"
+    read(made, 0, 1, 2, 3, 4)
+    assert group.memory <= 2 * 64
+
+
+def test_a_dram_limit_is_met_by_compressing() -> None:
+    made = machine(4, 4, ZRAM, FILE, extents=(Extent(0, 4, group=1),), groups=(Limits(1, dram=1),))
+    write(made, 0, 1, 2, 3)
+    assert made.mm.groups[1].used == [64, 96, 0, 0]
+    assert held(made, 2) == []
+
+
+def test_a_group_reclaims_its_own_pages_only() -> None:
+    made = machine(4, 4, extents=(Extent(0, 2, group=1), Extent(2, 2)), groups=(Limits(1, dram=1),))
+    write(made, 2, 3, 0, 1)
+    assert states(made) == ["SLOTTED", "RESIDENT", "RESIDENT", "RESIDENT"]
+    assert made.vmstat["group_reclaim"] == 1
+
+
+def test_a_group_that_cannot_shrink_says_so() -> None:
+    made = machine(2, 2, Place("file", 1), extents=(Extent(0, 2, group=1),), groups=(Limits(1, dram=2),))
+    write(made, 0, 1)
+    made.failing_copies = {0, 1}
+    group = made.mm.groups[1]
+    assert made.run(shrink_group(made.mm, group, 64)) is False
+    made.failing_copies = set()
+    assert made.run(shrink_group(made.mm, group, 64)) is True
+    at_rest(made)

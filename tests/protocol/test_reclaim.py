@@ -1,0 +1,159 @@
+"""Reclaim: ageing, the second pass, kswapd, and what stays."""
+
+from __future__ import annotations
+
+import pytest
+from machines import FILE, at_rest, held, lock_forever, machine, nodes, read, states, write
+
+from thermocline.check.layout import Extent, Place
+from thermocline.check.machine import Machine
+from thermocline.protocol.migrate import DESIGNS
+from thermocline.protocol.reclaim import Cause, kswapd, reclaim_pages, shrink_node
+
+DESIGN = pytest.mark.parametrize("design", DESIGNS)
+
+
+def start_kswapd(made: Machine, node: int = 0) -> None:
+    made.spawn(f"kswapd {node}", kswapd(made.mm, made.nodes[node]))
+    made.settle()
+
+
+@DESIGN
+def test_the_page_that_came_first_goes_first(design: str) -> None:
+    made = machine(8, 4, design=design)
+    write(made, 0, 1, 2, 3, 4, 5)
+    assert held(made, 1) == [0, 1]
+
+
+def test_active_pages_are_reclaimed_after_inactive_ones_and_only_when_those_run_low() -> None:
+    made = machine(8, 4)
+    write(made, 0, 1, 2, 3)
+    made.mm.lru_add(0, active=True)
+    write(made, 4, 5, 6)
+    assert held(made, 1) == [1, 2, 3]
+    assert states(made)[0] == "RESIDENT"
+
+
+def test_a_referenced_page_gets_another_round_on_either_list() -> None:
+    made = machine(8, 4)
+    write(made, 0, 1, 2)
+    made.mm.links.referenced[0] = 1
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    lruvec = made.mm.lruvec(0, 0)
+    assert (list(lruvec.active), held(made, 1), made.vmstat["pgactivate"]) == ([0], [1], 1)
+    assert made.mm.links.referenced[0] == 0, "the next round counts anew"
+    for page in (0, 2):
+        made.mm.lru_add(page, active=True)
+    made.mm.links.referenced[0] = 1
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    assert held(made, 1) == [1, 2], "of two active pages the referenced one stays"
+    at_rest(made)
+
+
+@DESIGN
+def test_pinned_pages_stay(design: str) -> None:
+    made = machine(6, 3, design=design)
+    write(made, 0, 1, 2)
+    made.table.pins[0] = 1
+    write(made, 3, 4)
+    assert states(made)[0] == "RESIDENT"
+    assert made.run(reclaim_pages(made.mm, [0])) == 0
+    at_rest(made)
+
+
+@DESIGN
+def test_when_demotion_fails_a_clean_page_of_a_file_is_dropped_and_nothing_else(design: str) -> None:
+    """The second pass: its file has the page, so it need not be demoted; a page that is nowhere else stays."""
+    made = machine(6, 3, Place("file", 1), design=design, extents=(Extent(0, 3), Extent(3, 3, source=True)))
+    write(made, 0, 1)  # one of them goes down and fills the file
+    read(made, 3)
+    made.run(reclaim_pages(made.mm, [0]))
+    assert held(made, 1) == [0]
+    write(made, 4)
+    assert states(made)[:5] == ["SLOTTED", "RESIDENT", "EMPTY", "SHADOWED", "RESIDENT"]
+    assert made.run(reclaim_pages(made.mm, [1, 3, 4])) == 1
+    at_rest(made)
+    assert states(made)[:5] == ["SLOTTED", "RESIDENT", "EMPTY", "SLOTTED", "RESIDENT"]
+    assert nodes(made)[3] == made.layout.source
+    assert made.vmstat["pgdiscard"] == 1
+    read(made, 3)
+
+
+@DESIGN
+@pytest.mark.parametrize("discard", [False, True])
+def test_clean_pages_of_a_file_demote_or_are_discarded_as_the_user_chose(design: str, discard: bool) -> None:
+    made = machine(4, 4, design=design, extents=(Extent(0, 4, source=True),), discard_clean=discard)
+    read(made, 0)
+    write(made, 1)
+    assert made.run(reclaim_pages(made.mm, [0, 1])) == 2
+    at_rest(made)
+    assert held(made, 1) == ([1] if discard else [0, 1])
+    assert made.vmstat["pgdiscard"] == discard
+    read(made, 0, 1)
+
+
+@DESIGN
+def test_kswapd_reclaims_up_to_the_high_watermark_and_sleeps_again(design: str) -> None:
+    made = machine(12, 10, Place("file", 12), design=design)
+    write(made, *range(7))
+    start_kswapd(made)
+    assert made.vmstat["kswapd_wakeups"] == 0
+    write(made, 7)
+    high = made.nodes[0].watermarks.high
+    assert high <= made.nodes[0].free < high + 2 * 64
+    assert made.vmstat["pgdemote_kswapd"] == made.vmstat["pgsteal_kswapd"] > 0
+    assert (made.vmstat["pgdemote_direct"], made.vmstat["allocstall"]) == (0, 0)
+    assert 0 in made.kswapd_asleep
+
+
+def test_kswapd_of_a_node_in_which_nothing_can_move_sleeps() -> None:
+    made = machine(4, 2, Place("file", 1))
+    start_kswapd(made)
+    write(made, 0, 1, 2)
+    made.kswapd_wanted.add(0)
+    at_rest(made)
+
+
+def test_kswapd_of_a_failed_node_does_nothing() -> None:
+    made = machine(4, 2, Place("zstd", 2), FILE)
+    write(made, 0, 1, 2, 3)
+    made.nodes[1].failed = True
+    start_kswapd(made, 1)
+    assert held(made, 1) == [0, 1]
+
+
+def test_kswapd_of_each_node_sends_its_pages_one_node_down() -> None:
+    made = machine(8, 2, Place("zstd", 2), FILE)
+    start_kswapd(made, 0)
+    start_kswapd(made, 1)
+    for page in range(8):
+        write(made, page)
+    assert made.vmstat["pgdemote_kswapd"] > 4
+    assert len(held(made, 1)) >= 1
+    assert len(held(made, 2)) >= 5
+
+
+def test_a_locked_page_is_put_back() -> None:
+    made = machine(4, 3)
+    write(made, 0, 1)
+    lock_forever(made, 0)
+    assert made.run(reclaim_pages(made.mm, [0, 1])) == 1
+    del made.owners[0]
+    at_rest(made)
+
+
+def test_cold_advice_ignores_that_a_page_was_referenced() -> None:
+    made = machine(4, 3)
+    write(made, 0)
+    made.mm.links.referenced[0] = 1
+    assert made.run(reclaim_pages(made.mm, [0])) == 1
+    assert made.vmstat["pgdemote_proactive"] == 1
+
+
+def test_scans_and_steals_are_counted_by_cause() -> None:
+    made = machine(4, 4)
+    write(made, 0, 1)
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.KSWAPD))
+    for what in ("pgscan", "pgsteal", "pgdemote"):
+        assert made.vmstat[f"{what}_direct"] == made.vmstat[f"{what}_kswapd"] == 1
