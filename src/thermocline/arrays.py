@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from thermocline.sizes import format_size, parse_size
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    Shape = int | tuple[int, ...]
+    Shape = int | Sequence[int]
 
 #: Arrays below this many bytes stay in ordinary memory under :meth:`Arrays.numpy`.
 DEFAULT_MIN_ARRAY = 1 << 20
@@ -94,8 +95,12 @@ class Arrays:
         import numpy as np
 
         kind = np.dtype(dtype)
+        if offset < 0:
+            raise SpecError(f"offset is {offset}; write 0 or more bytes to skip")
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise SpecError(f"{os.fspath(file)} is not a regular file; only those can be read at any place")
             there = max(os.fstat(fd).st_size - offset, 0)
             if shape is None:
                 shape = there // kind.itemsize
@@ -105,10 +110,14 @@ class Arrays:
                     f"{os.fspath(file)} holds {there} bytes from byte {offset} on, an array of this shape takes "
                     f"{needed}; give a smaller shape"
                 )
-            source = self._regions.session.add_source(fd, offset, needed)
+            source = self._regions.add_source(fd, offset, needed)
         finally:
             os.close(fd)
-        return self._make(shape, kind, source)
+        try:
+            return self._make(shape, kind, source)
+        except BaseException:
+            self._regions.drop_source(source)
+            raise
 
     @contextmanager
     def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Iterator[None]:
@@ -121,6 +130,8 @@ class Arrays:
         """
         from thermocline import numpy_allocator
 
+        if not self._regions.usable:
+            raise ClosedError("this memory is closed here; make another")
         threshold = parse_size(min_array)
         if threshold < 1:
             raise SpecError("min_array is 0 bytes; write a positive size, such as 1MiB")
@@ -205,4 +216,4 @@ def _blocks_of(regions: Regions) -> Blocks:
 
 
 def _count(shape: Shape) -> int:
-    return math.prod(shape) if isinstance(shape, tuple) else int(shape)
+    return math.prod(shape) if isinstance(shape, Sequence) else int(shape)

@@ -128,6 +128,8 @@ class Memory(Arrays):
         """
         if advice not in _ADVICE:
             raise SpecError(f"unknown advice {advice!r}; write one of: {', '.join(_ADVICE)}")
+        if not array.size:
+            return
         address, size = self._span(array)
         if advice == "cold":
             self._regions.ask(What.COLD, *self._regions.pages_of(address, size))

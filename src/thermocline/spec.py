@@ -28,6 +28,10 @@ LARGEST_PAGE = 2 * 1024 * 1024
 MINIMUM_PAGES = 16  # below this the watermarks of a node coincide and every allocation reclaims for itself
 
 
+#: The longest demotion path that can be built.
+MAX_NODES = 15
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Dram:
     """The DRAM node: the arena that arrays live in.
@@ -251,6 +255,8 @@ def _check_order(nodes: Sequence[NodeSpec]) -> None:
         raise SpecError("the spec has dram twice; write it once, as the first node")
     if nodes[0] is not drams[0]:
         raise SpecError(f'pages sink from DRAM, so "dram" comes first; write it before "{nodes[0].name}"')
+    if len(nodes) > MAX_NODES:
+        raise SpecError(f"the spec has {len(nodes)} nodes; write at most {MAX_NODES}")
     seen: set[str] = set()
     file: File | None = None
     for node in nodes:

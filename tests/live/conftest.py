@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from thermocline import Memory
 from thermocline.protocol.migrate import DESIGNS
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import thermocline
 from thermocline import Compressed, Dram, File, Memory, OutOfMemory, SpecError
 from thermocline.live.requests import Exclusion

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import operator
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -98,19 +99,29 @@ def test_a_collection_inside_the_source(arena: Arena) -> None:
     assert arena.live() == 0
 
 
-def test_the_recursion_limit_loses_no_block(arena: Arena) -> None:
-    deepest = 0
+def test_the_recursion_limit_stops_no_allocation(arena: Arena) -> None:
+    made: list[Array] = []
 
-    def descend(depth: int) -> float:
-        nonlocal deepest
-        deepest = depth
-        array = np.ones(MIN, "u1")
-        return descend(depth + 1) + float(array[0])
+    def descend() -> None:
+        made.append(np.empty(MIN, "u1"))
+        descend()
 
     with pytest.raises(RecursionError):
-        descend(0)
-    assert deepest > 100
-    np.empty(MIN)
+        descend()
+    assert is_tiered(made[0])
+    assert not is_tiered(made[-1])  # there was no room to ask for more
+
+
+def test_the_recursion_limit_loses_no_block(arena: Arena) -> None:
+    held = [np.empty(MIN, "u1") for _ in range(sys.getrecursionlimit())]
+
+    def descend() -> None:
+        held.pop()
+        descend()
+
+    with pytest.raises(RecursionError):
+        descend()
+    held.clear()
     assert arena.live() == 0
 
 

@@ -68,6 +68,16 @@ def test_arrays_of_a_forgotten_source() -> None:
     assert (first.frees, first.live()) == (0, 1)
 
 
+def test_forgetting_a_source_ends_its_activations() -> None:
+    with sources() as (first, second):
+        numpy_allocator.activate(second, MIN)
+        with numpy_allocator.tiered(first, MIN):
+            numpy_allocator.unregister_source(first)
+            assert is_tiered(np.zeros(MIN), second)
+        numpy_allocator.unregister_source(second)
+        assert not is_tiered(np.zeros(MIN))
+
+
 def test_the_source_of_an_address(both: tuple[Arena, Arena]) -> None:
     with numpy_allocator.tiered(both[1], MIN):
         array = np.zeros(MIN)

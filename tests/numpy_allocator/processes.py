@@ -2,7 +2,9 @@
 
 import gc
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import numpy as np
@@ -54,6 +56,42 @@ def test_a_forked_child_leaves_the_arena_alone(arena: Arena) -> None:
     assert outcome_of_child(act) == 0
     freed_in_child_hook.clear()
     assert arena.live() == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_may_have_a_source_at_once(arena: Arena) -> None:
+    held = np.ones(MIN)
+
+    def act() -> None:
+        own = Arena(LOW + HALF // 2, LOW + HALF)  # where the parent's source is
+        numpy_allocator.register_source(own, own.low, own.high)
+        with numpy_allocator.tiered(own, MIN):
+            assert is_tiered(np.zeros(MIN), own)
+
+    with another_thread_holds_the_lock():
+        assert outcome_of_child(act) == 0
+    assert held.sum() == MIN
+
+
+@contextmanager
+def another_thread_holds_the_lock() -> Iterator[None]:
+    """Another thread registers a source for as long as this lasts."""
+    allocator = numpy_allocator._installed()
+    holds, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with allocator._lock:
+            holds.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holds.wait()
+    try:
+        yield
+    finally:
+        may_end.set()
+        thread.join()
 
 
 def double(array: Array) -> tuple[bool, Array]:

@@ -1,6 +1,7 @@
 """What becomes of an array that is resized: which memory it is in, and its bytes."""
 
 import ctypes
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from installed import MIN, address, is_tiered
 
 from thermocline import numpy_allocator
+from thermocline.numpy_allocator.handler import default_handler
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,34 @@ def test_arrays_grow_in_their_own_memory_when_none_is_active(both: tuple[Arena, 
     assert is_tiered(array, both[0])
     assert array.sum() == MIN
     del array
+
+
+def test_reading_a_text_resizes_without_the_gil(arena: Arena) -> None:
+    """The array that NumPy reads into begins as plain memory, below MIN, and grows as it goes."""
+    text = " ".join(map(str, range(50_000)))
+    wrong: list[object] = []
+
+    def read() -> None:
+        for _ in range(5):
+            array = np.fromstring(text, int, sep=" ")
+            if not (is_tiered(array) and np.array_equal(array, range(50_000))):
+                wrong.append(array)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_no_more_is_copied_than_the_plain_block_holds(arena: Arena) -> None:
+    context, malloc, _, realloc, free = default_handler().functions
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    plain = ctypes.PYFUNCTYPE(pointer, pointer, size)(malloc)(context, 2000)
+    moved = ctypes.PYFUNCTYPE(pointer, pointer, pointer, size)(realloc)(context, plain, 1 << 31)
+    assert list(arena.blocks) == [moved]
+    ctypes.PYFUNCTYPE(None, pointer, pointer, size)(free)(context, moved, 1 << 31)
 
 
 def test_the_plain_block_left_behind_is_freed(arena: Arena) -> None:

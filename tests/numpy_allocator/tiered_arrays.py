@@ -73,6 +73,7 @@ def test_small_arrays_never_enter_python(arena: Arena) -> None:
         lambda x: np.lib.stride_tricks.sliding_window_view(x, 16).sum(1),
         lambda x: np.loadtxt(io.StringIO("\n".join(map(str, x[:20000].tolist())))),
         lambda x: np.fromiter((y for y in x.tolist()), float),
+        lambda x: np.fromstring("\n".join(map(str, x.tolist())), sep="\n"),
         lambda x: np.load(stored(x)),
         lambda x: np.frombuffer(x.tobytes()).copy(),
         lambda x: np.pad(x, 1000, mode="reflect"),

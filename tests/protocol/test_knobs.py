@@ -90,7 +90,7 @@ def shrinks(failed: bool) -> bool:
     made = machine(3, 2, Place("zstd", 2), FILE)
     write(made, 0)
     made.nodes[1].failed = failed
-    return bool(made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT)))
+    return bool(made.run(shrink_node(made.mm, made.nodes[0], Cause.KSWAPD)))
 
 
 def limited(**limit: int) -> list[str]:

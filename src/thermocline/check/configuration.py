@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from thermocline.check.layout import Layout
 from thermocline.check.machine import Machine
@@ -14,6 +15,22 @@ from thermocline.protocol.effects import Protocol
 Actor = Callable[[Machine], Protocol[object]]
 
 
+class Placed(NamedTuple):
+    """A page that was written once.
+
+    Attributes
+    ----------
+    node : int
+        Where it is now; 0 is DRAM.
+    shadow : bool
+        Whether it was read since, and is in DRAM as well.
+    """
+
+    page: int
+    node: int
+    shadow: bool = False
+
+
 @dataclass(frozen=True)
 class Configuration:
     """One search.
@@ -22,16 +39,19 @@ class Configuration:
     ----------
     scripts : dict of thread name to Script
         What the program's threads do.
-    before : tuple of (page, write)
-        Accesses that are over, and settled, when the search begins.
-    demoted : tuple of int
-        Pages that went down after that.
+    placed : tuple of Placed
+        Where pages are that were written before the search begins; the others are empty.
     reclaimers : dict of name to Actor
         Tasks of the pager itself: they die with it.
     requests : dict of name to Actor
         Tasks that the program has asked for: a new pager begins those again that were not answered.
     freed : tuple of int
         Pages that some request frees.
+    pinned : tuple of int
+        Pages that some request pins, once.
+    cooperative : bool
+        Whether tasks of the pager take turns where those of `live` do, at effects that wait. Otherwise they do so
+        at every effect. The program and a kill come between any two effects either way.
     kswapd : bool
         Whether each node has its background reclaim.
     failures : int
@@ -45,11 +65,12 @@ class Configuration:
     name: str
     layout: Layout
     scripts: dict[str, Script] = field(default_factory=dict)
-    before: tuple[tuple[int, bool], ...] = ()
-    demoted: tuple[int, ...] = ()
+    placed: tuple[Placed, ...] = ()
     reclaimers: dict[str, Actor] = field(default_factory=dict)
     requests: dict[str, Actor] = field(default_factory=dict)
     freed: tuple[int, ...] = ()
+    pinned: tuple[int, ...] = ()
+    cooperative: bool = True
     kswapd: bool = True
     failures: int = 0
     crashes: int = 0

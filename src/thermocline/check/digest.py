@@ -19,9 +19,10 @@ from hashlib import blake2b
 from types import BuiltinFunctionType, CellType, CodeType, FrameType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
+from thermocline.check.layout import Place
 from thermocline.check.machine import Machine
 from thermocline.check.program import Program
-from thermocline.check.store import Buffer
+from thermocline.check.store import Buffer, Store
 from thermocline.check.task import Task
 from thermocline.check.world import World
 from thermocline.protocol.effects import Effect
@@ -38,6 +39,10 @@ _MARSHAL_VERSION = 2
 def digest(value: Any) -> bytes:
     """16 bytes that stand for a value made of tuples, numbers and strings."""
     return blake2b(marshal.dumps(value, _MARSHAL_VERSION), digest_size=16).digest()
+
+
+#: What a generator refers to first: its code and its names.
+_OWN = 3
 
 
 class Describer:
@@ -148,11 +153,13 @@ class Describer:
         frame = value.gi_frame
         if frame is None:
             return ("ended",)
+        named = frame.f_locals
         return (
             frame.f_code.co_qualname,
             frame.f_lasti,
-            tuple(frame.f_locals),
-            tuple(self.describe(held) for held in gc.get_referents(value)),
+            tuple(named),
+            # In Python 3.11 and 3.12 the dictionary just made is among them.
+            tuple(self.describe(held) for held in gc.get_referents(value)[_OWN:] if held is not named),
         )
 
     def sequence(self, value: Iterable[Any]) -> tuple[object, ...]:
@@ -185,7 +192,7 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
     (Lruvec, Describer.lists_of),
     (LruList, lambda _, value: ("list", value._number)),
     (Buffer, lambda self, value: (value.page, self._versions(value.page, value.versions))),
-    ((Mm, Policy, World, Task, type), lambda _, value: type(value).__name__),
+    ((Mm, Policy, World, Task, Store, Place, type), lambda _, value: type(value).__name__),
 )
 
 

@@ -94,6 +94,14 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
         _check_lists(machine, page)
 
 
+def check_throttled(machine: Machine) -> None:
+    """Raise a :class:`Violation` if an allocation waits for room that there is."""
+    for task in machine.throttled:
+        for node in machine.nodes[:1]:
+            if node.has_room:
+                raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and {node.name} has room")
+
+
 def _check_leaks(machine: Machine) -> None:
     """Everything that is in use is used by some page."""
     named: dict[int, set[int]] = {index: set() for index in machine.stores}

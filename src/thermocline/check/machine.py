@@ -42,7 +42,7 @@ class Machine(World):
         self.failing_copies: set[int] = set()
         self.failing_fills: set[int] = set()
         self.outcome = 0
-        #: How often all allocations that wait have looked for room since there last was any.
+        #: How often the allocations that wait have looked for room since one of anybody's found any.
         self.fruitless = 0
         self.wake_thread: Callable[[int], None] = lambda page: None
         self._handlers: dict[type[effects.Effect], Callable[[Any, Task], Any]] = {
@@ -89,16 +89,18 @@ class Machine(World):
             return 1 + len(task.effect.pages)
         return 1
 
-    def step(self, task: Task, outcome: int = 0) -> None:
-        """Take one step of a task that can run."""
+    def step(self, task: Task, outcome: int = 0) -> bool:
+        """Take one step of a task that can run -> whether the pager of `live` would turn to another task now."""
         self.outcome = outcome
         if outcome:
             self.footprint.write("outcomes")
+        turns = False
         if task.job is None and task.effect is not None:
             effect, task.effect = task.effect, None
+            turns = type(effect) is effects.Resched
             result = self._handlers[type(effect)](effect, task)
             if result is PARKED:
-                return
+                return True
             if isinstance(result, Generator):
                 task.job = result
             else:
@@ -106,7 +108,7 @@ class Machine(World):
         if task.job is not None:
             try:
                 next(task.job)
-                return
+                return True
             except StopIteration as stop:
                 task.job = None
                 task.value = stop.value
@@ -114,6 +116,7 @@ class Machine(World):
         if task.finished:
             self.footprint.write("task", task.name)
             del self.tasks[task.name]
+        return turns or task.finished
 
     # -- locks --------------------------------------------------------------------------------------------------------
 
@@ -160,6 +163,7 @@ class Machine(World):
         if not node.has_room:
             return None
         self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
+        self._progress()
         if effect.node == DRAM:
             return 0
         slot = self.stores[effect.node].reserve()
@@ -181,17 +185,24 @@ class Machine(World):
         self.mm.uncharge(node, self.mm.groups[effect.group], size)
         self._room_made()
 
-    def _throttle(self, _: effects.Throttle, task: Task) -> Any:
+    def _throttle(self, effect: effects.Throttle, task: Task) -> Any:
+        if self.mm.nodes[effect.node].has_room:
+            return True
         self.footprint.write("throttled")
         self.throttled.append(task)
         task.waits_for = "room in any node"
         return PARKED
 
     def _room_made(self) -> None:
-        self.footprint.read("throttled")
-        if self.throttled or self.fruitless:
-            self.fruitless = 0
+        self._progress()
+        if self.throttled:
             self.resume_throttled(True)
+
+    def _progress(self) -> None:
+        self.footprint.read("throttled")
+        if self.fruitless:
+            self.footprint.write("throttled")
+            self.fruitless = 0
 
     def resume_throttled(self, patient: bool) -> None:
         """Let allocations that wait for room look again, or give up."""
@@ -201,9 +212,12 @@ class Machine(World):
             task.resume(patient)
 
     def retry_throttled(self) -> None:
-        """Nothing else can run: let allocations look once more, and then give up."""
+        """Nothing else can run: let each allocation that waits look once more, alone, and the next time give up."""
         self.fruitless += 1
+        waiting = list(self.throttled)
         self.resume_throttled(self.fruitless <= 1)
+        for task in waiting:
+            self.settle_task(task)
 
     def _wake_kswapd(self, effect: effects.WakeKswapd, _: Task) -> None:
         task = self.kswapd_asleep.get(effect.node)
@@ -283,6 +297,7 @@ class Machine(World):
                 self.arena.install(buffer.page, part, buffer.versions[part], protect=protect)
         for page in pages:
             self.wake_thread(page)
+        yield
         return True
 
     def _copy(self, effect: effects.Copy, task: Task) -> Job:
@@ -316,11 +331,13 @@ class Machine(World):
             elif not any(buffer.versions):
                 sizes.append(effects.ZERO)
             else:
-                size = place.size(page)
-                store.slots[slot] = Content(page, tuple(buffer.versions), size)
-                if size < target.slot_bytes:
-                    self.mm.uncharge(target, self.mm.group_of(page), target.slot_bytes - size)
-                sizes.append(size)
+                store.slots[slot] = Content(page, tuple(buffer.versions), place.size(page))
+                sizes.append(place.size(page))
+        yield
+        for page, size in zip(pages, sizes, strict=True):
+            if 0 < size < target.slot_bytes:
+                self.mm.uncharge(target, self.mm.group_of(page), target.slot_bytes - size)
+                self._room_made()
         return sizes
 
     def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:

@@ -82,15 +82,14 @@ class _Visit:
         A machine in this state, if one was kept.
     """
 
-    __slots__ = ("asleep", "crashes", "depth", "only", "parent", "step", "system")
+    __slots__ = ("asleep", "crashes", "depth", "only", "parent", "state", "step", "system")
 
-    def __init__(
-        self, parent: _Visit | None, step: Step | None, asleep: dict[Step, Touched], system: System | None
-    ) -> None:
+    def __init__(self, parent: _Visit | None, step: Step | None, asleep: dict[Step, Touched], state: bytes) -> None:
+        self.state = state
         self.parent = parent
         self.step = step
         self.asleep = asleep
-        self.system = system
+        self.system: System | None = None
         self.only: frozenset[Step] | None = None
         self.crashes = False
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -175,11 +174,10 @@ class Search:
         else:
             visit.system = None
             self._kept -= 1
-        state = system.digest()
         todo = [step for step in system.steps() if step not in visit.asleep]
         if visit.only is None:
-            self._waiting.pop(state, None)
-            self._seen[state] = frozenset(visit.asleep)
+            del self._waiting[visit.state]
+            self._seen[visit.state] = frozenset(visit.asleep)
             if visit.crashes:
                 todo.append(Step(CRASH))
             if len(self._seen) % _LOOK_EVERY == 0:
@@ -218,7 +216,7 @@ class Search:
             self.result.schedules += 1
             waiting.asleep = {step: touched for step, touched in waiting.asleep.items() if step in asleep}
             return
-        visit = _Visit(parent, step, asleep, None)
+        visit = _Visit(parent, step, asleep, state)
         self.result.longest = max(self.result.longest, visit.depth)
         before = self._seen.get(state)
         if before is None:

@@ -13,12 +13,12 @@ from thermocline.check.digest import Describer, digest
 from thermocline.check.footprint import Footprint
 from thermocline.check.invariants import check_rest, check_state
 from thermocline.check.machine import Machine
-from thermocline.check.program import Program, touch
+from thermocline.check.program import Program
 from thermocline.check.task import Task
 from thermocline.check.violation import Violation
 from thermocline.protocol.migrate import Design
 from thermocline.protocol.mm import Policy
-from thermocline.protocol.reclaim import kswapd, reclaim_pages
+from thermocline.protocol.reclaim import kswapd
 from thermocline.protocol.recovery import recover, slots_in_use
 
 #: Actors that are neither a task nor a thread.
@@ -42,16 +42,15 @@ class System:
         self.verbose = False
         self.footprint = footprint
         self.machine = Machine(configuration.layout, Policy(design, configuration.discard_clean, 0), footprint)
-        for page, write in configuration.before:
-            touch(self.machine, page, write=write)
-        if configuration.demoted:
-            self.machine.run(reclaim_pages(self.machine.mm, configuration.demoted))
-        self.machine.kswapd_wanted.clear()
+        for placed in configuration.placed:
+            self.machine.place(placed.page, placed.node, shadow=placed.shadow)
         self.machine.dying.update(configuration.freed)
         self.program = Program(self.machine, configuration.scripts)
         self._describer = Describer(self.machine, self.program)
         self._failures = configuration.failures
         self._crashes = configuration.crashes
+        #: The task that has not come to a point yet where another may take its place.
+        self._running = ""
         self._unanswered = dict.fromkeys(configuration.requests)
         self._begin(dict(configuration.reclaimers))
 
@@ -90,7 +89,9 @@ class System:
         runnable = False
         recovering = _RECOVERY in self.machine.tasks
         for task in self.machine.tasks.values():
-            if not task.waits_for and (not recovering or task.name == _RECOVERY):
+            if task.waits_for or (recovering and task.name != _RECOVERY):
+                continue
+            if not self._running or task.name == self._running:
                 runnable = True
                 found += [Step(task.name, choice) for choice in range(self._outcomes(task.name))]
         if not runnable and self.machine.throttled:
@@ -133,7 +134,10 @@ class System:
         asked = self._describe(task, step.choice) if self.verbose else ""
         if step.choice:
             self._failures -= 1
-        self.machine.step(task, step.choice)
+        turns = self.machine.step(task, step.choice)
+        if self.configuration.cooperative:
+            self.footprint.write("processor")
+            self._running = "" if turns else task.name
         if task.finished and task.name == _RECOVERY:
             self._touch_everything()
             self.program.pager_listens = True
@@ -152,6 +156,7 @@ class System:
         self._touch_everything()
         self._crashes -= 1
         self.program.pager_listens = False
+        self._running = ""
         machine = self.machine
         machine.kill()
         pages = range(machine.layout.pages)
@@ -171,10 +176,17 @@ class System:
         check_state(self.machine)
         if self.at_rest:
             check_rest(self.machine, self.program)
+            self._check_pins()
+
+    def _check_pins(self) -> None:
+        for page, pins in enumerate(self.machine.unwatched("pins")):
+            if pins > self.configuration.pinned.count(page):
+                asked = self.configuration.pinned.count(page)
+                raise Violation("leak", f"page {page} is pinned {pins} times, and that was asked for {asked} times")
 
     def digest(self) -> bytes:
         """Stands for the state."""
-        return digest((self._describer.state(), self._failures, self._crashes, tuple(self._unanswered)))
+        return digest((self._describer.state(), self._running, self._failures, self._crashes, tuple(self._unanswered)))
 
     def surviving_digest(self) -> bytes:
         """Stands for what a killed pager would leave behind."""

@@ -19,12 +19,12 @@ from thermocline.check.footprint import (
     WatchedNode,
 )
 from thermocline.check.layout import Extent, Layout
-from thermocline.check.store import PAGE, PARTS, Store
+from thermocline.check.store import PAGE, PARTS, Content, Store
 from thermocline.check.task import Task
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import SLOTTED, Entry, PageTable
+from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, Entry, PageTable
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -120,6 +120,27 @@ class World:
     def kill(self) -> None:
         """Kill the pager, and start a successor that has not recovered anything yet."""
         self._start_pager()
+
+    def place(self, page: int, node: int, *, shadow: bool = False) -> None:
+        """Let a page have been written, and be in a node now; a shadowed one is in DRAM as well."""
+        arena, mm = self.arena, self.mm
+        for part in range(PARTS):
+            arena.write(page, part)
+        slot = 0
+        if node:
+            slot = self.stores[node].reserve()
+            size = self.layout.lower[node - 1].size(page)
+            self.stores[node].slots[slot] = Content(page, tuple(arena.truth[page]), size)
+            mm.charge(mm.nodes[node], mm.group_of(page), size)
+        if shadow or not node:
+            mm.charge(mm.nodes[DRAM], mm.group_of(page), PAGE)
+            arena.protect(page, shadow)
+        else:
+            arena.punch(page)
+        if shadow:
+            mm.nodes[node].shadows[page] = None
+        self.table.commit(page, SHADOWED if shadow else SLOTTED if node else RESIDENT, node, slot)
+        mm.lru_add(page)
 
     # -- what an observer sees ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from importlib import import_module
 
 COMMANDS = {
     "run": "run a Python program in a DRAM budget, unchanged",
+    "check": "search every interleaving of small machines for a deadlock or a lost page",
 }
 
 

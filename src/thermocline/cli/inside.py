@@ -1,5 +1,6 @@
 """What `thermocline run` does inside the program's process, before the program's first statement."""
 
+import atexit
 import ctypes
 import os
 import signal
@@ -18,6 +19,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # Entered for the whole life of the process; without a reference from here the context would end at once.
 _entered = ExitStack()
+atexit.register(_entered.close)  # at the very end, a generator that is still open would be closed without its modules
 
 
 def begin(settings: Mapping[str, Any]) -> None:
@@ -26,7 +28,7 @@ def begin(settings: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings
-        `spec`, `page_size`, `min_array`, `design`, `clean` as given to `thermocline run`, `report` (the
+        `spec`, `page_size`, `min_array`, `design` as given to `thermocline run`, `report` (the
         descriptor for the final counters) and `wrapper` (the process id of `thermocline run`).
     """
     report: int = settings["report"]
@@ -39,7 +41,6 @@ def begin(settings: Mapping[str, Any]) -> None:
             settings["spec"],
             page_size=settings["page_size"],
             design=settings["design"],
-            clean=settings["clean"],
             report_fd=report,
         )
     except BaseException as error:

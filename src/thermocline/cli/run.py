@@ -1,10 +1,9 @@
 """`thermocline run`: an unmodified Python program, its large arrays in tiered memory.
 
-Three processes take part besides the helpers: this wrapper, the program (a plain interpreter, started with
-the same arguments), and in it a few lines of ours that run before its first statement
-(`bootstrap/sitecustomize.py`, reached through PYTHONPATH). The wrapper stays to report when all is over, and
-so has to be invisible meanwhile: it passes signals on, stops when the program stops, and ends as the program
-ended (`program.py`).
+Two processes take part besides the helpers: this wrapper, and the program, a plain interpreter started with the
+same arguments, in which a few lines of ours run before its first statement (`bootstrap/sitecustomize.py`,
+reached through PYTHONPATH). The wrapper stays to report when all is over, and so has to be invisible meanwhile:
+it passes signals on, stops when the program stops, and ends as the program ended (`program.py`).
 
 What can be known beforehand is checked here, before anything is started. What only the machine can tell, such
 as a kernel without userfaultfd, is said by the program's process in the same words and with the same exit
@@ -23,6 +22,7 @@ from thermocline.budget import default_spec
 from thermocline.cli.parser import Parser, checked
 from thermocline.cli.statfile import StatFile
 from thermocline.errors import SpecError, UnsupportedError
+from thermocline.protocol.migrate import DESIGNS
 from thermocline.report.summary import summary
 from thermocline.sizes import format_size, parse_size
 from thermocline.spec import NodeSpec, check_page_size, format_spec, parse_spec
@@ -69,7 +69,6 @@ def main(argv: Sequence[str]) -> int:
         "page_size": options.page_size,
         "min_array": options.min_array,
         "design": options.design,
-        "clean": options.clean,
     }
     try:
         status, report = _run(interpreted, settings)
@@ -134,13 +133,7 @@ def _parser() -> Parser:
         default="64KiB",
         help="the unit of tiering, 4KiB to 2MiB (default 64KiB)",
     )
-    parser.add_argument("--design", choices=["batch", "deferred"], default="batch", help="how pages migrate")
-    parser.add_argument(
-        "--clean",
-        choices=["demote", "discard"],
-        default="demote",
-        help="what becomes of clean pages of files",
-    )
+    parser.add_argument("--design", choices=sorted(DESIGNS), default="batch", help="how pages migrate")
     parser.add_argument("--stat", metavar="FILE", help="write the final counters as JSON")
     parser.add_argument("--quiet", action="store_true", help="print no summary at the end")
     return parser

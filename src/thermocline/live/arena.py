@@ -74,9 +74,17 @@ class Arena:
         """Make the waiters of pages fault again."""
         self.uffd.wake(self.address + page * self.page_size, count * self.page_size)
 
-    def poison(self, page: int) -> None:
-        """Make every touch of a page a SIGBUS."""
-        self.uffd.poison(self.address + page * self.page_size, self.page_size)
+    def poison(self, page: int) -> bool:
+        """Make every touch of an absent page a SIGBUS -> False if this kernel cannot (before Linux 6.6)."""
+        # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
+        self.unprotect(page, 1)
+        try:
+            self.uffd.poison(self.address + page * self.page_size, self.page_size)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTTY):
+                return False
+            raise
+        return True
 
     def punch(self, page: int, count: int) -> None:
         """Free the frames of pages and unmap them everywhere."""

@@ -19,6 +19,8 @@ class Extents:
 
     def allocate(self, length: int) -> int | None:
         """Cut ``length`` units from a free range that holds them -> its start, or None."""
+        if length > self.size:
+            return None
         smallest = length.bit_length()
         for start in self._bins[smallest]:
             if self._length[start] >= length:

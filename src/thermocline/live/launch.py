@@ -29,6 +29,7 @@ def start(config: Config) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=keep,
+        start_new_session=True,  # a signal to the program's process group is none of the helpers' business
         text=True,
     )
     starter.communicate(config.dumps())

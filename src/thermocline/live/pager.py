@@ -23,7 +23,8 @@ from thermocline.live import statistics
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.config import Config
-from thermocline.live.interpreter import SCRATCH_PAGES, Interpreter
+from thermocline.live.copier import SCRATCH_PAGES, Copier
+from thermocline.live.interpreter import Interpreter
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.scheduler import Scheduler
 from thermocline.live.sources import Sources
@@ -46,6 +47,8 @@ from thermocline.spec import Compressed
 
 #: Seconds between two looks at the device while an allocation waits for room.
 _THROTTLE_TICK = 0.05
+#: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
+_TRIM_AFTER = 0.02
 
 
 def sparse_column(typecode: str, count: int) -> memoryview[int]:
@@ -98,9 +101,8 @@ class Pager:
             sparse_column,
         )
         self.scheduler = Scheduler()
-        self.interpreter = Interpreter(
-            self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell
-        )
+        self.copier = Copier(self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell)
+        self.interpreter = Interpreter(self.mm, self.arena, self.scheduler, stores, self.copier, config.program)
         self._stores = stores
         self._poll = select.epoll()
         self._request_bell_poll = select.poll()
@@ -158,6 +160,8 @@ class Pager:
             timeout: float | None = 0.0
         elif interpreter.throttled:
             timeout = _THROTTLE_TICK
+        elif interpreter.untrimmed:
+            timeout = _TRIM_AFTER
         else:
             timeout = None
         events = self._poll.poll(timeout)
@@ -166,17 +170,19 @@ class Pager:
                 self._take_faults()
             elif fd == self.config.request_bell:
                 self._request_bell.quiet()
-                interpreter.resume_finished()
+                self.copier.resume_finished()
                 for request in self.ring.take():
                     self._serve(request)
             elif not self._sources.receive(self.config.control):
                 return False
         if not events and interpreter.throttled:
             interpreter.retry_throttled()
+        elif not events and scheduler.idle and interpreter.untrimmed:
+            interpreter.untrimmed = any([store.trim() for store in self._stores.values()])
         scheduler.run_foreground()
         scheduler.run_background()
         self.tables.header[Tables.HEADER_PEAK_RESIDENT] = max(
-            interpreter.peak_resident, self.tables.header[Tables.HEADER_PEAK_RESIDENT]
+            self.copier.peak_resident, self.tables.header[Tables.HEADER_PEAK_RESIDENT]
         )
         return True
 
@@ -204,7 +210,7 @@ class Pager:
             while not recovered:
                 self._request_bell_poll.poll()
                 self._request_bell.quiet()
-                self.interpreter.resume_finished()
+                self.copier.resume_finished()
                 self.scheduler.run_foreground()
             self._request_bell.ring()  # a request's ring may have been taken for a worker's
         for fd in (self.config.uffd, self.config.request_bell, self.config.control):
@@ -282,7 +288,7 @@ class Pager:
 
     def close(self) -> None:
         """Stop the workers. The descriptors belong to the supervisor."""
-        self.interpreter.close()
+        self.copier.close()
 
 
 def main(config: Config) -> int:

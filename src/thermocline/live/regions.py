@@ -53,7 +53,7 @@ class Regions:
         It holds zeros, or the source's bytes. ``DECLINED`` when the memory is closed, in a forked child, and when the
         thread is in the middle of another call (this one then comes from a signal handler or a finalizer).
         """
-        if self._exclusion.is_mine or self._closing or not self.session.usable:
+        if self._exclusion.is_mine or not self.usable:
             return DECLINED
         pages = max(-(-nbytes // self.page_size), 1)
         with self._exclusion.held():
@@ -119,16 +119,37 @@ class Regions:
             self._live -= 1
         while self._freeing and self._requests.is_answered(self._freeing[0][0]):
             _, start, pages = self._freeing.popleft()
+            if self._tables.region_source[start]:
+                self.session.drop_source(self._tables.region_source[start])
             self._tables.region_pages[start] = 0
             self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
             self._extents.free(start, pages)
             self.commitment.give(pages)
+
+    @property
+    def usable(self) -> bool:
+        """Whether blocks can be allocated: not closed, and not a forked child."""
+        return not self._closing and self.session.usable
 
     def block_size(self, address: int) -> int:
         """Bytes of a block."""
         first, _ = self.pages_of(address, 1)
         pages: int = self._tables.region_pages[first]
         return pages * self.page_size
+
+    # -- sources ------------------------------------------------------------------------------------------------------
+
+    def add_source(self, fd: int, offset: int, length: int) -> int:
+        """See :meth:`~thermocline.live.session.Session.add_source`. It is dropped with the block made from it."""
+        if not self.session.usable:
+            raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
+        with self._exclusion.held():
+            return self.session.add_source(fd, offset, length)
+
+    def drop_source(self, number: int) -> None:
+        """Take a source back of which no block was made after all."""
+        with self._exclusion.held():
+            self.session.drop_source(number)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

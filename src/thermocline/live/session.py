@@ -7,6 +7,7 @@ program keeps its userfaultfd open, too: were the helpers' the last one to be cl
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import weakref
@@ -19,9 +20,9 @@ from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
-from thermocline.live.sources import CLOSE, MESSAGE_BYTES, source_message
+from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED, drop_message, source_message
 from thermocline.live.stores import STORES
-from thermocline.live.tables import Tables
+from thermocline.live.tables import MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.spec import File, NodeSpec
 
@@ -70,6 +71,7 @@ class Session:
         self.closed = False
         self._process = os.getpid()
         self._sources = 0
+        self._free_sources: list[int] = []
         with contextlib.ExitStack() as undo:
             opened = open_userfaultfd()
             undo.callback(os.close, opened.fd)
@@ -157,12 +159,26 @@ class Session:
         return not self.closed and os.getpid() == self._process
 
     def add_source(self, fd: int, offset: int, length: int) -> int:
-        """Make a stretch of an open file known to the pager -> its source number."""
-        self._sources += 1
-        number = self._sources
-        socket.send_fds(self._control, [source_message(number, offset, length)], [fd])
-        self._control.recv(MESSAGE_BYTES)
-        return number
+        """Make a stretch of an open file known to the pager -> its source number. One thread at a time.
+
+        Raises
+        ------
+        OSError
+            EMFILE: the helper processes may not open that many files.
+        """
+        number = self._free_sources.pop() if self._free_sources else self._sources + 1
+        self._sources = max(self._sources, number)
+        if number <= MAX_SOURCES:
+            socket.send_fds(self._control, [source_message(number, offset, length)], [fd])
+            if self._control.recv(MESSAGE_BYTES) != REFUSED:
+                return number
+        self._free_sources.append(number)
+        raise OSError(errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)")
+
+    def drop_source(self, number: int) -> None:
+        """Forget a source: the region that was made from it is freed. One thread at a time."""
+        self._control.send(drop_message(number))
+        self._free_sources.append(number)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""

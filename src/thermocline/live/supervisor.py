@@ -6,7 +6,7 @@ statistics. It is not a child of the program (a program may wait for *its* child
 own, out of reach of the terminal's Ctrl-C.
 
 Messages on the control socket (SOCK_SEQPACKET): ``source N OFFSET LENGTH`` with a descriptor, answered when the pager
-has it; ``close``.
+has it; ``drop N``; ``close``.
 
 Who ends when:
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,7 +36,7 @@ from setproctitle import setproctitle
 from thermocline.live import pager as pager_process
 from thermocline.live import statistics
 from thermocline.live.config import Config
-from thermocline.live.sources import CLOSE, MESSAGE_BYTES
+from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED
 from thermocline.live.tables import Tables
 from thermocline.protocol import vmstat
 
@@ -53,7 +54,7 @@ class Supervisor:
         self.program = socket.socket(fileno=config.control)
         self._tables = Tables(config.tables, config.pages)
         #: Every source that the program has opened, for the next pager.
-        self._sources: list[tuple[bytes, int]] = []
+        self._sources: dict[int, tuple[bytes, int]] = {}
         self._hung_up = False
         self._deaths = 0
         self._faults = -1
@@ -81,7 +82,7 @@ class Supervisor:
             poll.unregister(self.program)
         known = len(self._sources)
         try:
-            for message, source in self._sources:
+            for message, source in self._sources.values():
                 socket.send_fds(channel, [message], [source])
             while True:
                 for fd, _ in poll.poll():
@@ -139,7 +140,14 @@ class Supervisor:
             return True
         if message == CLOSE:
             return False
-        self._sources.append((message, fds[0]))
+        number = int(message.split()[1])
+        if message.startswith(b"drop"):
+            os.close(self._sources.pop(number)[1])
+        elif fds:
+            self._sources[number] = (message, fds[0])
+        else:
+            self._send(REFUSED)
+            return True
         with contextlib.suppress(OSError):  # a pager that just died: its successor gets every source
             socket.send_fds(channel, [message], fds)
         return True
@@ -184,12 +192,14 @@ def _receive(channel: socket.socket) -> bytes:
 def main(configuration: str) -> NoReturn:
     """Become the supervisor of a memory. Never returns."""
     config = Config.loads(configuration)
-    os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
+    # Every source that the program has open is open here and in the pager, too.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     setproctitle("thermocline-supervisor")

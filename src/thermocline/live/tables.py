@@ -15,13 +15,15 @@ from typing import Any
 
 from thermocline.protocol import vmstat
 from thermocline.protocol.page import PageTable
+from thermocline.spec import MAX_NODES
 
 #: Requests that the program may have under way at once (see :mod:`thermocline.live.ring`).
 RING_ENTRIES = 4096
 RING_WORDS = 5
 #: Groups of one memory, the root included.
 MAX_GROUPS = 256
-MAX_NODES = 16
+#: Source files of one memory at once.
+MAX_SOURCES = (1 << 16) - 1
 #: Words a node: capacity, used, peak (bytes).
 NODE_WORDS = 3
 #: Fault times are counted in classes an eighth of an octave wide, from 1 ns to 2^40 ns (18 minutes).
@@ -64,7 +66,7 @@ class Tables:
             ("header", "Q", 16),
             ("counters", "Q", len(vmstat.NAMES)),
             ("fault_classes", "Q", FAULT_CLASSES),
-            ("nodes", "Q", MAX_NODES * NODE_WORDS),
+            ("nodes", "Q", (MAX_NODES + 1) * NODE_WORDS),
             ("group_limits", "Q", MAX_GROUPS * 2),
             ("ring", "Q", RING_ENTRIES * RING_WORDS),
             *((name, code, pages) for name, code in PageTable.COLUMNS.items()),

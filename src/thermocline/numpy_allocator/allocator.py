@@ -15,6 +15,7 @@ from thermocline.numpy_allocator.source import BlockSource
 from thermocline.numpy_allocator.state import NEVER, Objects, new_state
 
 _EXHAUSTED, _DECLINED = 0, -1
+_FRAMES = 32  # how deep a source may go
 
 _libc = ctypes.CDLL(None)
 _usable_size = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(("malloc_usable_size", _libc))
@@ -129,6 +130,7 @@ class Allocator:
 
         The block at ``pointer`` is left alone: the filter frees it when it has the new one in its hands.
         """
+        _assure_room(_FRAMES)
         self._leave_parent()
         if self.low <= pointer < self.high:
             return self._resized(pointer, nbytes)
@@ -144,6 +146,7 @@ class Allocator:
 
     def drain(self) -> int:
         """Free every block on the backlog: the one just put there, and any whose own drain was cut short."""
+        _assure_room(_FRAMES)
         self._leave_parent()
         backlog = self._backlog
         while backlog:
@@ -212,6 +215,12 @@ class Allocator:
         # Another module's at-fork hook may run before ours, and a garbage collection in it may free arrays.
         if os.getpid() != self._pid:
             self._become_child()
+
+
+def _assure_room(frames: int) -> None:
+    """Meet the recursion limit here, where nothing has begun, and not in the middle of a source's work."""
+    if frames:
+        _assure_room(frames - 1)
 
 
 def _has_debug_hooks() -> bool:

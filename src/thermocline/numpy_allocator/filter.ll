@@ -13,7 +13,9 @@
 ; handler as its context. So there is nothing to link or to relocate, and the same code can be compiled when it is
 ; needed (native.py) or beforehand (plain.py).
 ;
-; Everything here runs with the GIL held: NumPy promises it, and its own functions rely on it.
+; NumPy promises to call a handler with the GIL held, and does not always keep it: numpy.fromstring() resizes its result
+; without (array_from_text). So @ask and @release, through which every way into Python leads, take the GIL for themselves;
+; a thread that has it already has it twice (PyGILState_Ensure nests).
 
 %State = type {
   i64,  ;  0 threshold         blocks of at least so many bytes are tiered; all ones: none
@@ -40,15 +42,17 @@
   ptr,  ; 21 add_pending_call
   ptr,  ; 22 is_true
   ptr,  ; 23 thread_ident
-  ptr,  ; 24 serve             Python: serve(pointer, nbytes) -> address | 0 | -1
-  ptr,  ; 25 drain             Python: drain() frees the blocks in the backlog
-  ptr,  ; 26 backlog           Python list of addresses to free
-  ptr,  ; 27 errors            Python list of (thread, exception) that serve and drain could not raise
-  ptr,  ; 28 courier           Python object whose truth value raises them
-  ptr,  ; 29 format_serve      "KK"
-  ptr,  ; 30 format_drain      "": the arguments are not passed on
-  ptr,  ; 31 format_address    "K"
-  ptr   ; 32 format_error      "kO"
+  ptr,  ; 24 gil_ensure
+  ptr,  ; 25 gil_release
+  ptr,  ; 26 serve             Python: serve(pointer, nbytes) -> address | 0 | -1
+  ptr,  ; 27 drain             Python: drain() frees the blocks in the backlog
+  ptr,  ; 28 backlog           Python list of addresses to free
+  ptr,  ; 29 errors            Python list of (thread, exception) that serve and drain could not raise
+  ptr,  ; 30 courier           Python object whose truth value raises them
+  ptr,  ; 31 format_serve      "KK"
+  ptr,  ; 32 format_drain      "": the arguments are not passed on
+  ptr,  ; 33 format_address    "K"
+  ptr   ; 34 format_error      "kO"
 }
 
 ; malloc(state, bytes). Null when tiered memory is exhausted.
@@ -225,6 +229,9 @@ leak:
 
 ; ask(state, pointer, bytes) -> what serve(pointer, bytes) answers: an address, 0 (exhausted) or -1 (not tiered).
 define i64 @ask(ptr %state, i64 %pointer, i64 %bytes) nounwind section ".text.ask" {
+  %ensure.at = getelementptr %State, ptr %state, i64 0, i32 24
+  %ensure = load ptr, ptr %ensure.at
+  %gil = call i32 %ensure()
   %type = alloca ptr
   %value = alloca ptr
   %traceback = alloca ptr
@@ -233,9 +240,9 @@ define i64 @ask(ptr %state, i64 %pointer, i64 %bytes) nounwind section ".text.as
   call void %fetch(ptr %type, ptr %value, ptr %traceback)
   %enter.at = getelementptr %State, ptr %state, i64 0, i32 11
   %enter = load ptr, ptr %enter.at
-  %serve.at = getelementptr %State, ptr %state, i64 0, i32 24
+  %serve.at = getelementptr %State, ptr %state, i64 0, i32 26
   %serve = load ptr, ptr %serve.at
-  %format.at = getelementptr %State, ptr %state, i64 0, i32 29
+  %format.at = getelementptr %State, ptr %state, i64 0, i32 31
   %format = load ptr, ptr %format.at
   %answer = call i64 %enter(ptr %state, ptr %serve, ptr %format, i64 %pointer, i64 %bytes)
   %restore.at = getelementptr %State, ptr %state, i64 0, i32 14
@@ -244,12 +251,18 @@ define i64 @ask(ptr %state, i64 %pointer, i64 %bytes) nounwind section ".text.as
   %saved.value = load ptr, ptr %value
   %saved.traceback = load ptr, ptr %traceback
   call void %restore(ptr %saved.type, ptr %saved.value, ptr %saved.traceback)
+  %let_go.at = getelementptr %State, ptr %state, i64 0, i32 25
+  %let_go = load ptr, ptr %let_go.at
+  call void %let_go(i32 %gil)
   ret i64 %answer
 }
 
 ; release(state, pointer): the block goes on the backlog, and drain() frees what is there. When Python cannot be
 ; entered just now (the recursion limit), the block waits there for the next drain.
 define void @release(ptr %state, i64 %pointer) nounwind section ".text.release" {
+  %ensure.at = getelementptr %State, ptr %state, i64 0, i32 24
+  %ensure = load ptr, ptr %ensure.at
+  %gil = call i32 %ensure()
   %type = alloca ptr
   %value = alloca ptr
   %traceback = alloca ptr
@@ -258,7 +271,7 @@ define void @release(ptr %state, i64 %pointer) nounwind section ".text.release" 
   call void %fetch(ptr %type, ptr %value, ptr %traceback)
   %build.at = getelementptr %State, ptr %state, i64 0, i32 17
   %build = load ptr, ptr %build.at
-  %address_format.at = getelementptr %State, ptr %state, i64 0, i32 31
+  %address_format.at = getelementptr %State, ptr %state, i64 0, i32 33
   %address_format = load ptr, ptr %address_format.at
   %address = call ptr (ptr, ...) %build(ptr %address_format, i64 %pointer)
   %lost = icmp eq ptr %address, null
@@ -267,7 +280,7 @@ define void @release(ptr %state, i64 %pointer) nounwind section ".text.release" 
 note:
   %append.at = getelementptr %State, ptr %state, i64 0, i32 19
   %append = load ptr, ptr %append.at
-  %backlog.at = getelementptr %State, ptr %state, i64 0, i32 26
+  %backlog.at = getelementptr %State, ptr %state, i64 0, i32 28
   %backlog = load ptr, ptr %backlog.at
   %appended = call i32 %append(ptr %backlog, ptr %address)
   %drop.at = getelementptr %State, ptr %state, i64 0, i32 20
@@ -279,9 +292,9 @@ note:
 free:
   %enter.at = getelementptr %State, ptr %state, i64 0, i32 11
   %enter = load ptr, ptr %enter.at
-  %drain.at = getelementptr %State, ptr %state, i64 0, i32 25
+  %drain.at = getelementptr %State, ptr %state, i64 0, i32 27
   %drain = load ptr, ptr %drain.at
-  %format.at = getelementptr %State, ptr %state, i64 0, i32 30
+  %format.at = getelementptr %State, ptr %state, i64 0, i32 32
   %format = load ptr, ptr %format.at
   %answer = call i64 %enter(ptr %state, ptr %drain, ptr %format, i64 0, i64 0)
   br label %done
@@ -293,6 +306,9 @@ done:
   %saved.value = load ptr, ptr %value
   %saved.traceback = load ptr, ptr %traceback
   call void %restore(ptr %saved.type, ptr %saved.value, ptr %saved.traceback)
+  %let_go.at = getelementptr %State, ptr %state, i64 0, i32 25
+  %let_go = load ptr, ptr %let_go.at
+  call void %let_go(i32 %gil)
   ret void
 }
 
@@ -333,7 +349,7 @@ send:
   %pending = load ptr, ptr %pending.at
   %is_true.at = getelementptr %State, ptr %state, i64 0, i32 22
   %is_true = load ptr, ptr %is_true.at
-  %courier.at = getelementptr %State, ptr %state, i64 0, i32 28
+  %courier.at = getelementptr %State, ptr %state, i64 0, i32 30
   %courier = load ptr, ptr %courier.at
   %queued = call i32 %pending(ptr %is_true, ptr %courier)
   br label %done
@@ -366,7 +382,7 @@ define void @collect(ptr %state) nounwind section ".text.collect" {
   %thread = call i64 %ident()
   %build.at = getelementptr %State, ptr %state, i64 0, i32 17
   %build = load ptr, ptr %build.at
-  %format.at = getelementptr %State, ptr %state, i64 0, i32 32
+  %format.at = getelementptr %State, ptr %state, i64 0, i32 34
   %format = load ptr, ptr %format.at
   %exception = load ptr, ptr %value
   %error = call ptr (ptr, ...) %build(ptr %format, i64 %thread, ptr %exception)
@@ -377,7 +393,7 @@ define void @collect(ptr %state) nounwind section ".text.collect" {
 note:
   %append.at = getelementptr %State, ptr %state, i64 0, i32 19
   %append = load ptr, ptr %append.at
-  %errors.at = getelementptr %State, ptr %state, i64 0, i32 27
+  %errors.at = getelementptr %State, ptr %state, i64 0, i32 29
   %errors = load ptr, ptr %errors.at
   %appended = call i32 %append(ptr %errors, ptr %error)
   call void %drop(ptr %error)

@@ -11,6 +11,8 @@ class BlockSource(Protocol):
     that is in it: none may wait for a lock which its own thread may hold. An allocation can then be
     declined; a free can be put into a queue for whoever holds the lock.
 
+    There is room for 30 Python frames below a call; where there is not, the recursion limit is met before it.
+
     An exception raised by a method is taken for a signal handler's and raised again in the program, right
     after the NumPy call. The block is then asked for once more, and is plain memory if that fails too.
     """

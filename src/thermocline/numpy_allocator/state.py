@@ -19,6 +19,8 @@ _FUNCTIONS_OF_CPYTHON = (
     "Py_AddPendingCall",
     "PyObject_IsTrue",
     "PyThread_get_thread_ident",
+    "PyGILState_Ensure",
+    "PyGILState_Release",
 )
 
 

@@ -72,6 +72,10 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
             if not len(lruvec):
                 continue
             scanned = True
+            if priority == 0:
+                # Nothing inactive can go: what is active may (``force_deactivate``).
+                while len(lruvec.active):
+                    _shrink_active_list(mm, lruvec)
             size = len(lruvec)
             count = size if priority == 0 else max(_cluster(mm, node), size >> priority)
             freed += yield from _shrink_lruvec(mm, node, lruvec, count, cause)
@@ -186,9 +190,16 @@ def _shrink_list(mm: Mm, node: Node, isolated: Sequence[int], cause: Cause) -> P
     When demotion fails for some, a second pass looks at those again without demotion: a clean page may still be
     dropped. A page that is nowhere else stays.
     """
-    freed, left = yield from _shrink_pass(mm, node, isolated, cause, demotion=True)
+    target = mm.path.next_node(node.index)
+    freed, left = yield from _shrink_pass(mm, node, isolated, cause, target)
+    while left and not freed and cause is Cause.DIRECT and target is not None and not mm.nodes[target].has_room:
+        # An emergency: the target is full, and what is in it cannot move, perhaps because the allocation that we
+        # reclaim for holds its lock. Only now, and never in the background, a tier is skipped.
+        target = mm.path.next_node(target)
+        if target is not None:
+            freed, left = yield from _shrink_pass(mm, node, left, cause, target)
     if left and node.kind is Kind.MAPPED:
-        dropped, left = yield from _shrink_pass(mm, node, left, cause, demotion=False)
+        dropped, left = yield from _shrink_pass(mm, node, left, cause, None)
         freed += dropped
     mm.putback(left)
     if freed:
@@ -197,10 +208,9 @@ def _shrink_list(mm: Mm, node: Node, isolated: Sequence[int], cause: Cause) -> P
 
 
 def _shrink_pass(
-    mm: Mm, node: Node, isolated: Sequence[int], cause: Cause, *, demotion: bool
+    mm: Mm, node: Node, isolated: Sequence[int], cause: Cause, target: int | None
 ) -> Protocol[tuple[int, list[int]]]:
-    """One pass over isolated pages -> (pages that left, pages that are still isolated)."""
-    target = mm.path.next_node(node.index) if demotion else None
+    """One pass over isolated pages, without demotion if there is no target -> (that left, that are still isolated)."""
     design = mm.policy.design
     freed = 0
     kept: list[int] = []
@@ -219,7 +229,7 @@ def _shrink_pass(
             mm.vmstat.add("pgactivate")
             yield Unlock(page)
             continue
-        if _is_clean(mm, page, demotion=demotion):
+        if _is_clean(mm, page, demotion=target is not None):
             clean.append(page)  # stays locked until its hole is punched with the others'
             continue
         if target is None:

@@ -93,13 +93,14 @@ def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
         entry = mm.table.read(page)
         if entry.state == entries.EMPTY:
             continue
+        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.FILLING):
+            framed.append(page)
+        yield Commit(page, entries.EMPTY)
+        # Behind the commit: until then a reclaim that could not lock the page may put it back on its list.
         mm.links.isolate(page)
         mm.links.evicted_at[page] = 0
         mm.links.referenced[page] = 0
         mm.table.pins[page] = 0
-        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.FILLING):
-            framed.append(page)
-        yield Commit(page, entries.EMPTY)
         if entry.node:
             mm.nodes[entry.node].shadows.pop(page, None)
             yield Release(entry.node, entry.slot, region.group)

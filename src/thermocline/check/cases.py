@@ -1,0 +1,251 @@
+"""Cases: the small configurations that together take every path of the protocols.
+
+Each is kept so small that all of its schedules can be covered in seconds; what one leaves out, another has. Sizes
+follow from how many pages and threads were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from thermocline.check.configuration import Actor, Configuration, Placed
+from thermocline.check.layout import Extent, Layout, Limits, Place
+from thermocline.check.machine import Machine
+from thermocline.check.program import Access, Script
+from thermocline.protocol.effects import Protocol
+from thermocline.protocol.fault import read_ahead
+from thermocline.protocol.pin import pin
+from thermocline.protocol.reclaim import Cause, reclaim_pages, shrink_node
+from thermocline.protocol.region import free_region
+
+LARGEST_PAGES, LARGEST_THREADS = 6, 4
+
+
+def reads(page: int) -> tuple[Access, ...]:
+    """One access of a script."""
+    return (Access(page, False),)
+
+
+def writes(page: int) -> tuple[Access, ...]:
+    """One access of a script."""
+    return (Access(page, True),)
+
+
+def either(page: int) -> tuple[Access, ...]:
+    """One access of a script: both a read and a write are tried."""
+    return (Access(page, False), Access(page, True))
+
+
+def file(slots: int) -> Place:
+    """A node at the end of the path."""
+    return Place("file", slots, charged_to_memory=False)
+
+
+def cold(*pages: int) -> Actor:
+    """The program says that these pages are cold."""
+    return lambda machine: reclaim_pages(machine.mm, pages)
+
+
+def reclaimer(node: int) -> Actor:
+    """Direct reclaim of a node, for somebody else's sake."""
+    return lambda machine: shrink_node(machine.mm, machine.nodes[node], Cause.DIRECT)
+
+
+def frees(start: int) -> Actor:
+    """The array that starts at a page is freed."""
+
+    def actor(machine: Machine) -> Protocol[None]:
+        return free_region(machine.mm, machine.regions[start + 1])
+
+    return actor
+
+
+def _threads(count: int, script: Callable[[int], Script]) -> dict[str, Script]:
+    return {f"thread {'ABCD'[index]}": script(index) for index in range(count)}
+
+
+def _in_dram(first: int, end: int) -> tuple[Placed, ...]:
+    return tuple(Placed(page, 0) for page in range(first, end))
+
+
+def _all_but_one_in_dram(pages: int) -> tuple[Placed, ...]:
+    return (Placed(0, 1), *_in_dram(1, pages))
+
+
+def cases(pages: int = 2, threads: int = 2, *, crash: bool = False, cooperative: bool = True) -> list[Configuration]:
+    """Every configuration, for machines of that many pages and programs of that many threads."""
+    found = [make(pages, threads) for make in _CASES]
+    return [replace(configuration, crashes=int(crash), cooperative=cooperative) for configuration in found]
+
+
+def _direct_reclaim(pages: int, threads: int) -> Configuration:
+    """Threads that push each other's pages out: every fault reclaims for itself."""
+    return Configuration(
+        "direct reclaim",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(threads, lambda index: (writes(index % pages), reads((index + 1) % pages))[: 2 - index % 2]),
+        placed=_all_but_one_in_dram(pages),
+        kswapd=False,
+    )
+
+
+def _kswapd(pages: int, threads: int) -> Configuration:
+    """Background reclaim takes pages away as soon as they have come."""
+    return Configuration(
+        "kswapd",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=_in_dram(1, pages),
+    )
+
+
+def _second_reclaimer(pages: int, threads: int) -> Configuration:
+    """Two reclaimers take the same pages in opposite orders, and writers are in their way."""
+    everything = tuple(range(pages))
+    return Configuration(
+        "second reclaimer",
+        Layout(pages, pages, (file(2 * pages),)),
+        _threads(threads - 1, lambda index: (either(index % pages),)),
+        placed=_in_dram(0, pages),
+        requests={"cold advice": cold(*everything)},
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+    )
+
+
+def _tight_target(pages: int, threads: int) -> Configuration:
+    """The target is full: allocating there demotes from it first."""
+    return Configuration(
+        "tight target",
+        Layout(pages, 1, (Place("zstd", 1, slot_bytes=72, packed=40), file(pages))),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
+        placed=(*(Placed(page, 1 if page == pages - 2 else 2) for page in range(pages - 1)), Placed(pages - 1, 0)),
+        reclaimers={"reclaim of zstd": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+def _full_target(pages: int, threads: int) -> Configuration:
+    """Nothing can be demoted; only pages that a file has as well can leave DRAM."""
+    return Configuration(
+        "full target",
+        Layout(pages + 1, 2, (file(1),), extents=(Extent(0, 2), Extent(2, pages - 1, source=True))),
+        _threads(threads, lambda index: (reads(2 + index % (pages - 1)), writes(1))[: 2 - index % 2]),
+        placed=(Placed(0, 1), Placed(1, 0)),
+        kswapd=False,
+    )
+
+
+def _group(pages: int, threads: int) -> Configuration:
+    """A group over its limit reclaims its own pages, while DRAM is short for all."""
+    return Configuration(
+        "group reclaim",
+        Layout(
+            pages,
+            pages,
+            (Place("zstd", pages + 1, slot_bytes=72, packed=40), file(pages + 1)),
+            extents=(Extent(0, pages, group=1),),
+            groups=(Limits(1, dram=1, memory=2),),
+        ),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=(*(Placed(page, 1) for page in range(1, pages)), Placed(0, 0)),
+        reclaimers={"global reclaim": reclaimer(0)},
+        kswapd=False,
+    )
+
+
+def _free(pages: int, threads: int) -> Configuration:
+    """An array is freed while its pages are being moved."""
+    return Configuration(
+        "free",
+        Layout(pages + 1, pages, (file(2 * pages),), extents=(Extent(0, pages), Extent(pages, 1))),
+        _threads(max(threads - 1, 1), lambda index: (either(pages),)),
+        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        requests={"free": frees(0)},
+        reclaimers={"second reclaimer": reclaimer(0)},
+        freed=tuple(range(pages)),
+        kswapd=False,
+    )
+
+
+def _shadow(pages: int, threads: int) -> Configuration:
+    """A clean page is read, written, dropped and its copy below given up, all at once."""
+    return Configuration(
+        "shadow",
+        Layout(pages, pages, (file(pages + 1), Place("disk", pages + 1, charged_to_memory=False))),
+        _threads(threads - 1, lambda index: (either(0),)),
+        placed=(Placed(0, 1, shadow=True), *_in_dram(1, pages)),
+        requests={"cold advice": cold(0)},
+        reclaimers={"reclaim of file": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+def _readahead(pages: int, threads: int) -> Configuration:
+    """Pages are read ahead in one run while they are asked for."""
+    return Configuration(
+        "readahead",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(threads - 1, lambda index: (either(index % pages),)),
+        placed=tuple(Placed(page, 1) for page in range(pages)),
+        reclaimers={"readahead": lambda machine: read_ahead(machine.mm, range(pages), False)},
+        kswapd=False,
+    )
+
+
+def _pins(pages: int, threads: int) -> Configuration:
+    """Pages are pinned while they are reclaimed and written."""
+    return Configuration(
+        "pin",
+        Layout(pages, pages, (file(pages + 1),)),
+        _threads(threads - 1, lambda index: (either(index % pages),)),
+        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        requests={"pin": lambda machine: pin(machine.mm, 0, pages)},
+        pinned=tuple(range(pages)),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+    )
+
+
+def _failures(pages: int, threads: int) -> Configuration:
+    """A copy or a fill fails, at any moment."""
+    return Configuration(
+        "failing device",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=_all_but_one_in_dram(pages),
+        kswapd=False,
+        failures=1,
+        may_lose=True,
+    )
+
+
+def _incompressible(pages: int, threads: int) -> Configuration:
+    """A page that does not compress goes on down, through one node into the next."""
+    zstd = Place("zstd", 1, slot_bytes=72, packed=40, keep_incompressible=False, incompressible=frozenset([0]))
+    return Configuration(
+        "incompressible",
+        Layout(pages, pages, (zstd, file(pages + 1))),
+        _threads(threads - 1, lambda index: (either(0),)),
+        placed=_in_dram(0, pages),
+        requests={"cold advice": cold(*range(pages))},
+        reclaimers={"reclaim of zstd": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+_CASES = (
+    _direct_reclaim,
+    _kswapd,
+    _second_reclaimer,
+    _tight_target,
+    _full_target,
+    _group,
+    _free,
+    _shadow,
+    _readahead,
+    _pins,
+    _failures,
+    _incompressible,
+)

@@ -1,0 +1,148 @@
+"""`thermocline check`: every interleaving of small machines, searched for a deadlock, a lost page, a leak.
+
+Exit status 0: all schedules were covered and all are right. 1: one is wrong, and was printed; or a search was larger
+than its bounds, and it was said how far it got. 2: called wrongly.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from thermocline.check.cases import LARGEST_PAGES, LARGEST_THREADS, cases
+from thermocline.check.configuration import Configuration
+from thermocline.check.schedule import describe
+from thermocline.check.search import Result, Search, shorten
+from thermocline.cli.parser import Parser, checked
+from thermocline.errors import SpecError
+from thermocline.protocol.migrate import DESIGNS, Design
+from thermocline.sizes import parse_size
+
+_COLUMNS = "{:<20}{:>10}{:>10}{:>11}{:>9}{:>9}  {}"
+#: Seconds between two lines of progress on a terminal.
+_PROGRESS_SECONDS = 0.2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the designs that `argv` names, or all, and return the exit status."""
+    options = _parser().parse(argv)
+    designs = [DESIGNS[name] for name in options.designs or DESIGNS]
+    configurations = cases(options.pages, options.threads, crash=options.crash, cooperative=not options.every_effect)
+    right = [
+        _check(design, configurations, max_states=options.max_states, max_memory=options.max_memory)
+        for design in designs
+    ]
+    return 0 if all(right) else 1
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "thermocline check",
+        "Run the protocols on machines of a few pages, in every order that their steps can take.",
+        usage="%(prog)s [options] [DESIGN...]",
+    )
+    parser.add_argument("designs", metavar="DESIGN", nargs="*", type=checked(_design), help="by default all")
+    parser.add_argument(
+        "--pages", metavar="N", type=checked(_number("pages", 2, LARGEST_PAGES)), default=2, help="default 2"
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=checked(_number("threads", 1, LARGEST_THREADS)),
+        default=2,
+        help="threads of the program (default 2)",
+    )
+    parser.add_argument("--crash", action="store_true", help="kill the pager between any two steps, too")
+    parser.add_argument(
+        "--every-effect",
+        action="store_true",
+        help="let tasks of the pager take turns at every effect, not only where those of a real pager do",
+    )
+    parser.add_argument(
+        "--max-states",
+        metavar="N",
+        type=checked(_number("states", 1, 10**12)),
+        default=10_000_000,
+        help="end each search there (default 10 million)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=checked(parse_size),
+        default="2GiB",
+        help="end the search when this process takes so much (default 2GiB)",
+    )
+    return parser
+
+
+def _design(name: str) -> str:
+    if name not in DESIGNS:
+        near = get_close_matches(name, DESIGNS, n=1) or [" or ".join(DESIGNS)]
+        raise SpecError(f'the design "{name}" is unknown; write {near[0]}')
+    return name
+
+
+def _number(what: str, least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise SpecError(f'"{text}" {what} cannot be searched; write {least} to {most}')
+        return int(text)
+
+    return number
+
+
+def _check(design: Design, configurations: Sequence[Configuration], *, max_states: int, max_memory: int) -> bool:
+    """Search all configurations under one design, and print what came of it -> whether all is right."""
+    print(_COLUMNS.format(design.name, "states", "steps", "schedules", "longest", "seconds", ""))
+    results = []
+    for configuration in configurations:
+        search = Search(
+            configuration, design, max_states=max_states, max_memory=max_memory, progress=_Progress(configuration)
+        )
+        result = search.run()
+        results.append(result)
+        print(_line(result), flush=True)
+        if result.found is not None:
+            found = shorten(result.found, configuration, design)
+            print(f"\n{describe(found, configuration, design)}\n")
+    print(f"{_verdict(design.name, results)}\n")
+    return all(result.exhaustive for result in results)
+
+
+def _line(result: Result) -> str:
+    verdict = "clean" if result.exhaustive else result.stopped or "WRONG"
+    return _COLUMNS.format(
+        f"  {result.configuration.name}",
+        f"{result.states:,}",
+        f"{result.steps:,}",
+        f"{result.schedules:,}",
+        result.longest,
+        f"{result.seconds:.1f}",
+        verdict,
+    )
+
+
+def _verdict(name: str, results: Sequence[Result]) -> str:
+    states = sum(result.states for result in results)
+    covered = f"{states:,} states"
+    wrong = sum(result.found is not None for result in results)
+    if wrong:
+        return f"{name}: WRONG in {wrong} of {len(results)} configurations"
+    stopped = [result.configuration.name for result in results if result.stopped]
+    if stopped:
+        return f"{name}: nothing wrong in {covered}, but not every schedule of {', '.join(stopped)} was covered"
+    return f"{name}: clean; every schedule of {len(results)} configurations was covered, {covered}"
+
+
+class _Progress:
+    """How far a search has got, on a terminal."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._name = configuration.name
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, result: Result) -> None:
+        if self._shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            print(f"\r  {self._name}: {result.states:,} states\x1b[K\r", end="", file=sys.stderr, flush=True)

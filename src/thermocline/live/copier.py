@@ -1,0 +1,243 @@
+"""Moving bytes between the arena and the stores, for one pager.
+
+Two rules keep a fault from waiting for what it does not need. What may block on a device runs in a worker thread of
+that device's node, and reads have threads of their own, so that a fault never queues behind the writes of reclaim.
+What only computes (compression) runs in the pager's thread, to which those stores belong, one page at a time: a fault
+that arrives meanwhile waits for a page and not for a batch.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from thermocline.errors import StoreError
+from thermocline.live import libc
+from thermocline.live.arena import Arena
+from thermocline.live.buffer import Buffer
+from thermocline.live.ring import Bell
+from thermocline.live.scheduler import PARKED, Scheduler, Task
+from thermocline.live.stores import Store
+from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
+from thermocline.protocol.fault import LONGEST_RUN
+from thermocline.protocol.mm import DRAM, Mm
+from thermocline.protocol.node import Kind
+from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
+
+#: Pages in one scratch buffer: the longest run that is filled, and the largest batch that is copied, at once.
+SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
+#: Threads that read from, and that write to, each slow node.
+_READERS, _WRITERS = 4, 2
+#: Home of a page that is nowhere: it is zeros.
+_NOWHERE = -1
+
+
+class Copier:
+    """Performs the effects that move bytes.
+
+    Parameters
+    ----------
+    stores : dict of node index to Store
+    source : callable
+        Source number -> its store.
+    bell : Bell
+        Rung by workers, to wake the pager.
+
+    Attributes
+    ----------
+    peak_resident : int
+        The most bytes of the arena that were resident after any fill, by the kernel's account.
+    """
+
+    def __init__(
+        self,
+        mm: Mm,
+        arena: Arena,
+        scheduler: Scheduler,
+        stores: dict[int, Store],
+        source: Callable[[int], Store],
+        bell: Bell,
+    ) -> None:
+        self.mm = mm
+        self.arena = arena
+        self.scheduler = scheduler
+        self.stores = stores
+        self.peak_resident = 0
+        self._source = source
+        self._bell = bell
+        self._buffers: list[Buffer] = []
+        self._workers: dict[tuple[int, bool], ThreadPoolExecutor] = {}
+        self._finished: deque[tuple[Task, Callable[[], Any]]] = deque()
+
+    # -- up -----------------------------------------------------------------------------------------------------------
+
+    def fill(self, effect: Fill, task: Task) -> Any:
+        """Perform a :class:`~thermocline.protocol.effects.Fill`."""
+        pages = effect.pages
+        homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
+        if all(home == _NOWHERE for home in homes):
+            self.arena.install_zeros(pages[0], len(pages))
+            self._note_resident()
+            return True
+        buffer = self._take_buffer()
+        slow = [index for index, home in enumerate(homes) if self._is_slow(home)]
+        unread = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in slow))
+
+        def finish() -> bool:
+            try:
+                if unread or self._read(buffer, pages, homes, slow):
+                    return False
+                self.arena.install(pages[0], len(pages), buffer, 0, protect=not effect.writable)
+            finally:
+                self._buffers.append(buffer)
+            self._note_resident()
+            return True
+
+        if not slow:
+            return finish()
+        self.mm.vmstat.add("pswpin", len(slow))
+        return self._in_worker(homes[slow[0]], False, finish, task)
+
+    def _note_resident(self) -> None:
+        self.peak_resident = max(self.peak_resident, self.arena.resident())
+
+    # -- down ---------------------------------------------------------------------------------------------------------
+
+    def copy(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
+        """Perform a :class:`~thermocline.protocol.effects.CopyList`; ``result`` makes its list what the task wants."""
+        pages, slots, node = effect.pages, effect.slots, effect.node
+        homes = [DRAM if self.mm.table.resident(page) else self.mm.table.place(page)[0] for page in pages]
+        buffer = self._take_buffer()
+        sizes: list[int] = []
+
+        def settle() -> Any:
+            self._buffers.append(buffer)
+            self._give_back_the_rest(pages, node, sizes)
+            return result(sizes)
+
+        if self._is_slow(node):
+            # A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
+            here = [index for index, home in enumerate(homes) if home != DRAM and not self._is_slow(home)]
+            unread = self._read(buffer, pages, homes, here)
+            self.mm.vmstat.add("pswpout", len(pages))
+
+            def in_worker() -> None:
+                rest = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in here))
+                for index in range(len(pages)):
+                    sizes.append(self._write(buffer, index, pages, node, slots, unread | rest))
+
+            return self._in_worker(node, True, in_worker, task, lambda _: settle())
+
+        def one_page() -> Any:
+            index = len(sizes)
+            unread = self._read(buffer, pages, homes, [index])
+            sizes.append(self._write(buffer, index, pages, node, slots, unread))
+            return settle() if len(sizes) == len(pages) else PARKED
+
+        first = one_page()
+        if first is PARKED:
+            task.job = one_page
+            self.scheduler.requeue(task)
+        return first
+
+    def _write(
+        self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]
+    ) -> int:
+        """Write one page of a batch to its slot -> bytes charged, ``ZERO`` or ``FAILED``."""
+        if index in unread:
+            return FAILED
+        offset = index * self.mm.page_size
+        if libc.is_zero(buffer.address + offset, self.mm.page_size):
+            return ZERO
+        try:
+            return self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+        except StoreError as error:
+            if error.errno != errno.ENOSPC:
+                _say(f"page {pages[index]} cannot be written to {self.mm.nodes[node].name}: {error}")
+            return FAILED
+
+    def _give_back_the_rest(self, pages: Sequence[int], node_index: int, sizes: Sequence[int]) -> None:
+        """Uncharge what a written page takes less than the worst case that was reserved for it."""
+        node = self.mm.nodes[node_index]
+        for page, size in zip(pages, sizes, strict=True):
+            if 0 < size < node.slot_bytes:
+                self.mm.uncharge(node, self.mm.group_of(page), node.slot_bytes - size)
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+
+    def _read(self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], indices: Iterable[int]) -> set[int]:
+        """Read some pages of a run from where they are, each to its place in the buffer -> those that cannot be."""
+        failed = set()
+        for index in indices:
+            page, home, offset = pages[index], homes[index], index * self.mm.page_size
+            try:
+                if home == DRAM:
+                    self.arena.read(page, 1, buffer, offset)
+                elif home == _NOWHERE:
+                    buffer.view[offset : offset + self.mm.page_size] = bytes(self.mm.page_size)
+                else:
+                    self._store_of(page, home).read(self.mm.table.place(page)[1], buffer, offset)
+            except StoreError as error:
+                _say(f"page {page} cannot be read from {self.mm.nodes[home].name}: {error}")
+                failed.add(index)
+        return failed
+
+    def _is_slow(self, node: int) -> bool:
+        return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
+
+    def _store_of(self, page: int, node: int) -> Store:
+        if self.mm.nodes[node].kind is not Kind.SOURCE:
+            return self.stores[node]
+        region = self.mm.region_of(page)
+        if region is None:
+            raise StoreError(errno.ESTALE, f"page {page} belongs to no array any more")
+        return self._source(region.source)
+
+    def _take_buffer(self) -> Buffer:
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return Buffer(SCRATCH_PAGES * self.mm.page_size)
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    def _in_worker(
+        self,
+        node: int,
+        writes: bool,
+        run: Callable[[], Any],
+        task: Task,
+        then: Callable[[Any], Any] = lambda value: value,
+    ) -> Any:
+        """Run something in a thread of a node, and ``then`` resume the task with its result, in the pager's thread."""
+        workers = self._workers.get((node, writes))
+        if workers is None:
+            name = f"{self.mm.nodes[node].name} {'write' if writes else 'read'}"
+            workers = ThreadPoolExecutor(_WRITERS if writes else _READERS, thread_name_prefix=name)
+            self._workers[node, writes] = workers
+
+        def finished(future: Future[Any]) -> None:
+            self._finished.append((task, lambda: then(future.result())))
+            self._bell.ring()
+
+        workers.submit(run).add_done_callback(finished)
+        return PARKED
+
+    def resume_finished(self) -> None:
+        """Resume the tasks whose workers are done."""
+        while self._finished:
+            task, result = self._finished.popleft()
+            self.scheduler.resume(task, result())
+
+    def close(self) -> None:
+        """Stop the workers, without waiting for a device that hangs."""
+        for workers in self._workers.values():
+            workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _say(message: str) -> None:
+    print(f"thermocline: {message}", file=sys.stderr, flush=True)

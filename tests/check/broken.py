@@ -1,0 +1,366 @@
+"""Protocols that are wrong, each in one way that somebody has got wrong before; the checker has to catch them all.
+
+Each is the right protocol with a few lines moved or left out. The first four are those of the linux-mm thread and of
+the kernel's later history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from thermocline.check import cases
+from thermocline.check.configuration import Actor, Configuration, Placed
+from thermocline.check.layout import Layout
+from thermocline.protocol import effects as e
+from thermocline.protocol import fault, recovery, region
+from thermocline.protocol.allocate import allocate_target
+from thermocline.protocol.effects import Protocol
+from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred
+from thermocline.protocol.migrate.move import move
+from thermocline.protocol.mm import Mm
+from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.page import EMPTY, FILLING, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.reclaim import Cause
+
+
+class Broken(NamedTuple):
+    """A wrong protocol.
+
+    Attributes
+    ----------
+    patches : tuple of (module, name, function)
+        What takes the place of the right one.
+    kinds : set of str
+        What may be found: which invariant breaks first is a matter of the schedule.
+    case : str
+        The configuration that shows it.
+    """
+
+    name: str
+    case: str
+    kinds: set[str]
+    design: Design = DESIGNS["deferred"]
+    patches: tuple[tuple[Any, str, Callable[..., Any]], ...] = ()
+    crash: bool = False
+    cooperative: bool = True
+
+
+# -- designs ----------------------------------------------------------------------------------------------------------
+
+
+def naive(mm: Mm, page: int, source: Node, target: Node, cause: Cause) -> Protocol[bool]:
+    """A migrate that locks the page, called from a reclaim that has locked it already."""
+    yield e.Lock(page)
+    return (yield from deferred.migrate_deferred(mm, page, source, target, cause))
+
+
+def greedy(mm: Mm, pages: Sequence[int], source: Node, target: Node, cause: Cause) -> Protocol[list[int]]:
+    """A batch that waits for each lock in turn, whatever it holds already, or its caller does."""
+    slots: list[int] = []
+    for page in pages:
+        slot = yield from allocate_target(mm, target, mm.group_of(page), cause)
+        if slot is None:
+            break
+        slots.append(slot)
+    locked = []
+    for page in pages[: len(slots)]:
+        yield e.Lock(page)
+        locked.append(page)
+    ours = [page for page in locked if mm.node_of(page) == source.index and not mm.links.list_of[page]]
+    for page in set(locked) - set(ours):
+        yield e.Unlock(page)
+    for slot in slots[len(ours) :]:
+        yield e.Release(target.index, slot, 0)
+    failed = (yield from move(mm, ours, slots[: len(ours)], source, target, cause)) if ours else []
+    return failed + list(pages[len(slots) :])
+
+
+def moving(*steps: str) -> Callable[..., Protocol[list[int]]]:
+    """A move of its steps in another order, or without some."""
+
+    def wrong(
+        mm: Mm, pages: Sequence[int], slots: Sequence[int], source: Node, target: Node, cause: Cause
+    ) -> Protocol[list[int]]:
+        old = [mm.table.read(page) for page in pages]
+        mapped = source.kind is Kind.MAPPED
+        for step in steps:
+            if step == "unmap" and mapped:
+                yield e.Unmap(pages)
+            elif step == "copy":
+                yield e.CopyList(pages, target.index, slots)
+            elif step == "commit":
+                for page, slot, entry in zip(pages, slots, old, strict=True):
+                    if entry.node:
+                        mm.nodes[entry.node].shadows.pop(page, None)
+                    yield e.Commit(page, SLOTTED, target.index, slot)
+            elif step == "punch" and mapped:
+                yield e.Punch(pages)
+            elif step == "release":
+                for page, entry in zip(pages, old, strict=True):
+                    if entry.node:
+                        yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
+            elif step == "unlock":
+                for page in pages:
+                    mm.lru_add(page)
+                for page in pages:
+                    yield e.Unlock(page)
+        return []
+
+    return wrong
+
+
+def with_move(*steps: str) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+    return ((deferred, "move", moving(*steps)), (batch, "move", moving(*steps)))
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def writable_before_the_shadow_is_gone(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
+    mm.links.referenced[page] = 1
+    if not write:
+        yield e.Wake(page)
+        return
+    yield e.Remap([page])
+    if state == SHADOWED:
+        yield from fault.drop_shadow(mm, page)
+
+
+def a_late_message_is_ignored(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
+    mm.links.referenced[page] = 1
+    if state == SHADOWED and write:
+        yield from fault.drop_shadow(mm, page)
+        yield e.Remap([page])
+
+
+def filling(*steps: str) -> Callable[..., Protocol[None]]:
+    """A fill of one page, writable, of its steps in another order, or without some."""
+
+    def wrong(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
+        (page,) = pages
+        entry = mm.table.read(page)
+        for step in steps:
+            if step == "filling":
+                yield e.Commit(page, FILLING, entry.node, entry.slot)
+            elif step == "fill":
+                yield e.Fill(pages, True)
+            elif step == "resident":
+                yield e.Commit(page, RESIDENT)
+                mm.lru_add(page)
+            elif step == "release" and entry.node:
+                yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
+            elif step == "unlock":
+                yield e.Unlock(page)
+
+    return wrong
+
+
+def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
+    (page,) = pages
+    entry = mm.table.read(page)
+    yield e.Commit(page, FILLING, entry.node, entry.slot)
+    yield e.Fill(pages, True)
+    if entry.node and not writable:
+        yield e.Commit(page, SHADOWED, entry.node, entry.slot)
+        mm.nodes[entry.node].shadows[page] = None
+    else:
+        yield e.Commit(page, RESIDENT)
+        if entry.node:
+            yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
+    mm.lru_add(page)
+    yield e.Unlock(page)
+
+
+def the_frame_is_not_reserved(mm: Mm, group: Any, *, may_wait: bool = True) -> Protocol[bool]:
+    yield e.Reserve(0, group.index)
+    return True
+
+
+# -- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def slots_are_released_before_the_commit(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]:
+    for page in pages:
+        entry = mm.table.read(page)
+        if entry.node:
+            mm.nodes[entry.node].shadows.pop(page, None)
+            yield e.Release(entry.node, entry.slot, freed.group)
+        framed = entry.state in (RESIDENT, SHADOWED)
+        yield e.Commit(page, EMPTY)
+        mm.links.isolate(page)
+        if framed:
+            yield e.Punch([page])
+        yield e.Unlock(page)
+
+
+def frames_are_forgotten(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]:
+    for page in pages:
+        entry = mm.table.read(page)
+        yield e.Commit(page, EMPTY)
+        mm.links.isolate(page)
+        if entry.node:
+            mm.nodes[entry.node].shadows.pop(page, None)
+            yield e.Release(entry.node, entry.slot, freed.group)
+        yield e.Unlock(page)
+
+
+def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+    if entry.state in (EMPTY, SLOTTED) and present(page):
+        yield e.Punch([page])
+    elif entry.state == FILLING:
+        yield e.Commit(page, RESIDENT)
+        if entry.node:
+            yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
+
+
+def holes_are_not_punched_again(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+    if entry.state == FILLING:
+        yield from recovery_finish(mm, page, entry, present)
+
+
+recovery_finish = recovery._finish
+
+RIGHT_MOVE = ("unmap", "copy", "commit", "punch", "release", "unlock")
+RIGHT_FILL = ("filling", "fill", "resident", "release", "unlock")
+
+BROKEN = (
+    Broken("naive locking under reclaim", "direct reclaim", {"deadlock"}, Design("naive", migrate_locked=naive)),
+    Broken(
+        "waits for a second lock",
+        "two batches",
+        {"deadlock"},
+        Design("greedy", migrate_list=greedy),
+        cooperative=False,
+    ),
+    Broken(
+        "commit before copy",
+        "direct reclaim",
+        {"lost"},
+        patches=with_move("unmap", "commit", "copy", "punch", "release", "unlock"),
+    ),
+    Broken(
+        "hole before commit",
+        "direct reclaim",
+        {"lost"},
+        patches=with_move("unmap", "copy", "punch", "commit", "release", "unlock"),
+    ),
+    Broken("writers not stopped", "second reclaimer", {"lost"}, patches=with_move(*RIGHT_MOVE[1:])),
+    Broken(
+        "writers stopped after the copy",
+        "second reclaimer",
+        {"lost"},
+        patches=with_move("copy", "unmap", "commit", "punch", "release", "unlock"),
+    ),
+    Broken("hole never punched", "direct reclaim", {"leak", "budget", "lost"}, patches=with_move(
+        "unmap", "copy", "commit", "release", "unlock"
+    )),
+    Broken("lock never given back", "direct reclaim", {"leak", "deadlock"}, patches=with_move(*RIGHT_MOVE[:-1])),
+    Broken(
+        "old slot released before the commit",
+        "tight target",
+        {"slot", "owners"},
+        patches=with_move("unmap", "copy", "release", "commit", "punch", "unlock"),
+    ),
+    Broken("old slot never released", "tight target", {"leak"}, patches=with_move(
+        "unmap", "copy", "commit", "punch", "unlock"
+    )),
+    Broken(
+        "writable before the shadow is gone",
+        "shadow",
+        {"lost"},
+        patches=((fault, "_present", writable_before_the_shadow_is_gone),),
+    ),
+    Broken(
+        "a late message is ignored",
+        "shadow",
+        {"wakeup"},
+        patches=((fault, "_present", a_late_message_is_ignored),),
+    ),
+    Broken("a shadow that is writable", "kswapd", {"lost"}, patches=((fault, "fill", a_shadow_that_is_writable),)),
+    Broken(
+        "filled before the page table says so",
+        "direct reclaim",
+        {"lost"},
+        patches=((fault, "fill", filling("fill", *RIGHT_FILL[2:])),),
+    ),
+    Broken(
+        "slot released before the fill",
+        "direct reclaim",
+        {"slot"},
+        patches=((fault, "fill", filling("filling", "release", "fill", "resident", "unlock")),),
+    ),
+    Broken(
+        "slot released before the commit",
+        "direct reclaim",
+        {"slot"},
+        patches=((fault, "fill", filling("filling", "fill", "release", "resident", "unlock")),),
+    ),
+    Broken(
+        "unlocked before it is filled",
+        "same page",
+        {"unlock", "slot", "lost", "leak"},
+        patches=((fault, "fill", filling("filling", "unlock", "fill", "resident", "release")),),
+    ),
+    Broken(
+        "more frames than there are",
+        "direct reclaim",
+        {"budget"},
+        patches=((fault, "allocate_frame", the_frame_is_not_reserved),),
+    ),
+    Broken(
+        "freed slots named",
+        "free",
+        {"slot"},
+        patches=((region, "_free_locked", slots_are_released_before_the_commit),),
+    ),
+    Broken("freed frames forgotten", "free", {"leak"}, patches=((region, "_free_locked", frames_are_forgotten),)),
+    Broken(
+        "half filled pages taken for resident",
+        "direct reclaim",
+        {"lost"},
+        patches=((recovery, "_finish", half_filled_pages_are_taken_for_resident),),
+        crash=True,
+    ),
+    Broken(
+        "holes not punched again",
+        "direct reclaim",
+        {"leak", "budget", "lost"},
+        patches=((recovery, "_finish", holes_are_not_punched_again),),
+        crash=True,
+    ),
+)  # fmt: skip
+
+
+def case(name: str, *, crash: bool, cooperative: bool) -> Configuration:
+    """A configuration by name."""
+    known = {configuration.name: configuration for configuration in [*cases.cases(), two_batches(), same_page()]}
+    return replace(known[name], crashes=int(crash), cooperative=cooperative)
+
+
+def two_batches() -> Configuration:
+    """Two batches move the same pages, each in its own order, as two callers of move_pages(2) would."""
+
+    def batch_of(*pages: int) -> Actor:
+        return lambda machine: greedy(machine.mm, pages, *machine.mm.nodes[:2], Cause.PROACTIVE)
+
+    return Configuration(
+        "two batches",
+        Layout(2, 2, (cases.file(4),)),
+        placed=(Placed(0, 0), Placed(1, 0)),
+        reclaimers={"batch of 0 and 1": batch_of(0, 1), "batch of 1 and 0": batch_of(1, 0)},
+        kswapd=False,
+    )
+
+
+def same_page() -> Configuration:
+    """Two threads want the same page."""
+    script = (cases.either(0),)
+    return Configuration(
+        "same page",
+        Layout(1, 2, (cases.file(2),)),
+        {"thread A": script, "thread B": script},
+        placed=(Placed(0, 1),),
+        kswapd=False,
+    )
