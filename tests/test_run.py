@@ -229,7 +229,6 @@ class TestAWrongCallStartsNothing:
             (["--dram", "4MiB", "--min-array", "1KiB"], "write 4 KiB or more"),
             (["--dram", "4MiB", "--min-array", "lots"], "is not a size"),
             (["--dram", "4MiB", "--design", "btach"], "batch"),
-            (["--dram", "4MiB", "--clean", "drop"], "discard"),
             (["--dram", "4MiB", "--stat", "/no/such/place/stat.json"], "No such file or directory"),
             (["--dram", "4MiB", "--stat", "/tmp"], "Is a directory"),
             (["--dram", "4MiB", "--stat", "/proc/self/stat.json"], "cannot be written"),

@@ -101,13 +101,25 @@ def test_a_collection_inside_the_source(arena: Arena) -> None:
 
 def test_the_recursion_limit_stops_no_allocation(arena: Arena) -> None:
     made: list[Array] = []
+    steps: list[str] = []
+
+    def go_deep(frames: int) -> None:
+        if frames:
+            go_deep(frames - 1)
+
+    def work() -> None:
+        steps.append("begin")
+        go_deep(20)
+        steps.append("end")
 
     def descend() -> None:
         made.append(np.empty(MIN, "u1"))
         descend()
 
+    arena.during_allocation = work
     with pytest.raises(RecursionError):
         descend()
+    assert steps.count("begin") == steps.count("end") == arena.allocations
     assert is_tiered(made[0])
     assert not is_tiered(made[-1])  # there was no room to ask for more
 

@@ -108,11 +108,13 @@ def test_the_plain_block_left_behind_is_not_kept_for_a_larger_one(arena: Arena) 
     """NumPy keeps freed blocks of less than 1024 bytes by the size it is told."""
     usable = ctypes.CDLL(None).malloc_usable_size
     usable.argtypes, usable.restype = (ctypes.c_void_p,), ctypes.c_size_t
-    arrays = [np.zeros(8, "u1") for _ in range(16)]
+    taken_from_the_cache = [np.empty(size, "u1") for size in range(64, 1024) for _ in range(8)]
+    arrays = [np.zeros(8, "u1") for _ in range(8)]
     for array in arrays:
         array.resize(MIN, refcheck=False)
     for size in range(64, 1024):
         assert usable(address(np.empty(size, "u1"))) >= size
+    del taken_from_the_cache
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

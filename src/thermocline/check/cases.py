@@ -221,6 +221,18 @@ def _failures(pages: int, threads: int) -> Configuration:
     )
 
 
+def _full_disk(pages: int, threads: int) -> Configuration:
+    """The node below refuses every page: allocations look for room, wait, look again, and have to end some time."""
+    return Configuration(
+        "full disk",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(max(threads - 1, 1), lambda index: (writes((pages - 1 + index) % pages),)),
+        placed=_in_dram(0, pages - 1),
+        refused=tuple(range(pages)),
+        may_lose=True,
+    )
+
+
 def _incompressible(pages: int, threads: int) -> Configuration:
     """A page that does not compress goes on down, through one node into the next."""
     zstd = Place("zstd", 1, slot_bytes=72, packed=40, keep_incompressible=False, incompressible=frozenset([0]))
@@ -247,5 +259,6 @@ _CASES = (
     _readahead,
     _pins,
     _failures,
+    _full_disk,
     _incompressible,
 )

@@ -56,6 +56,8 @@ class Configuration:
         Whether each node has its background reclaim.
     failures : int
         How many copies and fills may fail.
+    refused : tuple of int
+        Pages that no lower node ever takes: its disk is full.
     crashes : int
         How often the pager may be killed.
     may_lose : bool
@@ -73,6 +75,7 @@ class Configuration:
     cooperative: bool = True
     kswapd: bool = True
     failures: int = 0
+    refused: tuple[int, ...] = ()
     crashes: int = 0
     may_lose: bool = False
     discard_clean: bool = False

@@ -109,7 +109,7 @@ class Describer:
             tuple(sorted((page, task.name) for page, task in machine.owners.items())),
             tuple(sorted((page, tuple(task.name for task in queue)) for page, queue in machine.waiters.items())),
             tuple(sorted(machine.kswapd_wanted)),
-            tuple(task.name for task in machine.throttled),
+            tuple((task.name, group) for task, group in machine.throttled),
             machine.fruitless,
             tuple(sorted(self._task(task) for task in machine.tasks.values())),
         )
@@ -125,10 +125,11 @@ class Describer:
 
     def _task(self, task: Task) -> tuple[object, ...]:
         if task.memo is None:
-            task.memo = digest((self.describe(task.protocol), self.describe(task.effect)))
+            task.memo = digest(self.describe(task.protocol))
         # A job holds versions, which are described by what the program has written until now: it has no memo.
         job = self.describe(task.job) if task.job is not None else ()
-        return task.name, task.waits_for, task.memo, digest((job, self.describe(task.value)))
+        # Whether its effect was begun: to be about to wait, and to have been woken, are two things.
+        return task.name, task.waits_for, task.memo, digest((job, self.describe(task.effect), self.describe(task.value)))
 
     # -- any object ---------------------------------------------------------------------------------------------------
 

@@ -95,11 +95,10 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
 
 
 def check_throttled(machine: Machine) -> None:
-    """Raise a :class:`Violation` if an allocation waits for room that there is."""
-    for task in machine.throttled:
-        for node in machine.nodes[:1]:
-            if node.has_room:
-                raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and {node.name} has room")
+    """Raise a :class:`Violation` if, with nothing else to run, an allocation waits for a frame that can be had."""
+    for task, group in machine.throttled:
+        if machine.may_allocate(group):
+            raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and there is a frame for it")
 
 
 def _check_leaks(machine: Machine) -> None:

@@ -42,6 +42,8 @@ class Machine(World):
         self.failing_copies: set[int] = set()
         self.failing_fills: set[int] = set()
         self.outcome = 0
+        #: The result of the effect that was performed last.
+        self.answer: Any = None
         #: How often the allocations that wait have looked for room since one of anybody's found any.
         self.fruitless = 0
         self.wake_thread: Callable[[int], None] = lambda page: None
@@ -112,6 +114,7 @@ class Machine(World):
             except StopIteration as stop:
                 task.job = None
                 task.value = stop.value
+        self.answer = task.value
         task.advance()
         if task.finished:
             self.footprint.write("task", task.name)
@@ -163,8 +166,8 @@ class Machine(World):
         if not node.has_room:
             return None
         self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
-        self._progress()
         if effect.node == DRAM:
+            self._progress()
             return 0
         slot = self.stores[effect.node].reserve()
         self.footprint.write("slot", effect.node, slot)
@@ -182,23 +185,30 @@ class Machine(World):
                 raise Violation("slot", f"{task.name} releases slot {effect.slot} of {node.name}, which is free")
             size = store.size(effect.slot)
             del store.slots[effect.slot]
+        else:
+            self._progress()
         self.mm.uncharge(node, self.mm.groups[effect.group], size)
         self._room_made()
 
     def _throttle(self, effect: effects.Throttle, task: Task) -> Any:
-        if self.mm.nodes[effect.node].has_room:
+        if self.may_allocate(effect.group):
             return True
         self.footprint.write("throttled")
-        self.throttled.append(task)
+        self.throttled.append((task, effect.group))
         task.waits_for = "room in any node"
         return PARKED
 
+    def may_allocate(self, group: int) -> bool:
+        """Whether a frame can be had, in DRAM and within a group's limits."""
+        return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)
+
     def _room_made(self) -> None:
-        self._progress()
+        self.footprint.read("throttled")
         if self.throttled:
             self.resume_throttled(True)
 
     def _progress(self) -> None:
+        """A frame has changed hands. (A slot that was reserved and given back unused has brought nobody further.)"""
         self.footprint.read("throttled")
         if self.fruitless:
             self.footprint.write("throttled")
@@ -208,13 +218,13 @@ class Machine(World):
         """Let allocations that wait for room look again, or give up."""
         self.footprint.write("throttled")
         waiting, self.throttled = self.throttled, []
-        for task in waiting:
+        for task, _ in waiting:
             task.resume(patient)
 
     def retry_throttled(self) -> None:
         """Nothing else can run: let each allocation that waits look once more, alone, and the next time give up."""
         self.fruitless += 1
-        waiting = list(self.throttled)
+        waiting = [task for task, _ in self.throttled]
         self.resume_throttled(self.fruitless <= 1)
         for task in waiting:
             self.settle_task(task)
@@ -272,6 +282,7 @@ class Machine(World):
             self.arena.punch(page)
             self.mm.uncharge(dram, self.mm.group_of(page), PAGE)
         self.mm.vmstat.add("pgfree", len(effect.pages))
+        self._progress()
         self._room_made()
 
     # -- bytes --------------------------------------------------------------------------------------------------------

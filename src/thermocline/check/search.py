@@ -115,8 +115,9 @@ class Search:
         Stop there.
     max_memory : int
         Stop when this process has taken so many bytes.
-    reduce : bool
-        Whether to use sleep sets. Without, the same states are found in more steps.
+    livelocks : bool
+        Whether to find out, too, if all can come to an end from every state. This takes all steps of every state,
+        and so forgoes sleep sets.
     progress : callable
         Called with the result so far, now and then.
     """
@@ -128,14 +129,18 @@ class Search:
         *,
         max_states: int = 10_000_000,
         max_memory: int = 1 << 62,
-        reduce: bool = True,
+        livelocks: bool = False,
         progress: Callable[[Result], None] = lambda result: None,
     ) -> None:
         self._configuration = configuration
         self._design = design
         self._max_states = max_states
         self._max_memory = max_memory
-        self._reduce = reduce
+        self._reduce = not livelocks
+        #: State -> where its steps lead, if livelocks are looked for; and the states in which all is done.
+        self._following: dict[bytes, list[bytes]] | None = {} if livelocks else None
+        self._visits: dict[bytes, _Visit] = {}
+        self._finished: list[bytes] = []
         self._progress = progress
         self._footprint = Footprint()
         self._queue: deque[_Visit] = deque()
@@ -165,6 +170,8 @@ class Search:
             if not self._expand(visit):
                 return
         self.result.exhaustive = True
+        if self._following is not None:
+            self._find_livelock()
 
     def _expand(self, visit: _Visit) -> bool:
         """Try all steps of a state -> False when one of them is wrong."""
@@ -211,6 +218,8 @@ class Search:
     def _enter(self, system: System, parent: _Visit | None, step: Step | None, asleep: dict[Step, Touched]) -> None:
         """Note that a state can be reached."""
         state = system.digest()
+        if self._following is not None and parent is not None:
+            self._following.setdefault(parent.state, []).append(state)
         waiting = self._waiting.get(state)
         if waiting is not None:
             self.result.schedules += 1
@@ -221,6 +230,10 @@ class Search:
         before = self._seen.get(state)
         if before is None:
             self._waiting[state] = visit
+            if self._following is not None:
+                self._visits[state] = visit
+                if system.finished:
+                    self._finished.append(state)
             if system.can_crash:
                 left = system.surviving_digest()
                 visit.crashes = left not in self._crashed
@@ -236,6 +249,27 @@ class Search:
             visit.system = system
             self._kept += 1
         self._queue.append(visit)
+
+    def _find_livelock(self) -> None:
+        """Find a state from which no step leads on to an end."""
+        assert self._following is not None
+        before: dict[bytes, list[bytes]] = {}
+        for state, following in self._following.items():
+            for successor in following:
+                before.setdefault(successor, []).append(state)
+        good = set(self._finished)
+        queue = list(good)
+        while queue:
+            for state in before.get(queue.pop(), ()):
+                if state not in good:
+                    good.add(state)
+                    queue.append(state)
+        stuck = next((visit for state, visit in self._visits.items() if state not in good), None)
+        if stuck is not None:
+            self.result.exhaustive = False
+            self.result.found = Found(
+                stuck.schedule, Violation("livelock", "from here on steps are taken for ever, and nothing gets done")
+            )
 
     def _look(self) -> None:
         self.result.states = len(self._seen)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from thermocline.check.configuration import Configuration
 from thermocline.check.digest import Describer, digest
 from thermocline.check.footprint import Footprint
-from thermocline.check.invariants import check_rest, check_state
+from thermocline.check.invariants import check_rest, check_state, check_throttled
 from thermocline.check.machine import Machine
+from thermocline.check.phrases import phrase
 from thermocline.check.program import Program
 from thermocline.check.task import Task
 from thermocline.check.violation import Violation
@@ -44,6 +45,7 @@ class System:
         self.machine = Machine(configuration.layout, Policy(design, configuration.discard_clean, 0), footprint)
         for placed in configuration.placed:
             self.machine.place(placed.page, placed.node, shadow=placed.shadow)
+        self.machine.failing_copies.update(configuration.refused)
         self.machine.dying.update(configuration.freed)
         self.program = Program(self.machine, configuration.scripts)
         self._describer = Describer(self.machine, self.program)
@@ -74,6 +76,11 @@ class System:
         self.machine.spawn(name, self.configuration.requests[name](self.machine), done=answered)
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will ever happen again."""
+        return self.at_rest and all(thread.finished for thread in self.program.threads.values())
 
     @property
     def at_rest(self) -> bool:
@@ -131,25 +138,29 @@ class System:
 
     def _run_task(self, step: Step) -> str:
         task = self.machine.tasks[step.actor]
-        asked = self._describe(task, step.choice) if self.verbose else ""
+        effect = task.effect
+        ends = task.job is not None
+        turns = self._step(task, step)
+        if task.finished and task.name == _RECOVERY:
+            self._touch_everything()
+            self.program.pager_listens = True
+            self.program.wake_all()
+            self._begin({})
+        if not self.verbose:
+            return ""
+        did = "ends what it began" if ends else "goes on"
+        if effect is not None:
+            did = phrase(effect, self.machine, None if turns and not task.finished else self.machine.answer)
+        return f"{did}{', and has ended' if task.finished else ''}"
+
+    def _step(self, task: Task, step: Step) -> bool:
         if step.choice:
             self._failures -= 1
         turns = self.machine.step(task, step.choice)
         if self.configuration.cooperative:
             self.footprint.write("processor")
             self._running = "" if turns else task.name
-        if task.finished and task.name == _RECOVERY:
-            self._touch_everything()
-            self.program.pager_listens = True
-            self.program.wake_all()
-            self._begin({})
-        return asked
-
-    @staticmethod
-    def _describe(task: Task, choice: int) -> str:
-        if task.effect is not None:
-            return f"{task.effect!r}{' fails' if choice else ''}"
-        return "ends what it began" if task.job is not None else "goes on"
+        return turns
 
     def _crash(self) -> str:
         """Kill the pager. Its successor knows what is shared, and begins by recovering it."""
@@ -174,6 +185,8 @@ class System:
     def check(self) -> None:
         """Raise a :class:`Violation` if the state is wrong."""
         check_state(self.machine)
+        if self.machine.throttled and not self.machine.runnable():
+            check_throttled(self.machine)
         if self.at_rest:
             check_rest(self.machine, self.program)
             self._check_pins()

@@ -115,7 +115,8 @@ class World:
         self.waiters: dict[int, deque[Task]] = {}
         self.kswapd_asleep: dict[int, Task] = {}
         self.kswapd_wanted: set[int] = set()
-        self.throttled: list[Task] = []
+        #: Allocations that wait for room, and the groups that they are for.
+        self.throttled: list[tuple[Task, int]] = []
 
     def kill(self) -> None:
         """Kill the pager, and start a successor that has not recovered anything yet."""

@@ -76,7 +76,11 @@ def register_source(source: BlockSource, low: int, high: int) -> None:
 
 
 def unregister_source(source: BlockSource) -> None:
-    """Forget a source and its activations. Freeing one of its arrays does nothing from then on."""
+    """Forget a source and its activations.
+
+    Freeing one of its arrays does nothing from then on, and resizing one is a ``MemoryError``. As long as one lives,
+    no other source may have its addresses: it would be asked to free what it did not give.
+    """
     _installed().unregister(source)
 
 

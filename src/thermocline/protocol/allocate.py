@@ -33,7 +33,7 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
         if excess:
             mm.vmstat.add("group_reclaim")
             if not (yield from reclaim.shrink_group(mm, group, excess)) and not (
-                may_wait and (yield from _throttle(mm, dram))
+                may_wait and (yield from _throttle(mm, dram, group))
             ):
                 return False
             continue
@@ -48,13 +48,13 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
         yield WakeKswapd(_DRAM)
         mm.vmstat.add("allocstall")
         freed = yield from reclaim.shrink_node(mm, dram, Cause.DIRECT)
-        if not freed and not (may_wait and (yield from _throttle(mm, dram))):
+        if not freed and not (may_wait and (yield from _throttle(mm, dram, group))):
             return False
 
 
-def _throttle(mm: Mm, node: Node) -> Protocol[bool]:
+def _throttle(mm: Mm, node: Node, group: Group) -> Protocol[bool]:
     mm.vmstat.add("allocthrottle")
-    patient: bool = yield Throttle(node.index)
+    patient: bool = yield Throttle(node.index, group.index)
     return patient
 
 

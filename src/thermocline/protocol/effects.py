@@ -208,13 +208,16 @@ class SleepKswapd(Effect):
 class Throttle(Effect):
     """An allocator that found nothing to reclaim waits until room appears in a node (``reclaim_throttle``) -> bool.
 
-    False when nothing has changed for the interpreter's limit of patience: the allocation has failed.
+    True at once if a frame can be had by now, in the node and within the group's limits: it may have been freed behind
+    the allocator's back, and then nobody is going to wake it. False when no frame has changed hands for the
+    interpreter's limit of patience: the allocation has failed.
     """
 
-    __slots__ = ("node",)
+    __slots__ = ("group", "node")
 
-    def __init__(self, node: int) -> None:
+    def __init__(self, node: int, group: int = 0) -> None:
         self.node = node
+        self.group = group
 
 
 class Spawn(Effect):

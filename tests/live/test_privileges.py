@@ -1,0 +1,82 @@
+"""What a process is allowed decides how much of userfaultfd it gets; it is told clearly when that is nothing."""
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from thermocline.errors import UnsupportedError
+from thermocline.live.userfaultfd import open_userfaultfd
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="dropping privileges takes some to drop")
+
+
+def in_child(run: Callable[[], str]) -> str:
+    """What ``run`` answers, or the error it raises, in a forked child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            answer = run()
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def forbid_userfaultfd() -> None:
+    """What Docker's default profile does: userfaultfd(2) fails with EPERM (seccomp(2), a BPF filter)."""
+
+    def statement(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
+        return struct.pack("HBBI", code, jump_true, jump_false, value)
+
+    program = ctypes.create_string_buffer(
+        statement(0x20, 0, 0, 0)  # load the system call's number
+        + statement(0x15, 0, 1, 323)  # is it userfaultfd?
+        + statement(0x06, 0, 0, 0x00050001)  # then EPERM
+        + statement(0x06, 0, 0, 0x7FFF0000)  # else allow
+    )
+    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, filters, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
+
+
+def test_root_has_its_system_calls_served() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    opened = open_userfaultfd()
+    os.close(opened.fd)
+    assert opened.serves_system_calls
+
+
+@needs_root
+def test_nobody_has_user_mode_faults_served() -> None:
+    def run() -> str:
+        os.setuid(NOBODY)
+        return str(open_userfaultfd().serves_system_calls)
+
+    assert in_child(run) == str(os.access("/dev/userfaultfd", os.R_OK) and os.stat("/dev/userfaultfd").st_mode & 7 == 6)
+
+
+@needs_root
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names the system call by its x86-64 number")
+def test_where_userfaultfd_is_forbidden_one_line_says_what_to_do() -> None:
+    def run() -> str:
+        os.setuid(NOBODY)
+        forbid_userfaultfd()
+        open_userfaultfd()
+        return "opened"
+
+    answer = in_child(run)
+    assert answer.startswith(f"{UnsupportedError.__name__}: userfaultfd is not available here")
+    assert "\n" not in answer and "seccomp" in answer and "/dev/userfaultfd" in answer
