@@ -129,7 +129,12 @@ class Describer:
         # A job holds versions, which are described by what the program has written until now: it has no memo.
         job = self.describe(task.job) if task.job is not None else ()
         # Whether its effect was begun: to be about to wait, and to have been woken, are two things.
-        return task.name, task.waits_for, task.memo, digest((job, self.describe(task.effect), self.describe(task.value)))
+        return (
+            task.name,
+            task.waits_for,
+            task.memo,
+            digest((job, self.describe(task.effect), self.describe(task.value))),
+        )
 
     # -- any object ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +163,7 @@ class Describer:
         return (
             frame.f_code.co_qualname,
             frame.f_lasti,
-            tuple(named),
+            tuple(sorted(named)),
             # In Python 3.11 and 3.12 the dictionary just made is among them.
             tuple(self.describe(held) for held in gc.get_referents(value)[_OWN:] if held is not named),
         )

@@ -155,10 +155,6 @@ class Machine(World):
         else:
             del self.owners[page]
 
-    def holds(self, task: Task, page: int) -> bool:
-        """Whether a task holds the lock of a page."""
-        return self.owners.get(page) is task
-
     # -- room ---------------------------------------------------------------------------------------------------------
 
     def _reserve(self, effect: effects.Reserve, _: Task) -> int | None:
@@ -197,10 +193,6 @@ class Machine(World):
         self.throttled.append((task, effect.group))
         task.waits_for = "room in any node"
         return PARKED
-
-    def may_allocate(self, group: int) -> bool:
-        """Whether a frame can be had, in DRAM and within a group's limits."""
-        return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)
 
     def _room_made(self) -> None:
         self.footprint.read("throttled")

@@ -152,6 +152,11 @@ class Search:
         self._kept = 0
         self.result = Result(configuration, design.name)
 
+    @property
+    def seen(self) -> frozenset[bytes]:
+        """Every state that was searched, as its digest."""
+        return frozenset(self._seen)
+
     def run(self) -> Result:
         """Search until everything is covered, something is found, or a bound is met."""
         began = time.perf_counter()
@@ -187,6 +192,8 @@ class Search:
             self._seen[visit.state] = frozenset(visit.asleep)
             if visit.crashes:
                 todo.append(Step(CRASH))
+            if len(self._seen) >= self._max_states:
+                raise _Bound(f"stopped at {self._max_states:,} states")
             if len(self._seen) % _LOOK_EVERY == 0:
                 self._look()
         else:
@@ -274,8 +281,6 @@ class Search:
     def _look(self) -> None:
         self.result.states = len(self._seen)
         self._progress(self.result)
-        if len(self._seen) >= self._max_states:
-            raise _Bound(f"stopped at {self._max_states} states")
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > self._max_memory:
             raise _Bound(f"stopped at {self._max_memory >> 20} MiB of memory")
 

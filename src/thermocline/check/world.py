@@ -150,6 +150,14 @@ class World:
         word = self._entries[page]
         return Entry(word >> 56, word >> 48 & 0xFF, word & (1 << 48) - 1)
 
+    def may_allocate(self, group: int) -> bool:
+        """Whether a frame can be had, in DRAM and within a group's limits."""
+        return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)
+
+    def holds(self, task: Task, page: int) -> bool:
+        """Whether a task holds the lock of a page."""
+        return self.owners.get(page) is task
+
     def unwatched(self, column: str) -> array[int]:
         """A column of the page table or the links, without leaving a footprint."""
         return self._columns[column].unwatched
