@@ -96,6 +96,15 @@ class Memory(Arrays):
         """The nodes of the demotion path, DRAM first."""
         return self._regions.session.nodes
 
+    @property
+    def serves_system_calls(self) -> bool:
+        """Whether a system call may touch a page that is not in DRAM (``ndarray.tofile``, ``readinto``).
+
+        False where this process is only allowed to have user-mode faults served (see userfaultfd(2)): such a call
+        then fails with EFAULT. Copy to an ordinary array first, or :meth:`pin` the array.
+        """
+        return self._regions.session.serves_system_calls
+
     def group(self, name: str, *, dram: int | str | None = None, memory: int | str | None = None) -> Group:
         """Make a group of arrays with limits of its own.
 

@@ -245,6 +245,17 @@ def test_clean_pages_of_a_file_follow_the_policy(clean: str, tmp_path: Path) -> 
             assert stored > 0
 
 
+def test_system_calls_touch_pages_below(memory: Memory, tmp_path: Path) -> None:
+    plain = incompressible(6 << 20)
+    tiered = memory.array(plain)
+    if memory.serves_system_calls:
+        tiered.tofile(tmp_path / "out")  # write(2) reads pages that are not in DRAM
+        with (tmp_path / "out").open("rb") as file:
+            read = memory.empty(6 << 20, "u1")
+            assert file.readinto(read) == 6 << 20  # type: ignore[arg-type]
+        assert np.array_equal(read, plain)
+
+
 # -- advice, pins, groups ---------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,6 @@ _libc.mmap.argtypes = (
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 _SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
 
@@ -74,12 +73,6 @@ def userfaultfd(flags: int) -> int:
     if fd < 0:
         raise _error("userfaultfd")
     return int(fd)
-
-
-def prctl(option: int, argument: int = 0) -> None:
-    """Operate on the calling process or thread (prctl(2))."""
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
-        raise _error("prctl")
 
 
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

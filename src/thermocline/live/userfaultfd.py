@@ -25,7 +25,6 @@ _UFFD_API = 0xAA
 _USER_MODE_ONLY = 1
 
 FEATURE_MISSING_SHMEM = 1 << 5
-FEATURE_MINOR_SHMEM = 1 << 10
 FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
 FEATURE_POISON = 1 << 14
 
@@ -69,10 +68,9 @@ _MESSAGES_PER_READ = 64
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What :func:`open_userfaultfd` got: the descriptor and what it can do."""
+    """What :func:`open_userfaultfd` got."""
 
     fd: int
-    features: int
     #: False when only user-mode faults are served: a system call that touches a missing page then fails with EFAULT.
     serves_system_calls: bool
 
@@ -99,7 +97,7 @@ def open_userfaultfd() -> Opened:
         fd, full = _open()
         request = bytearray(_API.pack(_UFFD_API, wanted | offered & FEATURE_POISON, 0))
         fcntl.ioctl(fd, _UFFDIO_API, request, True)
-        return Opened(fd, wanted | offered & FEATURE_POISON, full)
+        return Opened(fd, full)
     except BaseException:
         os.close(fd)
         raise
