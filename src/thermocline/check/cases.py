@@ -155,6 +155,16 @@ def _group(pages: int, threads: int) -> Configuration:
     )
 
 
+def _group_limit(pages: int, threads: int) -> Configuration:
+    """Threads of one group allocate at once; each alone would stay within the limit."""
+    return Configuration(
+        "group limit",
+        Layout(pages, pages, (file(pages + 1),), extents=(Extent(0, pages, group=1),), groups=(Limits(1, dram=1),)),
+        _threads(threads, lambda index: (writes(index % pages),)),
+        kswapd=False,
+    )
+
+
 def _free(pages: int, threads: int) -> Configuration:
     """An array is freed while its pages are being moved."""
     return Configuration(
@@ -254,6 +264,7 @@ _CASES = (
     _tight_target,
     _full_target,
     _group,
+    _group_limit,
     _free,
     _shadow,
     _readahead,

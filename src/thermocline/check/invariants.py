@@ -89,6 +89,9 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
                 raise Violation("wakeup", f"{thread.name} {thread.current}, and nobody will wake it")
     for page, owner in machine.owners.items():
         raise Violation("leak", f"{owner.name} has ended and holds the lock of page {page}")
+    for group in machine.groups:
+        if group.excess(0):
+            raise Violation("budget", f"{group.name} is {group.excess(0)} bytes over its limit")
     _check_leaks(machine)
     for page in range(machine.layout.pages):
         _check_lists(machine, page)
