@@ -1,0 +1,108 @@
+"""Who waits for a slow device: those who want its pages, and nobody else."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thermocline.live import libc
+from thermocline.live.arena import Arena
+from thermocline.live.buffer import Buffer
+from thermocline.live.copier import Copier
+from thermocline.live.ring import Bell
+from thermocline.live.scheduler import PARKED, Scheduler, Task
+from thermocline.live.stores import Store
+from thermocline.live.stores.compressed import CompressedStore
+from thermocline.live.stores.file import FileStore
+from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.effects import Fill
+from thermocline.protocol.migrate import DESIGNS
+from thermocline.protocol.mm import Mm, Policy
+from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.page import FILLING, PageTable
+from thermocline.spec import Compressed, File
+
+PAGE, PAGES = 64 << 10, 8
+QUICK, SLOW = 1, 2
+
+
+class HangingFile(FileStore):
+    """A file on a device that answers when it is told to."""
+
+    answers = threading.Event()
+
+    def read(self, slot: int, buffer: Buffer, offset: int) -> None:
+        self.answers.wait()
+        super().read(slot, buffer, offset)
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    """A real arena, mapped by this process and served by it, too."""
+    opened = open_userfaultfd()
+    fd = os.memfd_create("arena", os.MFD_CLOEXEC)
+    os.ftruncate(fd, PAGES * PAGE)
+    address = libc.mmap(None, PAGES * PAGE, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
+    uffd = UserFaultFd(opened.fd)
+    uffd.register(address, PAGES * PAGE)
+    yield Arena(fd, uffd, address, PAGE)
+    libc.munmap(address, PAGES * PAGE)
+    os.close(fd)
+    os.close(opened.fd)
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[dict[int, Store]]:
+    """A store that is quick and one that hangs, each with one page of its number in slot 1."""
+    quick, slow = Compressed("1MiB", "lz4"), File(tmp_path, "1MiB")
+    descriptors = {QUICK: CompressedStore.create(quick, PAGE, PAGES), SLOW: FileStore.create(slow, PAGE, PAGES)}
+    made: dict[int, Store] = {
+        QUICK: CompressedStore(descriptors[QUICK], quick, PAGE, PAGES),
+        SLOW: HangingFile(descriptors[SLOW], slow, PAGE, PAGES),
+    }
+    page = Buffer(PAGE)
+    for node, store in made.items():
+        page.view[:] = bytes([node]) * PAGE
+        store.write(store.reserve(), page, 0)
+    page.close()
+    yield made
+    for store in made.values():
+        store.close()
+    for fds in descriptors.values():
+        for fd in fds:
+            os.close(fd)
+
+
+def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Arena, stores: dict[int, Store]) -> None:
+    nodes = [Node(0, "dram", Kind.MAPPED, PAGES * PAGE, PAGE)]
+    nodes += [Node(index, str(index), Kind.UNMAPPED, 1 << 20, stores[index].slot_bytes) for index in (QUICK, SLOW)]
+    mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
+    mm.table.commit(0, FILLING, SLOW, 1)
+    mm.table.commit(1, FILLING, QUICK, 1)
+    bell = Bell(Bell.create(blocking=True))
+    scheduler = Scheduler()
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    answers: list[bool] = []
+
+    def fill(page: int) -> Iterator[Fill]:
+        answers.append((yield Fill([page], False)))
+
+    task = Task(fill(0), background=False)
+    HangingFile.answers.clear()
+    assert copier.fill(task.send(None), task) is PARKED
+    # The device hangs, and the pager has gone on: the other page comes at once, in this very call.
+    assert copier.fill(Fill([1], False), task) is True
+    assert ctypes.string_at(arena.address + PAGE, PAGE) == bytes([QUICK]) * PAGE
+    assert arena.resident() == PAGE
+    HangingFile.answers.set()
+    bell.wait()
+    copier.resume_finished()
+    scheduler.run_foreground()
+    assert answers == [True]
+    assert ctypes.string_at(arena.address, PAGE) == bytes([SLOW]) * PAGE
+    copier.close()
+    os.close(bell.fd)
