@@ -181,10 +181,9 @@ class Machine(World):
                 raise Violation("slot", f"{task.name} releases slot {effect.slot} of {node.name}, which is free")
             size = store.size(effect.slot)
             del store.slots[effect.slot]
-        else:
-            self._progress()
         self.mm.uncharge(node, self.mm.groups[effect.group], size)
-        self._room_made()
+        if effect.node == DRAM:
+            self._frame_freed()
 
     def _throttle(self, effect: effects.Throttle, task: Task) -> Any:
         if self.may_allocate(effect.group):
@@ -194,8 +193,8 @@ class Machine(World):
         task.waits_for = "room in any node"
         return PARKED
 
-    def _room_made(self) -> None:
-        self.footprint.read("throttled")
+    def _frame_freed(self) -> None:
+        self._progress()
         if self.throttled:
             self.resume_throttled(True)
 
@@ -274,8 +273,7 @@ class Machine(World):
             self.arena.punch(page)
             self.mm.uncharge(dram, self.mm.group_of(page), PAGE)
         self.mm.vmstat.add("pgfree", len(effect.pages))
-        self._progress()
-        self._room_made()
+        self._frame_freed()
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
@@ -340,7 +338,6 @@ class Machine(World):
         for page, size in zip(pages, sizes, strict=True):
             if 0 < size < target.slot_bytes:
                 self.mm.uncharge(target, self.mm.group_of(page), target.slot_bytes - size)
-                self._room_made()
         return sizes
 
     def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:

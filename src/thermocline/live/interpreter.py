@@ -25,6 +25,8 @@ from thermocline.protocol.page import runs
 PATIENCE = 60.0
 #: Seconds without room after which the user is told, once.
 _SAY_AFTER = 2.0
+#: Seconds after which an allocation that waits is a new case, and not one that looks again every now and then.
+_NEW_STALL = 1.0
 
 
 class Interpreter:
@@ -53,7 +55,8 @@ class Interpreter:
         self._throttled: list[Task] = []
         self._kswapd_asleep: dict[int, Task] = {}
         self._kswapd_wanted: set[int] = set()
-        self._last_progress = time.monotonic()
+        #: Since when allocations wait without a frame having been freed, and when one last began to wait.
+        self._stuck_since = self._last_throttled = 0.0
         self._said_no_room = False
         for kind in effects.Effect.__subclasses__():
             scheduler.handlers[kind] = getattr(self, _method_name(kind))
@@ -92,14 +95,21 @@ class Interpreter:
         else:
             self.untrimmed = True
 
-    def throttle(self, _: effects.Throttle, task: Task) -> Any:
+    def throttle(self, effect: effects.Throttle, task: Task) -> Any:
+        group = self.mm.groups[effect.group]
+        if self.mm.nodes[effect.node].has_room and not group.excess(self.mm.page_size):
+            return True  # a frame was freed since reclaim gave up
+        now = time.monotonic()
+        if now - self._last_throttled > _NEW_STALL:
+            self._stuck_since = now
+        self._last_throttled = now
         self._throttled.append(task)
         return PARKED
 
     def _frame_freed(self) -> None:
         # Room below is no news to those who wait for a frame until reclaim has used it, and a slot that is released
         # because its device refused the page is no room at all.
-        self._last_progress = time.monotonic()
+        self._stuck_since = time.monotonic()
         self._said_no_room = False
         self._resume_throttled(True)
 
@@ -115,7 +125,7 @@ class Interpreter:
 
     def retry_throttled(self) -> None:
         """Let allocations that wait look again: a device may have room now. They give up when patience has ended."""
-        stuck = time.monotonic() - self._last_progress
+        stuck = time.monotonic() - self._stuck_since
         if stuck > _SAY_AFTER and not self._said_no_room:
             self._said_no_room = True
             print(
