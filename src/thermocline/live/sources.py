@@ -69,6 +69,3 @@ class Sources:
     def _drop(self, number: int) -> None:
         if self._stores.pop(number, None) is not None:
             os.close(self._descriptors.pop(number))
-
-    def __len__(self) -> int:
-        return len(self._stores)
