@@ -18,7 +18,10 @@ from xml.etree import ElementTree
 import pytest
 
 from thermocline.errors import UnsupportedError
-from thermocline.numpy_allocator import executable, native, plain
+from thermocline.machine_code import compiler
+from thermocline.machine_code.executable import mapped
+from thermocline.numpy_allocator import plain
+from thermocline.numpy_allocator.native import FILTER
 from thermocline.numpy_allocator.state import State
 
 HERE = Path(__file__).parent
@@ -253,7 +256,7 @@ print("not reached")
 
 
 def test_the_state_is_laid_out_as_the_filter_has_it() -> None:
-    text = native.filter_source()
+    text = FILTER.text()
     fields = re.findall(r"^  (?:i64|ptr),? *; +(\d+) (\w+)", text, re.MULTILINE)
     assert [int(number) for number, _ in fields] == list(range(len(fields)))
     assert len(fields) * 8 == sum(getattr(State, name).size for name, _ in State._fields_)
@@ -273,9 +276,9 @@ def test_the_state_is_laid_out_as_the_filter_has_it() -> None:
 
 
 def test_the_tables_are_made_from_this_filter() -> None:
-    assert native.source_digest() == plain.FILTER_DIGEST
+    assert compiler.digest(FILTER.text()) == plain.DIGEST
     for functions in plain.MACHINES.values():
-        assert tuple(functions) == executable.FUNCTIONS
+        assert tuple(functions) == FILTER.functions
 
 
 def test_the_tables_are_what_llvm_makes() -> None:
@@ -283,7 +286,7 @@ def test_the_tables_are_what_llvm_makes() -> None:
     if llvm.llvm_version_info != plain.LLVM:
         pytest.skip(f"the tables are LLVM {plain.LLVM}'s, this is {llvm.llvm_version_info}")
     for machine, functions in plain.MACHINES.items():
-        made = native.compiled(f"{machine}-unknown-linux-gnu")
+        made = compiler.compiled_for(machine, FILTER.text(), FILTER.functions)
         assert made == {name: bytes.fromhex(code) for name, code in functions.items()}
 
 
@@ -295,11 +298,11 @@ def test_a_machine_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", OtherMachine)
     monkeypatch.setenv("THERMOCLINE_PLAIN_ALLOCATOR", "1")
     with pytest.raises(UnsupportedError, match="for s390x; unset THERMOCLINE_PLAIN_ALLOCATOR"):
-        executable.filter_code()
+        FILTER.code()
     monkeypatch.delenv("THERMOCLINE_PLAIN_ALLOCATOR")
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     with pytest.raises(UnsupportedError, match="pip install 'llvmlite"):
-        executable.filter_code()
+        FILTER.code()
 
 
 def test_a_system_that_maps_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +311,7 @@ def test_a_system_that_maps_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "memfd_create", refuse)
     with pytest.raises(UnsupportedError, match=r"Permission denied.*PROT_EXEC"):
-        executable.load(dict.fromkeys(executable.FUNCTIONS, b""))
+        mapped(dict.fromkeys(FILTER.functions, b""), "thermocline-filter")
 
 
 @way

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thermocline.errors import SpecError
-from thermocline.sizes import format_seconds, format_size, parse_size
+from thermocline.sizes import format_seconds, format_size, parse_seconds, parse_size
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,16 @@ def test_a_shown_size_reads_back_within_a_twentieth_of_its_unit(size: int) -> No
 )
 def test_times_are_shown_with_three_digits_and_a_unit(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("2ms", 0.002), (" 1.5 s ", 1.5), ("10us", 1e-5), ("7ns", 7e-9), (3, 3.0), (0.25, 0.25)]
+)
+def test_times(time: str | float, seconds: float) -> None:
+    assert parse_seconds(time) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("time", ["", "2", "ms", "2 hours", "-2ms", "1e3s", -1, float("inf"), float("nan"), True])
+def test_what_is_no_time(time: str | float) -> None:
+    with pytest.raises(SpecError):
+        parse_seconds(time)

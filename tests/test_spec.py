@@ -31,6 +31,17 @@ def refusal(spec: object, page_size: object = 65536, limit: Callable[[], int | N
     return str(caught.value)
 
 
+def test_a_file_may_be_told_to_be_slow(tmp_path: Path) -> None:
+    slow = parse_spec(f"dram=1MiB, file:{tmp_path}=2MiB; latency=2.5ms", limit=unlimited)
+    assert slow == (Dram(MIB), File(str(tmp_path), 2 * MIB, "2.5ms"))
+    assert slow[1] == File(str(tmp_path), 2 * MIB, 0.0025)
+    assert parse_spec(format_spec(slow), limit=unlimited) == slow
+    assert "write a number and a unit" in refusal(f"dram=1MiB, file:{tmp_path}=2MiB;latency=2")
+    assert "latency" in refusal(f"dram=1MiB, file:{tmp_path}=2MiB;latenzy=2ms")
+    with pytest.raises(SpecError, match="from 0 on"):
+        File(tmp_path, MIB, -1.0)
+
+
 def test_text_and_typed_objects_say_the_same(tmp_path: Path) -> None:
     nodes = (Dram(256 * MIB), Compressed(GIB, "zstd"), File(str(tmp_path), 2 * MIB))
     assert parse_spec(f"dram=256MiB, zstd=1GiB, file:{tmp_path}=2MiB", limit=unlimited) == nodes

@@ -13,10 +13,11 @@ from thermocline.errors import SpecError
 from thermocline.live.regions import Regions
 from thermocline.live.ring import What
 from thermocline.live.session import Session, Settings
+from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.region import Advice
 from thermocline.sizes import format_size, parse_size
-from thermocline.spec import NodeSpec, check_page_size, parse_spec
+from thermocline.spec import File, NodeSpec, check_page_size, parse_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +53,9 @@ class Memory(Arrays):
         ``"demote"`` or ``"discard"`` clean pages of arrays made by ``from_file`` (their file has them).
     readahead : int
         The largest readahead window, in pages; 0 turns readahead off.
+    group_reclaim : str
+        What reclaim for a group's limit does: ``"left"`` demotes, and counts what left; ``"demoted"`` and ``"never"``
+        are what Linux did before (see :class:`thermocline.protocol.group.GroupReclaim`).
 
     Notes
     -----
@@ -76,6 +80,7 @@ class Memory(Arrays):
         design: str = "batch",
         clean: str = "demote",
         readahead: int = 32,
+        group_reclaim: str = "left",
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
@@ -86,9 +91,12 @@ class Memory(Arrays):
             raise SpecError(f"unknown clean policy {clean!r}; write demote or discard")
         if readahead < 0:
             raise SpecError(f"readahead is {readahead} pages; write 0 (off) or more")
-        settings = Settings(design, clean == Clean.DISCARD.value, readahead)
+        if group_reclaim not in {known.value for known in GroupReclaim}:
+            raise SpecError(f"unknown group_reclaim {group_reclaim!r}; write left, demoted or never")
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim)
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
+        self._group_reclaim = GroupReclaim(group_reclaim)
         self._pinned = 0
 
     @property
@@ -120,6 +128,11 @@ class Memory(Arrays):
         for limit in limits:
             if 0 < limit < smallest:
                 raise SpecError(f"group {name!r}: a limit of {format_size(limit)} is below {format_size(smallest)}")
+        if self._group_reclaim is GroupReclaim.NEVER and not any(isinstance(node, File) for node in self.nodes):
+            raise SpecError(
+                f'group {name!r}: with group_reclaim="never" its pages go past the tiers of memory, and there is '
+                "nothing behind them; add a file: node, or leave group_reclaim out"
+            )
         return Group(self._regions, self._regions.add_group(*limits), name)
 
     def stat(self) -> dict[str, Any]:
@@ -165,12 +178,12 @@ class Memory(Arrays):
             )
         self._pinned += count
         try:
-            if not self._regions.ask(What.PIN, first, count):
+            if not self._regions.pin(first, count):
                 raise MemoryError("the pages cannot be brought to DRAM to be pinned")
             try:
                 yield array
             finally:
-                self._regions.ask(What.UNPIN, first, count)
+                self._regions.unpin(first, count)
         finally:
             self._pinned -= count
 

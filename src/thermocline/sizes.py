@@ -90,6 +90,33 @@ def format_size(size: int) -> str:
     return f"{value:.1f}".removesuffix(".0") + f" {unit}"
 
 
+_TIME = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)\s*")
+_TIME_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def parse_seconds(time: str | float) -> float:
+    """The seconds that `time` names: text such as ``"2ms"``, or a number of seconds.
+
+    Raises
+    ------
+    SpecError
+        It is no time, has no unit, or is negative or not finite.
+
+    Examples
+    --------
+    >>> parse_seconds("2ms"), parse_seconds("1.5 s"), parse_seconds(0.25)
+    (0.002, 1.5, 0.25)
+    """
+    if not isinstance(time, str):
+        if isinstance(time, bool) or not 0 <= time < float("inf"):
+            raise SpecError(f'{time!r} is not a time; write seconds from 0 on, or text such as "2ms"')
+        return float(time)
+    match = _TIME.fullmatch(time)
+    if match is None or match[2] not in _TIME_UNITS:
+        raise SpecError(f'"{time}" is not a time; write a number and a unit, such as 2ms (ns, us, ms or s)')
+    return float(match[1]) * _TIME_UNITS[match[2]]
+
+
 def format_seconds(seconds: float) -> str:
     """A time in seconds with three significant digits, in ns, us, ms or s.
 

@@ -16,7 +16,7 @@ from typing import Literal, NoReturn, SupportsIndex, cast, get_args
 
 from thermocline.cgroup import memory_limit
 from thermocline.errors import SpecError
-from thermocline.sizes import format_size, parse_size
+from thermocline.sizes import format_size, parse_seconds, parse_size
 
 Codec = Literal["lz4", "zstd"]
 Incompressible = Literal["demote", "store"]
@@ -99,14 +99,21 @@ class File:
         An absolute path of a directory in which files can be made.
     capacity
         The quota: bytes or text.
+    latency
+        By how much every read and write of a page is held up: seconds, or text such as ``"2ms"``. Shows how a program
+        would fare with a slower device than there is.
     """
 
     directory: str
     capacity: int
+    latency: float
 
-    def __init__(self, directory: str | os.PathLike[str], capacity: str | SupportsIndex) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], capacity: str | SupportsIndex, latency: str | float = 0.0
+    ) -> None:
         object.__setattr__(self, "directory", os.fspath(directory))
         object.__setattr__(self, "capacity", parse_size(capacity))
+        object.__setattr__(self, "latency", parse_seconds(latency))
 
     @property
     def name(self) -> str:
@@ -186,8 +193,14 @@ def format_spec(nodes: Iterable[NodeSpec]) -> str:
         entry = f"{node.name}={node.capacity}"
         if isinstance(node, Compressed):
             entry += f";incompressible={node.incompressible}"
+        if isinstance(node, File) and node.latency:
+            entry += f";latency={node.latency * 1e6:g}us"
         entries.append(entry)
     return ", ".join(entries)
+
+
+#: The options of each kind of node, in its text.
+_OPTIONS = {**dict.fromkeys(get_args(Codec), ("incompressible",)), "file": ("latency",)}
 
 
 def _parse_text(text: str) -> list[NodeSpec]:
@@ -212,11 +225,11 @@ def _parse_node(entry: str) -> NodeSpec:
         _unknown_node(kind, sized)
     if not size:
         raise SpecError(f'the node "{name}" has no size; write "{name}=2GiB"')
-    options = _parse_options(name, settings, allowed=("incompressible",) if kind in get_args(Codec) else ())
+    options = _parse_options(name, settings, _OPTIONS.get(kind, ()))
     if kind == "file":
         if not colon or not directory.strip():
             raise SpecError(f'the node "{sized}" has no directory; write "file:/scratch={size}"')
-        return File(directory.strip(), size)
+        return File(directory.strip(), size, options.get("latency", 0.0))
     if colon:
         raise SpecError(f'the node "{kind}" takes no directory; write "{kind}={size}"')
     if kind == "dram":

@@ -22,7 +22,7 @@ from thermocline.protocol.migrate.move import move
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import EMPTY, FILLING, RESIDENT, SHADOWED, SLOTTED
-from thermocline.protocol.reclaim import Cause
+from thermocline.protocol.scan_control import Cause, ScanControl
 
 
 class Broken(NamedTuple):
@@ -50,17 +50,17 @@ class Broken(NamedTuple):
 # -- designs ----------------------------------------------------------------------------------------------------------
 
 
-def naive(mm: Mm, page: int, source: Node, target: Node, cause: Cause) -> Protocol[bool]:
+def naive(mm: Mm, page: int, target: Node, sc: ScanControl, _: int | None = None) -> Protocol[bool]:
     """A migrate that locks the page, called from a reclaim that has locked it already."""
     yield e.Lock(page)
-    return (yield from deferred.migrate_deferred(mm, page, source, target, cause))
+    return (yield from deferred.migrate_deferred(mm, page, target, sc))
 
 
-def greedy(mm: Mm, pages: Sequence[int], source: Node, target: Node, cause: Cause) -> Protocol[list[int]]:
+def greedy(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -> Protocol[list[int]]:
     """A batch that waits for each lock in turn, whatever it holds already, or its caller does."""
     slots: list[int] = []
-    for page in pages:
-        slot = yield from allocate_target(mm, target, mm.group_of(page), cause)
+    for _ in pages:
+        slot = yield from allocate_target(mm, target, sc)
         if slot is None:
             break
         slots.append(slot)
@@ -68,28 +68,26 @@ def greedy(mm: Mm, pages: Sequence[int], source: Node, target: Node, cause: Caus
     for page in pages[: len(slots)]:
         yield e.Lock(page)
         locked.append(page)
-    ours = [page for page in locked if mm.node_of(page) == source.index and not mm.links.list_of[page]]
+    ours = [page for page in locked if mm.is_movable(page, sc.node)]
     for page in set(locked) - set(ours):
         yield e.Unlock(page)
     for slot in slots[len(ours) :]:
         yield e.Release(target.index, slot, 0)
-    failed = (yield from move(mm, ours, slots[: len(ours)], source, target, cause)) if ours else []
+    failed = (yield from move(mm, ours, slots[: len(ours)], target, sc)) if ours else []
     return failed + list(pages[len(slots) :])
 
 
 def moving(*steps: str) -> Callable[..., Protocol[list[int]]]:
     """A move of its steps in another order, or without some."""
 
-    def wrong(
-        mm: Mm, pages: Sequence[int], slots: Sequence[int], source: Node, target: Node, cause: Cause
-    ) -> Protocol[list[int]]:
+    def wrong(mm: Mm, pages: Sequence[int], slots: Sequence[int], target: Node, sc: ScanControl) -> Protocol[list[int]]:
         old = [mm.table.read(page) for page in pages]
-        mapped = source.kind is Kind.MAPPED
+        mapped = sc.node.kind is Kind.MAPPED
         for step in steps:
             if step == "unmap" and mapped:
                 yield e.Unmap(pages)
             elif step == "copy":
-                yield e.CopyList(pages, target.index, slots)
+                yield e.CopyList(pages, target.index, slots, sc.group)
             elif step == "commit":
                 for page, slot, entry in zip(pages, slots, old, strict=True):
                     if entry.node:
@@ -222,6 +220,33 @@ def holes_are_not_punched_again(mm: Mm, page: int, entry: Any, present: Any) -> 
 
 recovery_finish = recovery._finish
 
+
+def the_page_is_not_looked_at_again(mm: Mm, page: int, target: Node, sc: ScanControl, _: Any = None) -> Protocol[bool]:
+    """A relock that trusts what it saw under the first lock."""
+    yield e.Unlock(page)
+    slot = yield from allocate_target(mm, target, sc)
+    if slot is None:
+        return False
+    if not (yield e.TryLock(page)):
+        yield e.Release(target.index, slot, sc.group)
+        return False
+    failed = yield from move(mm, [page], [slot], target, sc)
+    return not failed
+
+
+def a_spare_is_forgotten(mm: Mm, page: int, target: Node, sc: ScanControl, _: int | None) -> Protocol[bool]:
+    """A prealloc that allocates under the lock after all, and never uses what it has."""
+    return (yield from deferred.migrate_deferred(mm, page, target, sc))
+
+
+def nobody_gives_up(mm: Mm, page: int) -> None:
+    """A transaction that is committed whatever was written meanwhile."""
+
+
+def pins_are_not_looked_at(mm: Mm, page: int, node: Node) -> bool:
+    return mm.node_of(page) == node.index and not mm.links.list_of[page]
+
+
 RIGHT_MOVE = ("unmap", "copy", "commit", "punch", "release", "unlock")
 RIGHT_FILL = ("filling", "fill", "resident", "release", "unlock")
 
@@ -330,6 +355,41 @@ BROKEN = (
         patches=((recovery, "_finish", holes_are_not_punched_again),),
         crash=True,
     ),
+    Broken(
+        "not looked at again",
+        "free",
+        {"budget", "slot", "lost", "leak", "owners"},
+        Design("careless", migrate_locked=the_page_is_not_looked_at_again),
+        cooperative=False,
+    ),
+    Broken(
+        "a spare is forgotten",
+        "direct reclaim",
+        {"leak"},
+        DESIGNS["prealloc"]._replace(migrate_locked=a_spare_is_forgotten),
+    ),
+    Broken(
+        "a transaction is committed though the page was written",
+        "second reclaimer",
+        {"lost"},
+        DESIGNS["transactional"],
+        patches=((Mm, "abort_transaction", nobody_gives_up),),
+    ),
+    Broken(
+        "a transaction moves a page that was pinned meanwhile",
+        "pin",
+        {"pin", "lost"},
+        DESIGNS["transactional"],
+        patches=((Mm, "abort_transaction", nobody_gives_up),),
+    ),
+    Broken(
+        "a page is moved that was pinned meanwhile",
+        "pin",
+        {"pin"},
+        DESIGNS["relock"],
+        patches=((Mm, "is_movable", pins_are_not_looked_at),),
+        cooperative=False,
+    ),
 )  # fmt: skip
 
 
@@ -343,7 +403,9 @@ def two_batches() -> Configuration:
     """Two batches move the same pages, each in its own order, as two callers of move_pages(2) would."""
 
     def batch_of(*pages: int) -> Actor:
-        return lambda machine: greedy(machine.mm, pages, *machine.mm.nodes[:2], Cause.PROACTIVE)
+        return lambda machine: greedy(
+            machine.mm, pages, machine.mm.nodes[1], ScanControl(machine.mm.nodes[0], 0, Cause.PROACTIVE)
+        )
 
     return Configuration(
         "two batches",

@@ -14,10 +14,6 @@ from thermocline.protocol.migrate import DESIGNS
 
 DESIGN = pytest.mark.parametrize("design", DESIGNS)
 
-#: A pin is counted by the pager, page by page: one that is killed in the middle leaves the first pages pinned, and its
-#: successor, which begins the unanswered request again, pins them twice.
-PINNED_TWICE = pytest.mark.xfail(reason="a pin request that a kill cut short is counted twice", strict=True)
-
 
 def search(configuration: Configuration, design: str, *, livelocks: bool = False) -> Result:
     result = Search(configuration, DESIGNS[design], livelocks=livelocks).run()
@@ -33,14 +29,7 @@ def test_every_schedule_is_right_and_comes_to_an_end(configuration: Configuratio
 
 
 @DESIGN
-@pytest.mark.parametrize(
-    "configuration",
-    [
-        pytest.param(configuration, marks=PINNED_TWICE if configuration.name == "pin" else ())
-        for configuration in cases(crash=True)
-    ],
-    ids=lambda configuration: configuration.name,
-)
+@pytest.mark.parametrize("configuration", cases(crash=True), ids=lambda configuration: configuration.name)
 def test_every_schedule_with_a_kill_is_right(configuration: Configuration, design: str) -> None:
     search(configuration, design)
 

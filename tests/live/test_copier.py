@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
 from thermocline.live.ring import Bell
-from thermocline.live.scheduler import PARKED, Scheduler, Task
 from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
@@ -24,6 +24,8 @@ from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import FILLING, PageTable
+from thermocline.protocol.scheduler import PARKED, Scheduler, Task
+from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.spec import Compressed, File
 
 PAGE, PAGES = 64 << 10, 8
@@ -84,7 +86,7 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     mm.table.commit(0, FILLING, SLOW, 1)
     mm.table.commit(1, FILLING, QUICK, 1)
     bell = Bell(Bell.create(blocking=True))
-    scheduler = Scheduler()
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
     answers: list[bool] = []
 

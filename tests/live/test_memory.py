@@ -346,6 +346,46 @@ def test_group_memory_limit_counts_compressed_bytes(memory: Memory) -> None:
     assert found[next(name for name in found if name.startswith("file:"))] >= 2 << 20
 
 
+def test_reclaim_for_a_groups_limit_as_the_kernel_once_did_it(tmp_path: Path) -> None:
+    """Where a group's pages go; that demoted was once taken for freed is shown in tests/protocol/test_group.py."""
+    found = {}
+    for behaviour in ("left", "demoted", "never"):
+        with Memory(f"dram=4MiB, zstd=16MiB, file:{tmp_path}=64MiB", group_reclaim=behaviour) as memory:
+            group = memory.group("etl", dram="1MiB")
+            plain = np.arange(400_000)
+            tiered = group.array(plain)
+            assert np.array_equal(tiered, plain)
+            _, zstd, file = used(memory).values()
+            found[behaviour] = (zstd > 0, file > 0)
+            del tiered
+    assert found == {"left": (True, False), "demoted": (True, False), "never": (False, True)}
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(SpecError, match="left, demoted or never"):
+        Memory("dram=2MiB, zstd=4MiB", group_reclaim="sometimes")
+    with pytest.raises(SpecError, match="batch"):
+        Memory("dram=2MiB, zstd=4MiB", design="btach")
+    with Memory("dram=2MiB, zstd=4MiB", group_reclaim="never") as memory:
+        with pytest.raises(SpecError, match="nothing behind them"):
+            memory.group("etl", dram="1MiB")
+
+
+def test_what_is_timed(tmp_path: Path) -> None:
+    """Under the lock `deferred` allocates, and `batch` does not; both hold the lock of what they migrate."""
+    for design, allocates in (("deferred", True), ("batch", False)):
+        with Memory(f"dram=1MiB, zstd=1MiB, file:{tmp_path}=32MiB", design=design) as memory:
+            tiered = memory.array(incompressible(6 << 20))
+            assert np.array_equal(tiered, incompressible(6 << 20))
+            stat = memory.stat()
+            assert stat["source_lock_seconds"]["count"] >= stat["vmstat"]["pgmigrate_success"] > 0
+            assert (stat["allocating_seconds"]["count"] > 0) == allocates
+            assert stat["allocating_seconds"]["total"] <= stat["source_lock_seconds"]["total"]
+            assert stat["fault_seconds"]["count"] > 0
+            assert stat["pager"]["cpu_seconds"] > 0
+            del tiered
+
+
 def test_group_numpy_and_limits_too_small(memory: Memory) -> None:
     group = memory.group("etl", dram="1MiB")
     with group.numpy():

@@ -165,8 +165,11 @@ class TieredArrays(RuleBasedStateMachine):
         if hasattr(self, "memory"):
             assert all(np.array_equal(*pair) for pair in self.arrays.values())
             self.arrays.clear()
+            # A transaction that lost its page gives its slot back when its copy has ended, not before.
             books = self.memory.stat()
-            assert {name: node["used"] for name, node in books["nodes"].items()} == dict.fromkeys(books["nodes"], 0)
+            while any(node["used"] for node in books["nodes"].values()):
+                assert self.design == "transactional", books["nodes"]
+                books = self.memory.stat()
             assert self.memory._regions.session.resident() == 0
             self.memory.close()
         self.directory.cleanup()

@@ -11,6 +11,7 @@ from thermocline.check.program import Thread, touch
 from thermocline.check.store import Content
 from thermocline.check.task import Task
 from thermocline.protocol.effects import Effect, Protocol
+from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Policy
 from thermocline.protocol.page import State
@@ -28,10 +29,11 @@ def machine(
     groups: tuple[Limits, ...] = (),
     discard_clean: bool = False,
     readahead_pages: int = 0,
+    group_reclaim: GroupReclaim = GroupReclaim.LEFT,
 ) -> Machine:
     """A machine of one array, DRAM and a file, unless said otherwise."""
     layout = Layout(pages, dram, lower or (FILE,), extents, groups)
-    return Machine(layout, Policy(DESIGNS[design], discard_clean, readahead_pages))
+    return Machine(layout, Policy(DESIGNS[design], discard_clean, readahead_pages, group_reclaim))
 
 
 def write(made: Machine, *pages: int) -> None:

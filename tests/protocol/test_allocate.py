@@ -8,7 +8,7 @@ from thermocline.check.layout import Place
 from thermocline.protocol.allocate import allocate_frame, allocate_target
 from thermocline.protocol.effects import Protocol, Release
 from thermocline.protocol.fault import fault
-from thermocline.protocol.reclaim import Cause
+from thermocline.protocol.scan_control import Cause, ScanControl
 
 
 def test_a_frame_that_is_free_is_had_without_reclaim() -> None:
@@ -81,7 +81,7 @@ def test_a_target_is_made_by_demoting_from_the_target_and_never_from_the_node_it
     made = machine(6, 2, Place("zstd", 2), FILE)
     write(made, 0, 1, 2, 3)
     assert (held(made, 1), held(made, 2)) == ([0, 1], [])
-    slot = made.run(allocate_target(made.mm, made.nodes[1], made.mm.groups[0], Cause.DIRECT))
+    slot = made.run(allocate_target(made.mm, made.nodes[1], ScanControl(made.nodes[0], 0, Cause.DIRECT)))
     assert slot == 1
     assert (held(made, 1), held(made, 2)) == ([1], [0])
     assert states(made)[2:4] == ["RESIDENT"] * 2
@@ -90,7 +90,7 @@ def test_a_target_is_made_by_demoting_from_the_target_and_never_from_the_node_it
 def test_a_target_that_is_full_to_the_bottom_is_none() -> None:
     made = machine(6, 2, Place("zstd", 1), Place("file", 1))
     write(made, 0, 1, 2, 3)
-    assert made.run(allocate_target(made.mm, made.nodes[1], made.mm.groups[0], Cause.DIRECT)) is None
+    assert made.run(allocate_target(made.mm, made.nodes[1], ScanControl(made.nodes[0], 0, Cause.DIRECT))) is None
     at_rest(made)
 
 

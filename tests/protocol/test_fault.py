@@ -10,8 +10,9 @@ from thermocline.check.machine import Machine
 from thermocline.protocol.effects import Commit, Effect, Release, Remap
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.page import POISONED
-from thermocline.protocol.reclaim import Cause, reclaim_pages, shrink_node
+from thermocline.protocol.reclaim import reclaim_pages, shrink_node
 from thermocline.protocol.region import Advice
+from thermocline.protocol.scan_control import Cause
 
 
 def in_state(state: str) -> Machine:

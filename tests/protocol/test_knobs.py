@@ -10,11 +10,12 @@ from machines import FILE, held, machine, read, states, write
 
 from thermocline.check.layout import Extent, Limits, Place
 from thermocline.protocol.effects import Commit, Effect, Protocol, Reserve
-from thermocline.protocol.group import Group
+from thermocline.protocol.group import Group, GroupReclaim
 from thermocline.protocol.mm import Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.reclaim import Cause, reclaim_pages, shrink_node
+from thermocline.protocol.reclaim import reclaim_pages, shrink_node
 from thermocline.protocol.region import Advice, Region
+from thermocline.protocol.scan_control import Cause
 
 
 def locks_held_in_allocation(design: str) -> int:
@@ -111,6 +112,15 @@ def filled_from(source: bool) -> list[int]:
     return [version or 0 for version in made.arena.versions[0]]
 
 
+def sinks_to(group_reclaim: GroupReclaim) -> list[int]:
+    made = machine(
+        2, 2, Place("zstd", 2), FILE, group_reclaim=group_reclaim,
+        extents=(Extent(0, 2, group=1),), groups=(Limits(1, dram=1),),
+    )  # fmt: skip
+    write(made, 0, 1)
+    return [made.entry(page).node for page in range(2)]
+
+
 def charged_to(group: int) -> list[int]:
     made = machine(2, 2, extents=(Extent(0, 2, group=group),), groups=(Limits(1, dram=2),))
     write(made, 0)
@@ -124,6 +134,7 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "design": (lambda: locks_held_in_allocation("batch"), lambda: locks_held_in_allocation("deferred")),
             "discard_clean": (lambda: discards(False), lambda: discards(True)),
             "readahead_pages": (lambda: reads_ahead(0), lambda: reads_ahead(2)),
+            "group_reclaim": (lambda: sinks_to(GroupReclaim.LEFT), lambda: sinks_to(GroupReclaim.NEVER)),
         },
         set(),
     ),

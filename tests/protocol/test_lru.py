@@ -63,7 +63,7 @@ def test_room_for_lists_is_finite() -> None:
 
 @pytest.mark.parametrize(("active", "inactive", "low"), [(0, 0, False), (1, 0, True), (2, 1, False), (3, 1, True)])
 def test_a_third_of_the_pages_should_be_inactive(active: int, inactive: int, low: bool) -> None:
-    lruvec = Lruvec(Links(8))
+    lruvec = Lruvec(Links(8), 0)
     for page in range(active):
         lruvec.add(page, active=True)
     for page in range(active, active + inactive):
@@ -75,7 +75,7 @@ def test_a_third_of_the_pages_should_be_inactive(active: int, inactive: int, low
 @given(active=st.integers(0, 5), between=st.integers(0, 8))
 def test_a_page_is_hot_if_it_comes_back_within_the_length_of_the_active_list(active: int, between: int) -> None:
     """It would have stayed, had the inactive list been longer by what the active list now has."""
-    lruvec = Lruvec(Links(20))
+    lruvec = Lruvec(Links(20), 0)
     assert lruvec.refault(19) is None
     lruvec.evict(19)
     for page in range(active):
@@ -87,7 +87,7 @@ def test_a_page_is_hot_if_it_comes_back_within_the_length_of_the_active_list(act
 
 
 def test_refault_distance_survives_the_wrap_of_its_column() -> None:
-    lruvec = Lruvec(Links(4))
+    lruvec = Lruvec(Links(4), 0)
     for page in (0, 1):
         lruvec.add(page, active=True)
     lruvec.age = 2**32 - 2

@@ -13,11 +13,12 @@ from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.layout import Extent, Layout, Limits, Place
 from thermocline.check.machine import Machine
 from thermocline.check.program import Access, Script
-from thermocline.protocol.effects import Protocol
+from thermocline.protocol.effects import Protocol, Resched
 from thermocline.protocol.fault import read_ahead
-from thermocline.protocol.pin import pin
-from thermocline.protocol.reclaim import Cause, reclaim_pages, shrink_node
+from thermocline.protocol.pin import bring_up_pinned
+from thermocline.protocol.reclaim import reclaim_pages, shrink_node
 from thermocline.protocol.region import free_region
+from thermocline.protocol.scan_control import Cause
 
 LARGEST_PAGES, LARGEST_THREADS = 6, 4
 
@@ -57,6 +58,19 @@ def frees(start: int) -> Actor:
 
     def actor(machine: Machine) -> Protocol[None]:
         return free_region(machine.mm, machine.regions[start + 1])
+
+    return actor
+
+
+def pins(*pages: int) -> Actor:
+    """The program pins contiguous pages: it counts the pins, once, and asks for the pages."""
+
+    def actor(machine: Machine) -> Protocol[bool]:
+        for page in pages:
+            if not machine.table.pins[page]:
+                machine.table.pins[page] += 1
+        yield Resched()
+        return (yield from bring_up_pinned(machine.mm, pages[0], len(pages)))
 
     return actor
 
@@ -211,7 +225,7 @@ def _pins(pages: int, threads: int) -> Configuration:
         Layout(pages, pages, (file(pages + 1),)),
         _threads(threads - 1, lambda index: (either(index % pages),)),
         placed=(Placed(0, 1), *_in_dram(1, pages)),
-        requests={"pin": lambda machine: pin(machine.mm, 0, pages)},
+        requests={"pin": pins(*range(pages))},
         pinned=tuple(range(pages)),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,

@@ -48,7 +48,7 @@ class Configuration:
     freed : tuple of int
         Pages that some request frees.
     pinned : tuple of int
-        Pages that some request pins, once.
+        Pages that the program pins by some request, and never lets go.
     cooperative : bool
         Whether tasks of the pager take turns where those of `live` do, at effects that wait. Otherwise they do so
         at every effect. The program and a kill come between any two effects either way.

@@ -31,6 +31,7 @@ from thermocline.protocol.lru import LruList, Lruvec
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Node
 from thermocline.protocol.region import Region
+from thermocline.protocol.scan_control import ScanControl
 
 #: Marshalled without references: equal states must give equal bytes, whichever objects they share.
 _MARSHAL_VERSION = 2
@@ -105,6 +106,7 @@ class Describer:
                 for lruvec in mm.lruvecs(node.index)
             ),
             tuple(machine.unwatched("referenced")),
+            tuple(machine.unwatched("transit")),
             tuple(self._distance(page) for page in range(machine.layout.pages)),
             tuple(sorted((page, task.name) for page, task in machine.owners.items())),
             tuple(sorted((page, tuple(task.name for task in queue)) for page, queue in machine.waiters.items())),
@@ -172,6 +174,14 @@ class Describer:
         """A tuple or a list."""
         return tuple(self.describe(item) for item in value)
 
+    def cell(self, value: CellType) -> Any:
+        """A name that an inner function shares; it may have no value yet."""
+        try:
+            held = value.cell_contents
+        except ValueError:
+            return ("unbound",)
+        return self.describe(held)
+
     def lists_of(self, value: Any) -> tuple[object, ...]:
         """An lruvec, by its lists."""
         return ("lruvec", self.describe(value.active), self.describe(value.inactive))
@@ -186,7 +196,7 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
     (GeneratorType, Describer.generator),
     ((CodeType, FrameType), lambda _, value: ""),
     ((FunctionType, BuiltinFunctionType, MethodType), lambda _, value: value.__qualname__),
-    (CellType, lambda self, value: self.describe(value.cell_contents)),
+    (CellType, Describer.cell),
     (Enum, lambda _, value: str(value)),
     (int, lambda _, value: int(value)),
     ((list, tuple), Describer.sequence),
@@ -195,6 +205,10 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
     ((set, frozenset), lambda self, value: tuple(sorted(self.describe(item) for item in value))),
     (Effect, lambda self, value: (type(value).__name__, *(self.describe(getattr(value, n)) for n in value.__slots__))),
     ((Node, Group, Region), lambda _, value: (type(value).__name__, value.index)),
+    (
+        ScanControl,
+        lambda self, value: (value.node.index, value.group, value.cause.value, value.for_group),
+    ),
     (Lruvec, Describer.lists_of),
     (LruList, lambda _, value: ("list", value._number)),
     (Buffer, lambda self, value: (value.page, self._versions(value.page, value.versions))),

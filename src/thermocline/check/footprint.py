@@ -230,11 +230,17 @@ class WatchedLinks(Links):
         self._footprint = footprint
         self.watched = {
             name: WatchedColumn(footprint, name, code, pages)
-            for name, code in (("list_of", "H"), ("referenced", "B"), ("evicted_at", "I"))
+            for name, code in (
+                ("list_of", "H"),
+                ("referenced", "B"),
+                ("evicted_at", "I"),
+                ("transit", "Q"),
+            )
         }
         self.list_of = self.watched["list_of"]
         self.referenced = self.watched["referenced"]
         self.evicted_at = self.watched["evicted_at"]
+        self.transit = self.watched["transit"]
 
     def new_list(self) -> LruList:
         """A fresh, empty list."""

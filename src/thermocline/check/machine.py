@@ -302,7 +302,8 @@ class Machine(World):
         return True
 
     def _copy(self, effect: effects.Copy, task: Task) -> Job:
-        sizes = yield from self._copy_list(effects.CopyList([effect.page], effect.node, [effect.slot]), task)
+        listed = effects.CopyList([effect.page], effect.node, [effect.slot], effect.group)
+        sizes = yield from self._copy_list(listed, task)
         return sizes[0]
 
     def _copy_list(self, effect: effects.CopyList, task: Task) -> Job:
@@ -335,9 +336,9 @@ class Machine(World):
                 store.slots[slot] = Content(page, tuple(buffer.versions), place.size(page))
                 sizes.append(place.size(page))
         yield
-        for page, size in zip(pages, sizes, strict=True):
+        for size in sizes:
             if 0 < size < target.slot_bytes:
-                self.mm.uncharge(target, self.mm.group_of(page), target.slot_bytes - size)
+                self.mm.uncharge(target, self.mm.groups[effect.group], target.slot_bytes - size)
         return sizes
 
     def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:

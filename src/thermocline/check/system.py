@@ -19,6 +19,7 @@ from thermocline.check.task import Task
 from thermocline.check.violation import Violation
 from thermocline.protocol.migrate import Design
 from thermocline.protocol.mm import Policy
+from thermocline.protocol.page import RESIDENT, State
 from thermocline.protocol.reclaim import kswapd
 from thermocline.protocol.recovery import recover, slots_in_use
 
@@ -192,10 +193,10 @@ class System:
             self._check_pins()
 
     def _check_pins(self) -> None:
-        for page, pins in enumerate(self.machine.unwatched("pins")):
-            if pins > self.configuration.pinned.count(page):
-                asked = self.configuration.pinned.count(page)
-                raise Violation("leak", f"page {page} is pinned {pins} times, and that was asked for {asked} times")
+        for page in self.configuration.pinned:
+            state = self.machine.entry(page).state
+            if state != RESIDENT:
+                raise Violation("pin", f"page {page} is pinned, and it is {State(state).name}")
 
     def digest(self) -> bytes:
         """Stands for the state."""

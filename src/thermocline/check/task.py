@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from thermocline.protocol.effects import Effect, Protocol
+from thermocline.protocol.effects import Effect, Protocol, Trace
 
 
 class _Parked:
@@ -59,6 +59,8 @@ class Task:
         self.memo = None
         try:
             self.effect = self.protocol.send(value)
+            while type(self.effect) is Trace:
+                self.effect = self.protocol.send(None)  # a tracepoint is no step
         except StopIteration as stop:
             self.effect = None
             self.finished = True

@@ -49,6 +49,7 @@ class Config:
     answer_bell: int
     control: int
     lifeline: int
+    group_reclaim: str = "left"
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)
 
@@ -84,4 +85,4 @@ class Config:
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if isinstance(value, (int, str)) else str(value) for name, value in fields.items()}
+    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in fields.items()}

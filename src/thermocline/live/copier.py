@@ -20,13 +20,13 @@ from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.ring import Bell
-from thermocline.live.scheduler import PARKED, Scheduler, Task
 from thermocline.live.stores import Store
 from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
 from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
+from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 #: Pages in one scratch buffer: the longest run that is filled, and the largest batch that is copied, at once.
 SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
@@ -116,7 +116,7 @@ class Copier:
 
         def settle() -> Any:
             self._buffers.append(buffer)
-            self._give_back_the_rest(pages, node, sizes)
+            self._give_back_the_rest(effect, sizes)
             return result(sizes)
 
         if self._is_slow(node):
@@ -160,12 +160,12 @@ class Copier:
                 _say(f"page {pages[index]} cannot be written to {self.mm.nodes[node].name}: {error}")
             return FAILED
 
-    def _give_back_the_rest(self, pages: Sequence[int], node_index: int, sizes: Sequence[int]) -> None:
+    def _give_back_the_rest(self, effect: CopyList, sizes: Sequence[int]) -> None:
         """Uncharge what a written page takes less than the worst case that was reserved for it."""
-        node = self.mm.nodes[node_index]
-        for page, size in zip(pages, sizes, strict=True):
+        node, group = self.mm.nodes[effect.node], self.mm.groups[effect.group]
+        for size in sizes:
             if 0 < size < node.slot_bytes:
-                self.mm.uncharge(node, self.mm.group_of(page), node.slot_bytes - size)
+                self.mm.uncharge(node, group, node.slot_bytes - size)
 
     # -- both ---------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from thermocline.errors import StoreError
 from thermocline.live import statistics
@@ -24,24 +24,25 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.config import Config
 from thermocline.live.copier import SCRATCH_PAGES, Copier
-from thermocline.live.interpreter import Interpreter
+from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
-from thermocline.live.scheduler import Scheduler
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
 from thermocline.live.userfaultfd import UserFaultFd
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import fault, read_ahead
-from thermocline.protocol.group import ROOT, Group
+from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import PageTable
-from thermocline.protocol.pin import pin, unpin
+from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
 from thermocline.protocol.recovery import recover, slots_in_use
 from thermocline.protocol.region import Advice, Region, free_region
+from thermocline.protocol.scheduler import Scheduler
+from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
 from thermocline.spec import Compressed
 
@@ -95,14 +96,20 @@ class Pager:
             nodes,
             path,
             PageTable(config.pages, self.tables.page_columns),
-            Policy(DESIGNS[config.design], config.discard_clean, min(config.readahead_pages, SCRATCH_PAGES)),
+            Policy(
+                DESIGNS[config.design],
+                config.discard_clean,
+                min(config.readahead_pages, SCRATCH_PAGES),
+                GroupReclaim(config.group_reclaim),
+            ),
             self._find_region,
             VmStat(self.tables.counters),
             sparse_column,
         )
-        self.scheduler = Scheduler()
+        self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
+        self.scheduler = Scheduler(self.stopwatch)
         self.copier = Copier(self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell)
-        self.interpreter = Interpreter(self.mm, self.arena, self.scheduler, stores, self.copier, config.program)
+        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier, config.program)
         self._stores = stores
         self._poll = select.epoll()
         self._request_bell_poll = select.poll()
@@ -228,18 +235,14 @@ class Pager:
             start += count or 1
 
     def _take_faults(self) -> None:
-        now = time.perf_counter_ns()
+        now = self.stopwatch.clock()
+
+        def answered(_: None) -> None:
+            self.stopwatch.fault.add(self.stopwatch.clock() - now)
+
         for message in self.uffd.read():
             protocol = fault(self.mm, self.arena.page_at(message.address), message.write)
-            self.scheduler.spawn(protocol, done=self._timer(now))
-
-    def _timer(self, began: int) -> Callable[[None], None]:
-        def done(_: None) -> None:
-            took = time.perf_counter_ns() - began
-            self.tables.fault_classes[statistics.fault_class(took)] += 1
-            self.tables.header[Tables.HEADER_FAULT_MAX] = max(self.tables.header[Tables.HEADER_FAULT_MAX], took)
-
-        return done
+            self.scheduler.spawn(protocol, done=answered)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -266,9 +269,7 @@ class Pager:
 
             spawn(free_region(mm, region), done=freed)
         elif request.what == What.PIN:
-            spawn(pin(mm, request.first, request.second), done=answer)
-        elif request.what == What.UNPIN:
-            spawn(unpin(mm, request.first, request.second), done=answer)
+            spawn(bring_up_pinned(mm, request.first, request.second), done=answer)
         elif request.what == What.COLD:
             spawn(reclaim_pages(mm, pages), background=True, done=answer)
         elif request.what == What.WILLNEED:

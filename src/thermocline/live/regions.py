@@ -19,6 +19,7 @@ from thermocline.live.ring import What
 from thermocline.live.session import Session
 from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES
 from thermocline.protocol.page import SLOTTED, pack
+from thermocline.protocol.pin import MAX_PINS
 
 #: Answer of :meth:`Regions.allocate_block` when it cannot be asked now: see there.
 DECLINED = -1
@@ -164,6 +165,37 @@ class Regions:
         if not self.session.usable:
             raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
         return self._requests.ask(what, first, second)
+
+    def pin(self, first: int, count: int) -> bool:
+        """Hold pages in DRAM -> False, and nothing is held, when they cannot be brought there.
+
+        Raises
+        ------
+        ClosedError
+            The memory is closed, or this is a forked child.
+        """
+        pins = self._tables.page_columns["pins"]
+        with self._exclusion.held():
+            if max(pins[first : first + count]) == MAX_PINS:
+                return False
+            for page in range(first, first + count):
+                pins[page] += 1
+        held = False
+        try:
+            held = self.ask(What.PIN, first, count)
+        finally:
+            if not held:
+                self.unpin(first, count)
+        return held
+
+    def unpin(self, first: int, count: int) -> None:
+        """Let go of pages that were pinned."""
+        if not self.session.usable:
+            return
+        pins = self._tables.page_columns["pins"]
+        with self._exclusion.held():
+            for page in range(first, first + count):
+                pins[page] -= 1
 
     def pages_of(self, address: int, nbytes: int) -> tuple[int, int]:
         """The pages that hold a range of addresses: first, and how many."""

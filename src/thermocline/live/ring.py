@@ -29,18 +29,17 @@ class What(IntEnum):
 
     #: (region number, 0): give back everything that the region holds.
     FREE = 1
-    #: (first page, pages): hold in DRAM.
+    #: (first page, pages): bring up what was pinned.
     PIN = 2
-    UNPIN = 3
     #: (first page, pages): demote now; bring up soon.
-    COLD = 4
-    WILLNEED = 5
+    COLD = 3
+    WILLNEED = 4
     #: (region number, 0): its row of advice has changed.
-    ADVICE = 6
+    ADVICE = 5
     #: (group index, 0): its limits have changed.
-    GROUP = 7
+    GROUP = 6
     #: (0, 0): write the books of the nodes to the tables.
-    STAT = 8
+    STAT = 7
 
 
 class Request(NamedTuple):

@@ -24,6 +24,7 @@ from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED, drop_message
 from thermocline.live.stores import STORES
 from thermocline.live.tables import MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+from thermocline.protocol.group import GroupReclaim
 from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
@@ -37,6 +38,7 @@ class Settings:
     design: str = "batch"
     discard_clean: bool = False
     readahead_pages: int = 32
+    group_reclaim: str = GroupReclaim.LEFT.value
 
 
 class Session:

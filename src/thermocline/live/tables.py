@@ -13,8 +13,9 @@ import mmap
 import os
 from typing import Any
 
-from thermocline.protocol import vmstat
+from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.page import PageTable
+from thermocline.protocol.stopwatch import TIMED
 from thermocline.spec import MAX_NODES
 
 #: Requests that the program may have under way at once (see :mod:`thermocline.live.ring`).
@@ -26,8 +27,6 @@ MAX_GROUPS = 256
 MAX_SOURCES = (1 << 16) - 1
 #: Words a node: capacity, used, peak (bytes).
 NODE_WORDS = 3
-#: Fault times are counted in classes an eighth of an octave wide, from 1 ns to 2^40 ns (18 minutes).
-FAULT_CLASSES = 40 * 8
 
 _ITEM_SIZE = {"B": 1, "H": 2, "I": 4, "Q": 8}
 
@@ -46,7 +45,7 @@ class Tables:
     ----------
     header : u64 x 16
         See the ``HEADER_*`` indices.
-    counters, fault_classes, nodes, ring, group_limits : column of u64
+    counters, histograms, nodes, ring, group_limits : column of u64
     page_columns : dict of str to column
         The page table's (:class:`~thermocline.protocol.page.PageTable`).
     region_pages, region_source, region_group, region_advice : column
@@ -56,8 +55,8 @@ class Tables:
 
     HEADER_RING_HEAD = 0
     HEADER_PEAK_RESIDENT = 1
-    HEADER_FAULT_MAX = 2
-    HEADER_PAGER_STARTS = 3
+    HEADER_PAGER_STARTS = 2
+    HEADER_PAGER_CPU = 3
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd
@@ -65,7 +64,7 @@ class Tables:
         layout: list[tuple[str, str, int]] = [
             ("header", "Q", 16),
             ("counters", "Q", len(vmstat.NAMES)),
-            ("fault_classes", "Q", FAULT_CLASSES),
+            ("histograms", "Q", len(TIMED) * histogram.WORDS),
             ("nodes", "Q", (MAX_NODES + 1) * NODE_WORDS),
             ("group_limits", "Q", MAX_GROUPS * 2),
             ("ring", "Q", RING_ENTRIES * RING_WORDS),
@@ -95,7 +94,7 @@ class Tables:
 
         self.header = column("header")
         self.counters = column("counters")
-        self.fault_classes = column("fault_classes")
+        self.histograms = column("histograms")
         self.nodes = column("nodes")
         self.group_limits = column("group_limits")
         self.ring = column("ring")

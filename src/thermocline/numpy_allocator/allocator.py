@@ -8,9 +8,9 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from thermocline.numpy_allocator.executable import filter_code, load
 from thermocline.numpy_allocator.handler import Handler
 from thermocline.numpy_allocator.interrupts import Courier
+from thermocline.numpy_allocator.native import FILTER
 from thermocline.numpy_allocator.source import BlockSource
 from thermocline.numpy_allocator.state import NEVER, Objects, new_state
 
@@ -68,7 +68,7 @@ class Allocator:
         self._raw_is_malloc = not _has_debug_hooks()
         self._original_malloc = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[1])
         self._original_free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[4])
-        code = load(filter_code())
+        code = FILTER.load()
         objects = Objects(self.serve, self.drain, self._backlog, self._errors, Courier(self._errors))
         self._state, address = new_state(low, high, originals, code, objects)
         os.register_at_fork(after_in_child=self._become_child)

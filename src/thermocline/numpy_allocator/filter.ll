@@ -11,7 +11,7 @@
 ;
 ; The code uses nothing but its arguments: all it needs is in the %State that NumPy passes to every function of a
 ; handler as its context. So there is nothing to link or to relocate, and the same code can be compiled when it is
-; needed (native.py) or beforehand (plain.py).
+; needed or beforehand (plain.py).
 ;
 ; NumPy promises to call a handler with the GIL held, and does not always keep it: numpy.fromstring() resizes its result
 ; without (array_from_text). So @ask and @release, through which every way into Python leads, take the GIL for themselves;

@@ -1,25 +1,12 @@
-"""The filter, compiled beforehand: what `native` makes of ``filter.ll``, for machines met every day.
+"""The filter, compiled beforehand: what LLVM makes of ``filter.ll``, for machines met every day.
 
-With it nothing has to be installed, imported or compiled to tier NumPy's arrays. The tables below the mark
-are written by ``python -m thermocline.numpy_allocator.native``; the tests compare them with what llvmlite
-makes.
+With it nothing has to be installed, imported or compiled to tier NumPy's arrays. The tests compare the tables with
+what llvmlite makes.
 """
 
-import os
-import sys
-
-
-def compiled() -> dict[str, bytes] | None:
-    """The machine code of each function, or None if there is none for this machine."""
-    if sys.byteorder != "little" or sys.maxsize != 2**63 - 1:
-        return None
-    functions = MACHINES.get(os.uname().machine)
-    return {name: bytes.fromhex(code) for name, code in functions.items()} if functions else None
-
-
-# --- below this mark: written by `python -m thermocline.numpy_allocator.native` ---
+# --- below this mark: written by `python -m thermocline.machine_code thermocline.numpy_allocator.native:FILTER` ---
 LLVM = (22, 1, 0)
-FILTER_DIGEST = "c3b2a70954b800d0da95d4c51fa965ccc4b727b8be11bafe96d178e209a559ae"
+DIGEST = "64cebb0a5867444a12bf70c2fb8755235218f53697890c1420d0170bf8170dfc"
 MACHINES = {
     "aarch64": {
         "malloc": """

@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thermocline.protocol import reclaim
-from thermocline.protocol.effects import Protocol, Release, Reserve, Throttle, WakeKswapd
-from thermocline.protocol.reclaim import Cause
+from thermocline.protocol.effects import Event, Protocol, Release, Reserve, Throttle, Trace, WakeKswapd
+from thermocline.protocol.group import GroupReclaim
+from thermocline.protocol.scan_control import Cause
 
 if TYPE_CHECKING:
     from thermocline.protocol.group import Group
     from thermocline.protocol.mm import Mm
     from thermocline.protocol.node import Node
+    from thermocline.protocol.scan_control import ScanControl
 
 _DRAM = 0
 
@@ -28,18 +30,20 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
     Sleeps: in reclaim (a slow node below), and with ``may_wait`` until room appears or patience ends.
     """
     dram = mm.nodes[_DRAM]
+    credit = 0
     while True:
-        excess = group.excess(mm.page_size)
+        excess = group.excess(mm.page_size, credit)
         if excess:
             mm.vmstat.add("group_reclaim")
-            if not (yield from reclaim.shrink_group(mm, group, excess)) and not (
-                may_wait and (yield from _throttle(mm, dram, group))
-            ):
+            reclaimed = yield from reclaim.shrink_group(mm, group, excess)
+            if mm.policy.group_reclaim is GroupReclaim.DEMOTED:
+                credit += reclaimed
+            if not reclaimed and not (may_wait and (yield from _throttle(mm, dram, group))):
                 return False
             continue
         if (yield Reserve(_DRAM, group.index)) is not None:
             mm.vmstat.add("pgalloc")
-            if group.excess(0):  # another allocation of the group came first
+            if group.excess(0, credit):  # another allocation of the group came first
                 yield Release(_DRAM, 0, group.index)
                 continue
             if dram.below_low:
@@ -58,17 +62,30 @@ def _throttle(mm: Mm, node: Node, group: Group) -> Protocol[bool]:
     return patient
 
 
-def allocate_target(mm: Mm, target: Node, group: Group, cause: Cause) -> Protocol[int | None]:
+def allocate_target(mm: Mm, target: Node, sc: ScanControl) -> Protocol[int | None]:
     """A slot in a lower node, for a page that reclaim of a higher node moves (``alloc_demote_folio``) -> slot or None.
 
     Locks: the caller may hold the lock of the page that goes down (the `deferred` design does): only try-locks here.
     Sleeps: direct reclaim may, in the node below the target. Background reclaim leaves the target to its own kswapd,
     unless the target is full.
     """
-    slot: int | None = yield Reserve(target.index, group.index)
+    yield Trace(Event.ALLOCATE)
+    slot: int | None = yield Reserve(target.index, sc.group)
     if slot is None:
-        yield from reclaim.shrink_node(mm, target, cause)
-        slot = yield Reserve(target.index, group.index)
+        yield from reclaim.shrink_node(mm, target, sc.cause)
+        slot = yield Reserve(target.index, sc.group)
     if target.below_low:
         yield WakeKswapd(target.index)
+    yield Trace(Event.ALLOCATED)
     return slot
+
+
+def allocate_targets(mm: Mm, target: Node, sc: ScanControl, count: int) -> Protocol[list[int]]:
+    """Slots for many pages -> as many as there were: the first that is not to be had ends it (``-ENOMEM``)."""
+    slots: list[int] = []
+    while len(slots) < count:
+        slot = yield from allocate_target(mm, target, sc)
+        if slot is None:
+            break
+        slots.append(slot)
+    return slots

@@ -12,6 +12,7 @@ before it is found by the successor, what was not has not happened.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -109,27 +110,30 @@ FAILED = -1
 class Copy(Effect):
     """Copy the bytes of a page, from wherever they are, to a slot -> bytes now charged, ``ZERO`` or ``FAILED``.
 
-    The page is locked, and unmapped if it is in a mapped node. A slow node makes the yielder wait, nobody else.
-    With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
+    The page is unmapped if it is in a mapped node, and locked, or whoever copies finds out that it has changed. A slow
+    node makes the yielder wait, nobody else. With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
+    The slot was reserved for a group, to which what a page takes less than the worst case is given back.
     """
 
-    __slots__ = ("node", "page", "slot")
+    __slots__ = ("group", "node", "page", "slot")
 
-    def __init__(self, page: int, node: int, slot: int) -> None:
+    def __init__(self, page: int, node: int, slot: int, group: int) -> None:
         self.page = page
         self.node = node
         self.slot = slot
+        self.group = group
 
 
 class CopyList(Effect):
     """:class:`Copy` of many pages to many slots of one node, as one request -> a list of results, in order."""
 
-    __slots__ = ("node", "pages", "slots")
+    __slots__ = ("group", "node", "pages", "slots")
 
-    def __init__(self, pages: Sequence[int], node: int, slots: Sequence[int]) -> None:
+    def __init__(self, pages: Sequence[int], node: int, slots: Sequence[int], group: int) -> None:
         self.pages = pages
         self.node = node
         self.slots = slots
+        self.group = group
 
 
 class Commit(Effect):
@@ -233,3 +237,23 @@ class Resched(Effect):
     """Let others run (``cond_resched``)."""
 
     __slots__ = ()
+
+
+class Event(Enum):
+    """What a :class:`Trace` says."""
+
+    #: A page was locked, and is going to be migrated; until its lock is given up.
+    MIGRATE = "migrate"
+    #: A slot for a page that goes down is looked for, and the search has ended.
+    ALLOCATE = "allocate"
+    ALLOCATED = "allocated"
+
+
+class Trace(Effect):
+    """A tracepoint: it changes nothing, and tells an interpreter that keeps time what goes on (``trace_mm_*``)."""
+
+    __slots__ = ("event", "page")
+
+    def __init__(self, event: Event, page: int = -1) -> None:
+        self.event = event
+        self.page = page

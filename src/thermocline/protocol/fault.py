@@ -76,6 +76,7 @@ def _present(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
         yield Wake(page)
         return
     mm.vmstat.add("pgfault_write_protect")
+    mm.abort_transaction(page)
     if state == SHADOWED:
         yield from drop_shadow(mm, page)
     yield Remap([page])

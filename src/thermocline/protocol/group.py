@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from thermocline.protocol.node import Node
 
 #: The group of every region that was given no other. It has no limit of its own.
 ROOT = 0
+
+
+class GroupReclaim(Enum):
+    """What reclaim for a group's own limit does about demotion: the kernel's three answers, in the order it gave them.
+
+    Attributes
+    ----------
+    NEVER
+        It does not demote to memory. Pages go past the tiers of memory to storage, which turns ageing upside down: a
+        page that the group needs again is further away than one that nobody needs (Linux 5.15).
+    DEMOTED
+        It demotes, and takes what was demoted for reclaimed, though in compressed memory it is charged to the same
+        group: the limit on the total frees nothing, and is passed (Linux 5.19).
+    LEFT
+        It demotes, and counts only the bytes that left what is limited (since then).
+    """
+
+    NEVER = "never"
+    DEMOTED = "demoted"
+    LEFT = "left"
 
 
 class Group:
@@ -52,11 +74,14 @@ class Group:
         if node.charged_to_memory:
             self.memory -= size
 
-    def excess(self, frame: int) -> int:
-        """Bytes to be reclaimed before one more frame (in bytes) fits; 0 when it does."""
+    def excess(self, frame: int, credit: int = 0) -> int:
+        """Bytes to be reclaimed before one more frame (in bytes) fits; 0 when it does.
+
+        ``credit`` bytes of the total are taken for reclaimed (see :attr:`GroupReclaim.DEMOTED`).
+        """
         excess = 0
         if self.dram_limit is not None:
             excess = self.used[0] + frame - self.dram_limit
         if self.memory_limit is not None:
-            excess = max(excess, self.memory + frame - self.memory_limit)
+            excess = max(excess, self.memory + frame - self.memory_limit - credit)
         return max(excess, 0)

@@ -33,6 +33,8 @@ class Links:
         self.referenced = column("B", pages)
         #: The age of its node's inactive list when the page was last demoted (``workingset`` shadow entry), 0: never.
         self.evicted_at = column("I", pages)
+        #: The slot that a transaction copies the page to; 0: none does, or the page was written since it began.
+        self.transit = column("Q", pages)
         self._lists: list[LruList] = []
 
     def new_list(self) -> LruList:
@@ -115,8 +117,9 @@ class Lruvec:
         readings is a refault distance.
     """
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, group: int) -> None:
         self._links = links
+        self.group = group
         self.active = links.new_list()
         self.inactive = links.new_list()
         self.age = 0

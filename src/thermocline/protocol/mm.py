@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.demotion import DemotionPath
-from thermocline.protocol.group import ROOT, Group
+from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
@@ -38,11 +38,14 @@ class Policy:
         Drop clean pages of an array made from a file (the file has them) rather than demote them.
     readahead_pages : int
         The largest readahead window, in pages; 0 turns readahead off.
+    group_reclaim : GroupReclaim
+        What reclaim for a group's limit does about demotion.
     """
 
     design: Design
     discard_clean: bool = False
     readahead_pages: int = 32
+    group_reclaim: GroupReclaim = GroupReclaim.LEFT
 
 
 @dataclass
@@ -96,7 +99,7 @@ class Mm:
         key = (node, group)
         found = self._lruvecs.get(key)
         if found is None:
-            found = self._lruvecs[key] = Lruvec(self.links)
+            found = self._lruvecs[key] = Lruvec(self.links, group)
         return found
 
     def lruvecs(self, node: int, group: Group | None = None) -> list[Lruvec]:
@@ -120,6 +123,18 @@ class Mm:
         node = self.node_of(page)
         if node is not None:
             self.lruvec(node, self.group_of(page).index).add(page, active=active)
+
+    def is_movable(self, page: int, node: Node) -> bool:
+        """Whether a locked page that was isolated from a node may still be moved from there.
+
+        If not, it was pinned since, or moved or freed; whoever moves a page puts it on a list.
+        """
+        return self.node_of(page) == node.index and not self.links.list_of[page] and not self.table.pins[page]
+
+    def abort_transaction(self, page: int) -> None:
+        """A locked page is going to change: a copy of it that is being made is no copy any more."""
+        if self.links.transit[page]:
+            self.links.transit[page] = 0
 
     def putback(self, pages: Iterable[int]) -> None:
         """Put isolated pages back (``putback_lru_page``), unless somebody else has done so meanwhile."""

@@ -85,7 +85,7 @@ class PageTable:
     region : column of u32
         The region that the page belongs to (0: none).
     pins : column of u8
-        How many pins hold the page in DRAM.
+        How many pins hold the page in DRAM. The program counts them.
     """
 
     #: Column name -> array typecode, in the order in which shared memory holds them.

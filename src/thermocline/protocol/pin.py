@@ -2,6 +2,9 @@
 
 A page that is pinned for direct I/O (``pin_user_pages``) must not be punched: the device would write to a frame that
 nobody maps any more. The kernel does not guard a punch against it, so the pager does.
+
+The program counts the pins of a page, in the shared page table, *before* it asks for the page to be brought up; the
+pager only reads them. So a request that a kill cuts short can be begun again, and to let go takes no request at all.
 """
 
 from __future__ import annotations
@@ -20,47 +23,33 @@ if TYPE_CHECKING:
 MAX_PINS = 255
 
 
-def pin(mm: Mm, start: int, count: int) -> Protocol[bool]:
-    """Bring pages to DRAM and hold them there -> False, and nothing pinned, when there is no room or a page is lost.
+def bring_up_pinned(mm: Mm, start: int, count: int) -> Protocol[bool]:
+    """Bring pages that were pinned to DRAM, for as long as they are -> False when there is no room or one is lost.
 
-    Locks: one page at a time. Sleeps as a fault does.
+    Locks: one page at a time. Sleeps as a fault does. A page that was brought up with its pin counted is not moved any
+    more: whoever moves one looks at its pins with its lock held.
     """
     for page in range(start, start + count):
-        if not (yield from _pin_page(mm, page)):
-            yield from unpin(mm, start, page - start)
+        if not (yield from _bring_up(mm, page)):
             return False
     return True
 
 
-def _pin_page(mm: Mm, page: int) -> Protocol[bool]:
+def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
     yield Lock(page)
     region = mm.region_of(page)
-    if region is None or region.freed or mm.table.state(page) == POISONED or mm.table.pins[page] == MAX_PINS:
+    if region is None or region.freed or mm.table.state(page) == POISONED:
         yield Unlock(page)
         return False
-    mm.table.pins[page] += 1
     if mm.table.resident(page):
+        mm.abort_transaction(page)
         if mm.table.state(page) == SHADOWED:
             yield from drop_shadow(mm, page)
         yield Remap([page])
         yield Unlock(page)
         return True
     if not (yield from allocate_frame(mm, mm.groups[region.group])):
-        mm.table.pins[page] -= 1
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)
-    if mm.table.resident(page):
-        return True
-    if mm.table.pins[page]:
-        mm.table.pins[page] -= 1  # its bytes cannot be had: there is nothing to hold
-    return False
-
-
-def unpin(mm: Mm, start: int, count: int) -> Protocol[None]:
-    """Let go of pages that were pinned."""
-    for page in range(start, start + count):
-        yield Lock(page)
-        if mm.table.pins[page]:
-            mm.table.pins[page] -= 1
-        yield Unlock(page)
+    return mm.table.resident(page)

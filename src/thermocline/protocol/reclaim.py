@@ -23,8 +23,10 @@ from thermocline.protocol.effects import (
     TryLock,
     Unlock,
 )
+from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.scan_control import Cause, ScanControl
 
 if TYPE_CHECKING:
     from thermocline.protocol.group import Group
@@ -36,15 +38,6 @@ if TYPE_CHECKING:
 SWAP_CLUSTER_MAX = 32
 #: A fruitless round scans ``size >> priority`` pages; each one lowers the priority; at 0 the whole list was looked at.
 DEF_PRIORITY = 12
-
-
-class Cause(Enum):
-    """Who reclaims: every page counter is kept apart by cause."""
-
-    KSWAPD = "kswapd"
-    DIRECT = "direct"
-    #: The user asked for it (advice "cold", or a group's limit).
-    PROACTIVE = "proactive"
 
 
 def kswapd(mm: Mm, node: Node) -> Protocol[None]:
@@ -62,7 +55,8 @@ def kswapd(mm: Mm, node: Node) -> Protocol[None]:
 def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) -> Protocol[int]:
     """Make room for about a cluster of pages in a node (``shrink_node``) -> slots' worth of room made.
 
-    Rounds look at ever more of the lists until one succeeds; 0 means that no page could be moved.
+    With a ``group``, it is that group's limit which asks, and its own pages go. Rounds look at ever more of the lists
+    until one succeeds; 0 means that no page could be moved.
     """
     freed = yield from _drop_shadows(mm, node, group)
     priority = DEF_PRIORITY
@@ -78,28 +72,36 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
                     _shrink_active_list(mm, lruvec)
             size = len(lruvec)
             count = size if priority == 0 else max(_cluster(mm, node), size >> priority)
-            freed += yield from _shrink_lruvec(mm, node, lruvec, count, cause)
+            sc = ScanControl(node, lruvec.group, cause, for_group=group is not None)
+            freed += yield from _shrink_lruvec(mm, lruvec, count, sc)
         if not scanned:
             break
         priority -= 4
     return freed
 
 
-def shrink_group(mm: Mm, group: Group, excess: int) -> Protocol[bool]:
-    """Reclaim a group's own pages until ``excess`` bytes have left what is limited -> whether any did.
+def shrink_group(mm: Mm, group: Group, excess: int) -> Protocol[int]:
+    """Reclaim a group's own pages until ``excess`` bytes are reclaimed -> bytes that count as reclaimed.
 
-    Credits only what left: a page that went from DRAM to compressed memory still weighs its compressed bytes on the
-    group's total. DRAM is drained first; if the total is still over, compressed memory is.
+    Those are the bytes that left what is limited: a page that went from DRAM to compressed memory still weighs its
+    compressed bytes on the group's total. (:class:`~thermocline.protocol.group.GroupReclaim` has what the kernel did
+    before.) DRAM is drained first; if the total is still over, compressed memory is.
     """
     before = group.excess(mm.page_size)
+    reclaimed = 0
     for node in mm.nodes:
         if not node.charged_to_memory or mm.path.next_node(node.index) is None:
             continue
-        while group.excess(mm.page_size):
+        while reclaimed < excess:
             used = group.used[node.index]
-            if not (yield from shrink_node(mm, node, Cause.DIRECT, group)) or group.used[node.index] >= used:
+            freed = yield from shrink_node(mm, node, Cause.DIRECT, group)
+            if mm.policy.group_reclaim is GroupReclaim.DEMOTED:
+                reclaimed += freed * mm.page_size
+            else:
+                reclaimed = before - group.excess(mm.page_size)
+            if not freed or group.used[node.index] >= used:
                 break
-    return group.excess(mm.page_size) < before
+    return reclaimed
 
 
 def reclaim_pages(mm: Mm, pages: Sequence[int]) -> Protocol[int]:
@@ -107,11 +109,13 @@ def reclaim_pages(mm: Mm, pages: Sequence[int]) -> Protocol[int]:
     freed = 0
     dram = mm.nodes[0]
     for start in range(0, len(pages), SWAP_CLUSTER_MAX):
-        cluster = pages[start : start + SWAP_CLUSTER_MAX]
-        isolated = [page for page in cluster if mm.node_of(page) == 0 and mm.links.isolate(page)]
-        for page in isolated:
-            mm.links.referenced[page] = 0
-        freed += yield from _shrink_list(mm, dram, isolated, Cause.PROACTIVE)
+        isolated: dict[int, list[int]] = {}
+        for page in pages[start : start + SWAP_CLUSTER_MAX]:
+            if mm.node_of(page) == dram.index and mm.links.isolate(page):
+                mm.links.referenced[page] = 0
+                isolated.setdefault(mm.group_of(page).index, []).append(page)
+        for group, cluster in isolated.items():
+            freed += yield from _shrink_list(mm, cluster, ScanControl(dram, group, Cause.PROACTIVE))
         yield Resched()
     return freed
 
@@ -141,18 +145,18 @@ def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
     return freed
 
 
-def _shrink_lruvec(mm: Mm, node: Node, lruvec: Lruvec, count: int, cause: Cause) -> Protocol[int]:
+def _shrink_lruvec(mm: Mm, lruvec: Lruvec, count: int, sc: ScanControl) -> Protocol[int]:
     """Look at ``count`` pages of one group's lists (``shrink_lruvec``) -> pages that left the node."""
     freed = 0
     while count > 0:
         if lruvec.inactive_is_low or not len(lruvec.inactive):
             _shrink_active_list(mm, lruvec)
-        isolated = _isolate(lruvec, min(count, _cluster(mm, node)))
+        isolated = _isolate(lruvec, min(count, _cluster(mm, sc.node)))
         if not isolated:
             break
-        mm.vmstat.add("pgscan_kswapd" if cause is Cause.KSWAPD else "pgscan_direct", len(isolated))
+        mm.vmstat.add("pgscan_kswapd" if sc.cause is Cause.KSWAPD else "pgscan_direct", len(isolated))
         count -= len(isolated)
-        freed += yield from _shrink_list(mm, node, isolated, cause)
+        freed += yield from _shrink_list(mm, isolated, sc)
     return freed
 
 
@@ -184,76 +188,114 @@ def _isolate(lruvec: Lruvec, count: int) -> list[int]:
     return isolated
 
 
-def _shrink_list(mm: Mm, node: Node, isolated: Sequence[int], cause: Cause) -> Protocol[int]:
+def _shrink_list(mm: Mm, isolated: Sequence[int], sc: ScanControl) -> Protocol[int]:
     """Send isolated pages down, and put back what could not go (``shrink_folio_list``) -> pages that left the node.
 
     When demotion fails for some, a second pass looks at those again without demotion: a clean page may still be
     dropped. A page that is nowhere else stays.
     """
-    target = mm.path.next_node(node.index)
-    freed, left = yield from _shrink_pass(mm, node, isolated, cause, target)
-    while left and not freed and cause is Cause.DIRECT and target is not None and not mm.nodes[target].has_room:
+    target = _demotion_target(mm, sc)
+    freed, left = yield from _shrink_pass(mm, isolated, target, sc)
+    while left and not freed and sc.cause is Cause.DIRECT and target is not None and not mm.nodes[target].has_room:
         # An emergency: the target is full, and what is in it cannot move, perhaps because the allocation that we
         # reclaim for holds its lock. Only now, and never in the background, a tier is skipped.
         target = mm.path.next_node(target)
         if target is not None:
-            freed, left = yield from _shrink_pass(mm, node, left, cause, target)
-    if left and node.kind is Kind.MAPPED:
-        dropped, left = yield from _shrink_pass(mm, node, left, cause, None)
+            freed, left = yield from _shrink_pass(mm, left, target, sc)
+    if left and sc.node.kind is Kind.MAPPED:
+        dropped, left = yield from _shrink_pass(mm, left, None, sc)
         freed += dropped
     mm.putback(left)
     if freed:
-        mm.vmstat.add("pgsteal_kswapd" if cause is Cause.KSWAPD else "pgsteal_direct", freed)
+        mm.vmstat.add("pgsteal_kswapd" if sc.cause is Cause.KSWAPD else "pgsteal_direct", freed)
     return freed
 
 
+def _demotion_target(mm: Mm, sc: ScanControl) -> int | None:
+    """The node that pages go to (``can_demote``, ``next_demotion_node``), or None."""
+    below = mm.path.from_node(sc.node.index)[1:]
+    if sc.for_group and mm.policy.group_reclaim is GroupReclaim.NEVER:
+        below = [node for node in below if not mm.nodes[node].charged_to_memory]
+    return below[0] if below else None
+
+
 def _shrink_pass(
-    mm: Mm, node: Node, isolated: Sequence[int], cause: Cause, target: int | None
+    mm: Mm, isolated: Sequence[int], target_index: int | None, sc: ScanControl
 ) -> Protocol[tuple[int, list[int]]]:
     """One pass over isolated pages, without demotion if there is no target -> (that left, that are still isolated)."""
     design = mm.policy.design
+    target = None if target_index is None else mm.nodes[target_index]
+    spare: int | None = None
+    may_preallocate = design.preallocate is not None and target is not None
     freed = 0
     kept: list[int] = []
     clean: list[int] = []
     demote: list[int] = []
     for page in isolated:
+        if may_preallocate and spare is None:
+            assert design.preallocate is not None and target is not None
+            freed += yield from _drop_clean(mm, clean, sc)  # no lock of a source is held across what may sleep
+            clean = []
+            spare = yield from design.preallocate(mm, target, sc)
+            may_preallocate = spare is not None
         if not (yield TryLock(page)):
             kept.append(page)
             continue
-        if mm.node_of(page) != node.index or mm.links.list_of[page]:
-            yield Unlock(page)  # it was moved or freed since it was isolated, and whoever did that put it on a list
-            continue
-        if mm.table.pins[page] or mm.links.referenced[page]:
-            mm.links.referenced[page] = 0
-            mm.lru_add(page, active=True)
-            mm.vmstat.add("pgactivate")
-            yield Unlock(page)
-            continue
-        if _is_clean(mm, page, demotion=target is not None):
+        verdict = _verdict(mm, page, target, sc)
+        if verdict is _Verdict.CLEAN:
             clean.append(page)  # stays locked until its hole is punched with the others'
             continue
-        if target is None:
-            kept.append(page)
+        if verdict is not _Verdict.DEMOTE or target is None:
+            if verdict is _Verdict.KEEP:
+                kept.append(page)
             yield Unlock(page)
             continue
         if design.migrate_locked is not None:
-            freed += yield from _drop_clean(mm, clean, cause)  # no other lock is held across what may sleep
+            freed += yield from _drop_clean(mm, clean, sc)  # no other lock is held across what may sleep
             clean = []
             # As in the June 2020 RFC: reclaim decides under the page lock, and migrates under the same lock.
-            if (yield from design.migrate_locked(mm, page, node, mm.nodes[target], cause)):
+            moved = yield from design.migrate_locked(mm, page, target, sc, spare)
+            spare = None
+            if moved:
                 freed += 1
             else:
                 kept.append(page)
             continue
         demote.append(page)
         yield Unlock(page)
-    freed += yield from _drop_clean(mm, clean, cause)
+    freed += yield from _drop_clean(mm, clean, sc)
+    if spare is not None and target is not None:
+        yield Release(target.index, spare, sc.group)
     if demote and target is not None:
         assert design.migrate_list is not None
-        failed = yield from design.migrate_list(mm, demote, node, mm.nodes[target], cause)
+        failed = yield from design.migrate_list(mm, demote, target, sc)
         freed += len(demote) - len(failed)
         kept += failed
     return freed, kept
+
+
+class _Verdict(Enum):
+    """What becomes of a page that reclaim has isolated and locked."""
+
+    #: It was moved or freed since it was isolated, or it is in use: it is on a list, and no longer reclaim's.
+    GONE = "gone"
+    KEEP = "keep"
+    CLEAN = "clean"
+    DEMOTE = "demote"
+
+
+def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdict:
+    """Look at an isolated page under its lock (``folio_check_references``)."""
+    if mm.node_of(page) != sc.node.index or mm.links.list_of[page]:
+        return _Verdict.GONE
+    if mm.table.pins[page] or mm.links.referenced[page]:
+        mm.links.referenced[page] = 0
+        mm.lru_add(page, active=True)
+        mm.vmstat.add("pgactivate")
+        return _Verdict.GONE
+    if _is_clean(mm, page, demotion=target is not None):
+        return _Verdict.CLEAN
+    return _Verdict.KEEP if target is None else _Verdict.DEMOTE
 
 
 def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
@@ -262,11 +304,12 @@ def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
     if entry.state != SHADOWED:
         return False
     if mm.nodes[entry.node].kind is Kind.SOURCE:
-        return mm.policy.discard_clean or not demotion or mm.path.next_node(0) is None
+        drops = mm.policy.discard_clean or mm.policy.design.drops_clean
+        return drops or not demotion or mm.path.next_node(0) is None
     return True
 
 
-def _drop_clean(mm: Mm, pages: Sequence[int], cause: Cause) -> Protocol[int]:
+def _drop_clean(mm: Mm, pages: Sequence[int], sc: ScanControl) -> Protocol[int]:
     """Free the frames of locked, clean pages: their shadows become what they are."""
     if not pages:
         return 0
@@ -279,7 +322,7 @@ def _drop_clean(mm: Mm, pages: Sequence[int], cause: Cause) -> Protocol[int]:
         if node.kind is Kind.SOURCE:
             mm.vmstat.add("pgdiscard")
         else:
-            mm.vmstat.add(f"pgdemote_{cause.value}")
+            mm.vmstat.add(f"pgdemote_{sc.cause.value}")
     yield Punch(pages)
     for page in pages:
         mm.lru_add(page)

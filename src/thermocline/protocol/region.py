@@ -100,7 +100,7 @@ def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
         mm.links.isolate(page)
         mm.links.evicted_at[page] = 0
         mm.links.referenced[page] = 0
-        mm.table.pins[page] = 0
+        mm.abort_transaction(page)
         if entry.node:
             mm.nodes[entry.node].shadows.pop(page, None)
             yield Release(entry.node, entry.slot, region.group)

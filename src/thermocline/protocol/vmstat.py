@@ -44,6 +44,7 @@ NAMES = (
     "pageoutrun",
     "group_reclaim",  # charges that had to reclaim their own group
     "poisoned_pages",
+    "pgmigrate_abort",  # copies in vain: the page was written meanwhile (design "transactional")
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
@@ -41,6 +42,7 @@ class FileStore(NodeStore[File]):
     def __init__(self, descriptors: tuple[int, ...], spec: File, page_size: int, pages: int) -> None:
         (self._fd,) = descriptors
         self._name = spec.name
+        self._latency = spec.latency
         self._page_size = page_size
         self._slots = Slots(min(pages, spec.capacity // page_size))
         # A byte a slot: 1 when it was released and its blocks are not given back yet.
@@ -80,11 +82,13 @@ class FileStore(NodeStore[File]):
 
     def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
         """Write the page to its place."""
+        self._hold_up()
         write_fully(self._fd, self._page(buffer, offset), self._position(slot), self._name)
         return self._page_size
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         """Read the page from its place."""
+        self._hold_up()
         read_fully(self._fd, self._page(buffer, offset), self._position(slot), self._name)
 
     def size(self, slot: int) -> int:
@@ -133,6 +137,11 @@ class FileStore(NodeStore[File]):
 
     def close(self) -> None:
         """Nothing: all it has is the descriptor."""
+
+    def _hold_up(self) -> None:
+        """Be as slow as was asked for. In a worker's thread: nobody else waits."""
+        if self._latency:
+            time.sleep(self._latency)
 
     def _page(self, buffer: Buffer, offset: int) -> memoryview:
         page = buffer.view[offset : offset + self._page_size]

@@ -18,28 +18,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.allocate import allocate_target
-from thermocline.protocol.effects import Protocol, Release, Resched, TryLock, Unlock
+from thermocline.protocol.allocate import allocate_targets
+from thermocline.protocol.effects import Event, Protocol, Release, Resched, Trace, TryLock, Unlock
 from thermocline.protocol.migrate.move import move
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
     from thermocline.protocol.node import Node
-    from thermocline.protocol.reclaim import Cause
+    from thermocline.protocol.scan_control import ScanControl
 
 #: Asynchronous passes over pages whose lock is held by somebody else (``NR_MAX_MIGRATE_ASYNC_RETRY``).
 ASYNC_PASSES = 3
 
 
-def migrate_batch(mm: Mm, pages: Sequence[int], source: Node, target: Node, cause: Cause) -> Protocol[list[int]]:
-    """Move isolated, unlocked pages of one node to another -> those that are still isolated and did not move."""
-    slots: list[tuple[int, int]] = []
-    for page in pages:
-        group = mm.group_of(page)
-        slot = yield from allocate_target(mm, target, group, cause)
-        if slot is None:
-            break
-        slots.append((slot, group.index))
+def migrate_batch(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -> Protocol[list[int]]:
+    """Move isolated, unlocked pages of one node to another -> those that did not move."""
+    slots = yield from allocate_targets(mm, target, sc, len(pages))
     left: list[int] = list(pages[: len(slots)])
     failed: list[int] = list(pages[len(slots) :])
     for attempt in range(ASYNC_PASSES):
@@ -50,17 +44,19 @@ def migrate_batch(mm: Mm, pages: Sequence[int], source: Node, target: Node, caus
         for page in left:
             if not (yield TryLock(page)):
                 busy.append(page)
-            elif mm.node_of(page) != source.index or mm.links.list_of[page]:
-                yield Unlock(page)  # moved or freed meanwhile; no longer ours
+            elif not mm.is_movable(page, sc.node):
+                yield Unlock(page)
+                failed.append(page)
             else:
+                yield Trace(Event.MIGRATE, page)
                 locked.append(page)
         if locked:
-            taken = [slots.pop()[0] for _ in locked]
-            failed += yield from move(mm, locked, taken, source, target, cause)
+            taken = [slots.pop() for _ in locked]
+            failed += yield from move(mm, locked, taken, target, sc)
         left = busy
         if not left:
             break
-    for slot, group_index in slots:
-        yield Release(target.index, slot, group_index)
+    for slot in slots:
+        yield Release(target.index, slot, sc.group)
     mm.vmstat.add("pgmigrate_fail", len(left))
     return failed + left

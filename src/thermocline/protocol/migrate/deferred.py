@@ -16,20 +16,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_target
-from thermocline.protocol.effects import Protocol, Unlock
+from thermocline.protocol.effects import Event, Protocol, Trace, Unlock
 from thermocline.protocol.migrate.move import move
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
     from thermocline.protocol.node import Node
-    from thermocline.protocol.reclaim import Cause
+    from thermocline.protocol.scan_control import ScanControl
 
 
-def migrate_deferred(mm: Mm, page: int, source: Node, target: Node, cause: Cause) -> Protocol[bool]:
+def migrate_deferred(mm: Mm, page: int, target: Node, sc: ScanControl, _: int | None = None) -> Protocol[bool]:
     """Move one isolated page, whose lock is held, and unlock it -> whether it moved."""
-    slot = yield from allocate_target(mm, target, mm.group_of(page), cause)
+    yield Trace(Event.MIGRATE, page)
+    slot = yield from allocate_target(mm, target, sc)
     if slot is None:
         yield Unlock(page)
         return False
-    failed = yield from move(mm, [page], [slot], source, target, cause)
+    failed = yield from move(mm, [page], [slot], target, sc)
     return not failed

@@ -35,22 +35,31 @@ from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
     from thermocline.protocol.node import Node
-    from thermocline.protocol.reclaim import Cause
+    from thermocline.protocol.scan_control import ScanControl
 
 
-def move(
-    mm: Mm, pages: Sequence[int], slots: Sequence[int], source: Node, target: Node, cause: Cause
-) -> Protocol[list[int]]:
+def move(mm: Mm, pages: Sequence[int], slots: Sequence[int], target: Node, sc: ScanControl) -> Protocol[list[int]]:
     """Move locked pages from a node to reserved slots of another -> the pages that could not be moved.
 
     Locks: all pages are locked on entry and unlocked on return. Sleeps in the copy, if the target or the source is
     slow. Every slot is either named by a page's entry on return, or released. Pages that moved are on the target's
     list; pages that failed are still isolated.
     """
-    mapped = source.kind is Kind.MAPPED
-    if mapped:
+    if sc.node.kind is Kind.MAPPED:
         yield Unmap(pages)
-    sizes: list[int] = yield CopyList(pages, target.index, slots)
+    sizes: list[int] = yield CopyList(pages, target.index, slots, sc.group)
+    return (yield from commit_copies(mm, pages, slots, sizes, target, sc))
+
+
+def commit_copies(
+    mm: Mm, pages: Sequence[int], slots: Sequence[int], sizes: Sequence[int], target: Node, sc: ScanControl
+) -> Protocol[list[int]]:
+    """Commit locked pages that were copied to slots, and free their sources -> the pages that could not be copied.
+
+    ``sizes`` is what :class:`~thermocline.protocol.effects.CopyList` gave; for the rest, see :func:`move`.
+    """
+    source = sc.node
+    mapped = source.kind is Kind.MAPPED
     failed: list[int] = []
     moved: list[int] = []
     old_slots: list[tuple[int, int, int]] = []
@@ -83,7 +92,7 @@ def move(
     for old in old_slots:
         yield Release(*old)
     mm.vmstat.add("pgmigrate_success", len(moved))
-    mm.vmstat.add(f"pgdemote_{cause.value}", len(moved))
+    mm.vmstat.add(f"pgdemote_{sc.cause.value}", len(moved))
     mm.vmstat.add("pgmigrate_fail", len(failed))
     for page in moved:
         mm.lru_add(page)
@@ -105,7 +114,7 @@ def _settle(mm: Mm, page: int, slot: int, size: int, target: Node) -> Protocol[t
     lower: int | None = yield Reserve(below, group)
     if lower is None:
         return target.index, slot
-    if (yield Copy(page, below, lower)) <= 0:
+    if (yield Copy(page, below, lower, group)) <= 0:
         yield Release(below, lower, group)
         return target.index, slot
     yield Release(target.index, slot, group)

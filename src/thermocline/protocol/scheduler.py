@@ -1,4 +1,4 @@
-"""The run queue of the pager: protocols as tasks, page locks as wait queues.
+"""The run queue of a pager: protocols as tasks, page locks as wait queues.
 
 One thread. A task runs until it yields an effect that cannot be had at once: a page lock that another task holds, a
 read that a worker does, room that does not exist. Foreground tasks (faults) run before background tasks (kswapd,
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from thermocline.protocol.effects import Effect, Protocol
+from thermocline.protocol.stopwatch import Stopwatch
 
 
 class _Parked:
@@ -30,9 +31,11 @@ class Task:
         A long step that is done in slices: called until it returns something else than ``PARKED``.
     done : callable or None
         Called with the protocol's return value.
+    since : int
+        When it began to wait for a page lock, on the stopwatch's clock.
     """
 
-    __slots__ = ("background", "done", "job", "send", "value")
+    __slots__ = ("background", "done", "job", "send", "since", "value")
 
     def __init__(self, protocol: Protocol[Any], *, background: bool, done: Callable[[Any], None] | None = None) -> None:
         self.send = protocol.send
@@ -40,6 +43,7 @@ class Task:
         self.done = done
         self.job: Callable[[], Any] | None = None
         self.value: Any = None
+        self.since = 0
 
 
 Handler = Callable[[Any, Task], Any]
@@ -48,7 +52,8 @@ Handler = Callable[[Any, Task], Any]
 class Scheduler:
     """Runs tasks. ``handlers`` performs each kind of effect, or returns ``PARKED``."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self.stopwatch = stopwatch
         self.handlers: dict[type[Effect], Handler] = {}
         self._foreground: deque[Task] = deque()
         self._background: deque[Task] = deque()
@@ -116,6 +121,7 @@ class Scheduler:
         queue = self._locks[page]
         if queue is None:
             queue = self._locks[page] = deque()
+        task.since = self.stopwatch.clock()
         queue.append(task)
         return PARKED
 
@@ -129,7 +135,10 @@ class Scheduler:
     def unlock(self, page: int) -> None:
         """Hand a page's lock to the first in its queue."""
         queue = self._locks[page]
+        self.stopwatch.unlocked(page)
         if queue:
-            self.resume(queue.popleft(), None)
+            task = queue.popleft()
+            self.stopwatch.lock_wait.add(self.stopwatch.clock() - task.since)
+            self.resume(task, None)
         else:
             del self._locks[page]

@@ -1,0 +1,177 @@
+"""What interpreters have in common that run protocols in time: locks, room, kswapd, throttling, the page table.
+
+One method an effect, named after it. A method returns the effect's result, or ``PARKED`` after it has arranged for
+the task to be resumed. What a subclass adds are the effects that touch a mapping or move bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from thermocline.protocol import effects
+from thermocline.protocol.mm import DRAM, Mm
+from thermocline.protocol.node import Kind
+from thermocline.protocol.scheduler import PARKED, Scheduler, Task
+
+_SECOND = 1_000_000_000
+#: Seconds without any room anywhere after which an allocation gives up.
+PATIENCE = 60
+#: Seconds without room after which the user is told, once.
+_SAY_AFTER = 2
+#: Seconds after which an allocation that waits is a new case, and not one that looks again every now and then.
+_NEW_STALL = 1
+
+
+class Slots(Protocol):
+    """What is asked of a lower node for its room."""
+
+    def reserve(self) -> int: ...
+
+    def size(self, slot: int, /) -> int: ...
+
+    def release(self, slot: int, /) -> None: ...
+
+
+class Interpreter:
+    """Performs effects for the tasks of one pager.
+
+    Parameters
+    ----------
+    slots : dict of node index to Slots
+
+    Attributes
+    ----------
+    untrimmed : bool
+        Whether slots were released since the stores were last trimmed to nothing.
+    """
+
+    def __init__(self, mm: Mm, scheduler: Scheduler, slots: Mapping[int, Slots]) -> None:
+        self.mm = mm
+        self.scheduler = scheduler
+        self._slots = slots
+        self._clock = scheduler.stopwatch.clock
+        self.untrimmed = False
+        self._throttled: list[Task] = []
+        self._kswapd_asleep: dict[int, Task] = {}
+        self._kswapd_wanted: set[int] = set()
+        #: Since when allocations wait without a frame having been freed, and when one last began to wait.
+        self._stuck_since = self._last_throttled = 0
+        self._said_no_room = False
+        for kind in effects.Effect.__subclasses__():
+            scheduler.handlers[kind] = getattr(self, _method_name(kind))
+
+    # -- locks --------------------------------------------------------------------------------------------------------
+
+    def lock(self, effect: effects.Lock, task: Task) -> Any:
+        return self.scheduler.lock(effect.page, task)
+
+    def try_lock(self, effect: effects.TryLock, _: Task) -> bool:
+        return self.scheduler.try_lock(effect.page)
+
+    def unlock(self, effect: effects.Unlock, _: Task) -> None:
+        self.scheduler.unlock(effect.page)
+
+    def trace(self, effect: effects.Trace, task: Task) -> None:
+        self.scheduler.stopwatch.trace(effect, task)
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+
+    def reserve(self, effect: effects.Reserve, _: Task) -> int | None:
+        node = self.mm.nodes[effect.node]
+        if not node.has_room:
+            return None
+        self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
+        return 0 if effect.node == DRAM else self._slots[effect.node].reserve()
+
+    def release(self, effect: effects.Release, _: Task) -> None:
+        node = self.mm.nodes[effect.node]
+        if node.kind is Kind.SOURCE:
+            return
+        size = node.slot_bytes
+        if effect.node != DRAM:
+            size = self._slots[effect.node].size(effect.slot)
+            self._slots[effect.node].release(effect.slot)
+        self.mm.uncharge(node, self.mm.groups[effect.group], size)
+        if effect.node == DRAM:
+            self._frame_freed()
+        else:
+            self.untrimmed = True
+
+    def throttle(self, effect: effects.Throttle, task: Task) -> Any:
+        group = self.mm.groups[effect.group]
+        if self.mm.nodes[effect.node].has_room and not group.excess(self.mm.page_size):
+            return True  # a frame was freed since reclaim gave up
+        now = self._clock()
+        if now - self._last_throttled > _NEW_STALL * _SECOND:
+            self._stuck_since = now
+        self._last_throttled = now
+        self._throttled.append(task)
+        return PARKED
+
+    def frames_freed(self, pages: int) -> None:
+        """Count frames as given back, and let allocations that wait look again."""
+        self.mm.vmstat.add("pgfree", pages)
+        self._frame_freed()
+
+    def _frame_freed(self) -> None:
+        # Room below is no news to those who wait for a frame until reclaim has used it, and a slot that is released
+        # because its device refused the page is no room at all.
+        self._stuck_since = self._clock()
+        self._said_no_room = False
+        self._resume_throttled(True)
+
+    def _resume_throttled(self, patient: bool) -> None:
+        waiting, self._throttled = self._throttled, []
+        for task in waiting:
+            self.scheduler.resume(task, patient)
+
+    @property
+    def throttled(self) -> bool:
+        """Whether an allocation waits for room: :meth:`retry_throttled` is then to be called now and then."""
+        return bool(self._throttled)
+
+    def retry_throttled(self) -> None:
+        """Let allocations that wait look again: a device may have room now. They give up when patience has ended."""
+        stuck = self._clock() - self._stuck_since
+        if stuck > _SAY_AFTER * _SECOND and not self._said_no_room:
+            self._said_no_room = True
+            self.say(f"there is no room for a page in any node; waiting ({PATIENCE} s, then the access ends in SIGBUS)")
+        self._resume_throttled(stuck < PATIENCE * _SECOND)
+
+    def say(self, message: str) -> None:
+        """Tell the user, if there is one."""
+
+    def wake_kswapd(self, effect: effects.WakeKswapd, _: Task) -> None:
+        task = self._kswapd_asleep.pop(effect.node, None)
+        if task is not None:
+            self.scheduler.resume(task, None)
+        else:
+            self._kswapd_wanted.add(effect.node)
+
+    def sleep_kswapd(self, effect: effects.SleepKswapd, task: Task) -> Any:
+        if effect.node in self._kswapd_wanted:
+            self._kswapd_wanted.discard(effect.node)
+            return None
+        self._kswapd_asleep[effect.node] = task
+        return PARKED
+
+    # -- the page table -----------------------------------------------------------------------------------------------
+
+    def commit(self, effect: effects.Commit, _: Task) -> None:
+        self.mm.table.commit(effect.page, effect.state, effect.node, effect.slot)
+
+    # -- other tasks --------------------------------------------------------------------------------------------------
+
+    def spawn(self, effect: effects.Spawn, _: Task) -> None:
+        self.scheduler.spawn(effect.protocol, background=True)
+
+    def resched(self, _: effects.Resched, task: Task) -> Any:
+        self.scheduler.resume(task, None)
+        return PARKED
+
+
+def _method_name(kind: type[effects.Effect]) -> str:
+    """The method that performs an effect: CopyList -> copy_list."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
