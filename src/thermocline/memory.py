@@ -22,6 +22,8 @@ from thermocline.spec import File, NodeSpec, check_page_size, parse_spec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from thermocline.protocol.histogram import Distribution
+
 _ADVICE = {
     "normal": Advice.NORMAL,
     "sequential": Advice.SEQUENTIAL,
@@ -138,6 +140,10 @@ class Memory(Arrays):
     def stat(self) -> dict[str, Any]:
         """Counters: per node, of the arena, and in total (see :func:`thermocline.live.statistics.collect`)."""
         return self._regions.statistics()
+
+    def times(self) -> dict[str, Distribution]:
+        """What is timed (see :data:`thermocline.protocol.stopwatch.TIMED`), as distributions: who waits, how long."""
+        return self._regions.times()
 
     def advise(self, array: NDArray[Any], advice: str) -> None:
         """Say how an array will be used (madvise(2)).

@@ -6,6 +6,7 @@ What is made slower takes a millisecond or more; what is not stays far below tha
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import select
@@ -24,10 +25,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thermocline.cli import calibrate as command
 from thermocline.cli import main
 from thermocline.errors import StoreError, ThermoclineError, UnsupportedError
-from thermocline.lab.calibration import assembly, contents, program, shelves, threads
+from thermocline.lab.calibration import assembly, contents, mapping, program, shelves, threads
 from thermocline.lab.calibration.assembly import calibrate
 from thermocline.lab.calibration.loop import Loop
 from thermocline.lab.calibration.mapping import ARENA_BYTES, Mapping
@@ -35,6 +35,7 @@ from thermocline.lab.calibration.meter import Meter, replaced
 from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples, fit
 from thermocline.live.arena import Arena
+from thermocline.live.copier import Copier
 from thermocline.live.ring import Bell
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
@@ -58,11 +59,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
         original = getattr(thing, name)
 
         def slower(*arguments: Any, **named: Any) -> Any:
-            result = original(*arguments, **named)
             until = time.perf_counter_ns() + milliseconds * MILLISECOND
             while time.perf_counter_ns() < until:
                 pass
-            return result
+            return original(*arguments, **named)
 
         monkeypatch.setattr(thing, name, slower)
 
@@ -105,12 +105,13 @@ class TestSamples:
         call, byte = fit({4096: 1000, 8192: 1100, 16384: 1300, 2 << 20: 1.5 * 52_100})
         assert call + byte * 4096 == pytest.approx(1000, rel=0.25)
 
-    @pytest.mark.parametrize("times", [{4096: 100, 65536: 3000}, {4096: 3000, 65536: 100}])
-    def test_no_cost_is_negative(self, times: dict[int, float]) -> None:
-        call, byte = fit(times)
-        assert call >= 0
-        assert byte >= 0
-        assert call + byte > 0
+    def test_no_cost_is_negative(self) -> None:
+        call, byte = fit({4096: 100, 65536: 3000})
+        assert call == 0
+        assert 100 / 4096 < byte < 3000 / 65536
+        call, byte = fit({4096: 3000, 65536: 100})
+        assert 100 < call < 3000
+        assert byte == 0
 
     def test_one_size_is_all_call(self) -> None:
         assert fit({0: 700}) == (pytest.approx(700), 0)
@@ -190,8 +191,9 @@ class TestMapping:
         slow(thing, method)
         measured = measured_mapping()
         assert measured[name].of(4096) >= 0.9 * MILLISECOND  # the line need not go through the least size
-        cheap = {other for other, cost in measured.items() if cost.of(4096) < 0.5 * MILLISECOND}
-        assert cheap == measured.keys() - {name}
+        # How soon a process runs that was woken is in the hands of whatever else this machine does.
+        others = measured.keys() - {name, "fault", "wake", "message"}
+        assert {other for other in others if measured[other].of(4096) >= 0.5 * MILLISECOND} == set()
 
     def test_a_pager_that_hears_of_a_fault_late_is_a_slow_fault(self, running: Program, slow: Slow) -> None:
         class News:
@@ -202,7 +204,7 @@ class TestMapping:
 
         with closing(a_mapping(running)) as made:
             made._news = news = News(made._news)  # type: ignore[assignment]
-            slow(news, "poll")
+            slow(news, "poll", 3)  # in the middle of which the touch is
             measured = made.measure(ROUNDS)
         assert measured["fault"].call >= MILLISECOND
         assert measured["message"].call < 0.5 * MILLISECOND
@@ -218,11 +220,53 @@ class TestMapping:
         assert measured["wake"].call >= MILLISECOND
         assert measured["install"].of(4096) < 0.5 * MILLISECOND
 
-    def test_the_processors_are_as_before(self, running: Program) -> None:
-        before = os.sched_getaffinity(0)
+    def test_what_an_answer_takes_is_no_part_of_a_fault_or_a_wake(
+        self, slow: Slow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mapping, "_EXTENTS", {4096: 4, 65536: 4})  # few, for they take long
+        for answer in ("install", "install_zeros", "unprotect"):
+            slow(Arena, answer, 20)
+        measured = measured_mapping()
+        assert measured["install"].of(4096) >= 18 * MILLISECOND
+        assert measured["fault"].call < 15 * MILLISECOND
+        assert measured["wake"].call < 15 * MILLISECOND
+
+    def test_what_a_touch_takes_by_itself_is_no_part_of_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        touched = Program.touched
+
+        def early(self: Program, count: int) -> list[tuple[int, int]]:
+            return [(begun - 20 * MILLISECOND, ended) for begun, ended in touched(self, count)]
+
+        monkeypatch.setattr(Program, "touched", early)
+        assert measured_mapping()["fault"].call < 15 * MILLISECOND
+
+    @pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is one processor for both")
+    def test_the_program_runs_elsewhere_while_pages_are_taken_from_it(
+        self, running: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        states: dict[str, set[str]] = {}
+        shared: set[int] = set()
+
+        def watch(name: str) -> None:
+            do = getattr(Arena, name)
+            seen = states[name] = set()
+
+            def watched(*arguments: Any, **named: Any) -> None:
+                shared.update(os.sched_getaffinity(0) & os.sched_getaffinity(running.pid))
+                seen.add(_state(running.pid))
+                do(*arguments, **named)
+
+            monkeypatch.setattr(Arena, name, watched)
+
         with closing(a_mapping(running)) as made:
+            for name in ("protect", "punch", "install", "unprotect"):
+                watch(name)
+            before = os.sched_getaffinity(0)
             made.measure(ROUNDS)
-        assert os.sched_getaffinity(0) == before
+        assert states["protect"] == states["punch"] == {"R"}
+        assert "R" not in states["install"] | states["unprotect"]  # it waits for a page
+        assert not shared
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(running.pid) == before
 
     def test_one_processor_is_enough(self) -> None:
         before = os.sched_getaffinity(0)
@@ -272,6 +316,13 @@ class TestProgram:
         running.touch([0])
         assert len(running.touched(1)) == 1
 
+    def test_it_is_gone_when_it_was_closed_though_it_waits_for_a_page(self) -> None:
+        with Program(ARENA_BYTES) as made:
+            made.touch([0])
+            assert select.select([made.uffd.fd], [], [], 20)[0]
+        with pytest.raises(ProcessLookupError):
+            os.kill(made.pid, 0)
+
     def test_it_ends_when_whoever_measures_is_killed_while_it_waits_for_a_page(self) -> None:
         code = """
             from thermocline.lab.calibration.mapping import ARENA_BYTES
@@ -298,9 +349,19 @@ class TestProgram:
             Program(ARENA_BYTES)
 
 
-def _processor_time(pid: int) -> float:
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat, from the third on (proc(5))."""
     with open(f"/proc/{pid}/stat") as stat:
-        user, system = stat.read().rpartition(")")[2].split()[11:13]
+        return stat.read().rpartition(")")[2].split()
+
+
+def _state(pid: int) -> str:
+    """R: it runs, or would if it had a processor."""
+    return _stat(pid)[0]
+
+
+def _processor_time(pid: int) -> float:
+    user, system = _stat(pid)[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
@@ -332,6 +393,16 @@ class TestLoop:
         assert measured["worker"].call >= 2 * MILLISECOND
         assert measured["turn"].call < 0.5 * MILLISECOND
 
+    def test_what_a_turn_runs_is_no_part_of_it(self, slow: Slow, tmp_path: Path) -> None:
+        slow(Scheduler, "run_background")
+        assert measured_loop(tmp_path)["turn"].call < 0.5 * MILLISECOND
+
+    def test_what_is_to_be_done_before_a_worker_is_asked_is_no_part_of_its_cost(
+        self, slow: Slow, tmp_path: Path
+    ) -> None:
+        slow(Copier, "fill", 20)
+        assert measured_loop(tmp_path)["worker"].call < 15 * MILLISECOND
+
     def test_a_slow_effect_is_seen(self, slow: Slow, tmp_path: Path) -> None:
         slow(Interpreter, "commit")  # before any interpreter is made; some two effects in ten
         assert measured_loop(tmp_path)["effect"].call >= 0.05 * MILLISECOND
@@ -359,8 +430,8 @@ class TestThreads:
         assert 2 * MILLISECOND <= threads.think(ROUNDS).call < 20 * MILLISECOND
 
     def test_a_slow_request_is_seen_by_half(self, slow: Slow) -> None:
-        slow(Memory, "advise", 2)
-        assert 1 * MILLISECOND <= threads.request(ROUNDS).call < 2 * MILLISECOND
+        slow(Memory, "advise", 10)
+        assert 5 * MILLISECOND <= threads.request(ROUNDS).call < 10 * MILLISECOND
 
     def test_a_hit_is_one_of_many(self, slow: Slow) -> None:
         slow(np, "take", 2)
@@ -438,12 +509,23 @@ class TestCalibration:
         assert os.listdir(tmp_path) == []
 
     def test_this_process_is_as_before(self, tmp_path: Path) -> None:
-        import gc
+        seen: list[tuple[float, bool]] = []
 
-        before = sys.getswitchinterval(), gc.isenabled()
-        with pytest.raises(StoreError):
-            calibrate(str(tmp_path / "none"), quick=True)
-        assert (sys.getswitchinterval(), gc.isenabled()) == before
+        def look(_: object) -> None:
+            seen.append((sys.getswitchinterval(), gc.isenabled()))
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(0.004)
+        gc.enable()
+        try:
+            with pytest.raises(StoreError):
+                calibrate(str(tmp_path / "none"), quick=True, progress=look)
+            assert sys.getswitchinterval() == pytest.approx(0.004)
+            assert gc.isenabled()
+        finally:
+            sys.setswitchinterval(before)
+            gc.enable()
+        assert seen == [(pytest.approx(0.0005), False)]
 
 
 @pytest.fixture
@@ -569,12 +651,20 @@ class TestCommand:
         assert capfd.readouterr() == ("", f"thermocline calibrate: error: {message}\n")
         assert stub == []
 
+    @pytest.mark.parametrize("terminal", [True, False])
     def test_a_terminal_is_shown_what_is_measured(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        progress = command._Progress()
-        progress("the disk")
-        assert "measuring the disk" in capsys.readouterr().err
-        progress.close()
-        assert capsys.readouterr().err == "\x1b[K"
+        shown: list[str] = []
+
+        def fake(directory: str, *, quick: bool, progress: Callable[[str], None]) -> Costs:
+            progress("the disk")
+            shown.append(capsys.readouterr().err)
+            return some_costs()
+
+        monkeypatch.setattr(assembly, "calibrate", fake)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+        assert main(["calibrate", str(tmp_path / "costs.json")]) == 0
+        assert ["measuring the disk" in line for line in shown] == [terminal]
+        left = capsys.readouterr().err.replace("\r", "").replace("\x1b[K", "")
+        assert left == ""

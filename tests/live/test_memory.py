@@ -366,9 +366,11 @@ def test_settings_that_cannot_be_are_refused() -> None:
         Memory("dram=2MiB, zstd=4MiB", group_reclaim="sometimes")
     with pytest.raises(SpecError, match="batch"):
         Memory("dram=2MiB, zstd=4MiB", design="btach")
-    with Memory("dram=2MiB, zstd=4MiB", group_reclaim="never") as memory:
-        with pytest.raises(SpecError, match="nothing behind them"):
-            memory.group("etl", dram="1MiB")
+    with (
+        Memory("dram=2MiB, zstd=4MiB", group_reclaim="never") as memory,
+        pytest.raises(SpecError, match="nothing behind them"),
+    ):
+        memory.group("etl", dram="1MiB")
 
 
 def test_what_is_timed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from importlib import import_module
 COMMANDS = {
     "run": "run a Python program in a DRAM budget, unchanged",
     "check": "search every interleaving of small machines for a deadlock or a lost page",
+    "lab": "let threads use pages while reclaim migrates them, under every design",
     "calibrate": "measure what each step of tiering costs on this machine",
 }
 

@@ -4,8 +4,6 @@ Exit status 0: all schedules were covered and all are right. 1: one is wrong, an
 than its bounds, and it was said how far it got. 2: called wrongly.
 """
 
-import sys
-import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
@@ -14,13 +12,12 @@ from thermocline.check.configuration import Configuration
 from thermocline.check.schedule import describe
 from thermocline.check.search import Result, Search, shorten
 from thermocline.cli.parser import Parser, checked
+from thermocline.cli.progress import Progress
 from thermocline.errors import SpecError
 from thermocline.protocol.migrate import DESIGNS, Design
 from thermocline.sizes import parse_size
 
 _COLUMNS = "{:<20}{:>10}{:>10}{:>11}{:>9}{:>9}  {}"
-#: Seconds between two lines of progress on a terminal.
-_PROGRESS_SECONDS = 0.2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,11 +92,13 @@ def _check(design: Design, configurations: Sequence[Configuration], *, max_state
     """Search all configurations under one design, and print what came of it -> whether all is right."""
     print(_COLUMNS.format(design.name, "states", "steps", "schedules", "longest", "seconds", ""))
     results = []
+    progress = Progress()
     for configuration in configurations:
         search = Search(
-            configuration, design, max_states=max_states, max_memory=max_memory, progress=_Progress(configuration)
+            configuration, design, max_states=max_states, max_memory=max_memory, progress=_shown_on(progress)
         )
         result = search.run()
+        progress.close()
         results.append(result)
         print(_line(result), flush=True)
         if result.found is not None:
@@ -107,6 +106,10 @@ def _check(design: Design, configurations: Sequence[Configuration], *, max_state
             print(f"\n{describe(found, configuration, design)}\n")
     print(f"{_verdict(design.name, results)}\n")
     return all(result.exhaustive for result in results)
+
+
+def _shown_on(progress: Progress) -> Callable[[Result], None]:
+    return lambda result: progress.show(f"{result.configuration.name}: {result.states:,} states")
 
 
 def _line(result: Result) -> str:
@@ -132,17 +135,3 @@ def _verdict(name: str, results: Sequence[Result]) -> str:
     if stopped:
         return f"{name}: nothing wrong in {covered}, but not every schedule of {', '.join(stopped)} was covered"
     return f"{name}: clean; every schedule of {len(results)} configurations was covered, {covered}"
-
-
-class _Progress:
-    """How far a search has got, on a terminal."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._name = configuration.name
-        self._next = time.monotonic() + _PROGRESS_SECONDS
-        self._shown = sys.stderr.isatty()
-
-    def __call__(self, result: Result) -> None:
-        if self._shown and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_SECONDS
-            print(f"\r  {self._name}: {result.states:,} states\x1b[K\r", end="", file=sys.stderr, flush=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from thermocline.budget import default_spec
+from thermocline.cli.outfile import OutFile
 from thermocline.cli.parser import Parser, checked
-from thermocline.cli.statfile import StatFile
 from thermocline.errors import SpecError, UnsupportedError
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.report.summary import summary
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("this interpreter does not know its own path; start thermocline by an absolute path")
     nodes = _nodes(options.memory, options.dram, options.page_size)
     try:
-        stat_file = StatFile(options.stat) if options.stat else None
+        stat_file = OutFile(options.stat) if options.stat else None
     except OSError as error:
         parser.error(f'the file "{options.stat}" cannot be written ({error.strerror}); name another one for --stat')
 
@@ -210,7 +210,7 @@ def _environment(settings: Mapping[str, object]) -> dict[str, str]:
     return environment
 
 
-def _deliver(report: bytes, stat_file: StatFile | None, quiet: bool) -> None:
+def _deliver(report: bytes, stat_file: OutFile | None, quiet: bool) -> None:
     """Write and print the counters. Whatever goes wrong here must not change how the program ended."""
     try:
         stat: dict[str, Any] | None = json.loads(report)
@@ -221,7 +221,7 @@ def _deliver(report: bytes, stat_file: StatFile | None, quiet: bool) -> None:
         return
     if stat_file is not None:
         try:
-            stat_file.write(stat)
+            stat_file.write(json.dumps(stat, indent=2) + "\n")
         except OSError as error:
             _say(f'thermocline run: the counters cannot be written to "{stat_file.path}" ({error.strerror})')
     if not quiet:

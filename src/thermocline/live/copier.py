@@ -138,7 +138,9 @@ class Copier:
             sizes.append(self._write(buffer, index, pages, node, slots, unread))
             return settle() if len(sizes) == len(pages) else PARKED
 
-        first = one_page()
+        # What runs in the background lets others go first before each page: a design that moves pages one by one would
+        # otherwise keep a fault waiting for all that reclaim has isolated.
+        first = PARKED if task.background else one_page()
         if first is PARKED:
             task.job = one_page
             self.scheduler.requeue(task)

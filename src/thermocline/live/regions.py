@@ -18,6 +18,7 @@ from thermocline.live.requests import Exclusion
 from thermocline.live.ring import What
 from thermocline.live.session import Session
 from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES
+from thermocline.protocol.histogram import Distribution
 from thermocline.protocol.page import SLOTTED, pack
 from thermocline.protocol.pin import MAX_PINS
 
@@ -230,6 +231,10 @@ class Regions:
                 self._requests.wait_for(number)
         self.ask(What.STAT)
         return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
+
+    def times(self) -> dict[str, Distribution]:
+        """See :func:`thermocline.live.statistics.timed`."""
+        return statistics.timed(self._tables)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -1,18 +1,15 @@
-"""The file that `--stat` names."""
+"""A file that a command writes for its user."""
 
-import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
-from typing import Any
 
 _DESCRIPTORS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
-class StatFile:
-    """A place for the final counters.
+class OutFile:
+    """A place for what comes of a command.
 
     A regular file appears whole or not at all (written beside it and renamed, rename(2)). Pipes, devices and
     this process's own descriptors (``/dev/stdout``, ``/dev/fd/9``, as a shell's ``>(...)`` passes them) are
@@ -48,30 +45,30 @@ class StatFile:
             # No permission bit tells all (a read-only filesystem, a full one): try.
             tempfile.TemporaryFile(dir=os.path.dirname(self._target)).close()
 
-    def write(self, counters: Mapping[str, Any]) -> None:
-        """Write `counters` as JSON, with permission 0644 less the umask.
+    def write(self, text: str) -> None:
+        """Write text, to a new file with permission 0644 less the umask.
 
         Raises
         ------
         OSError
             The file cannot be written any more.
         """
-        text = (json.dumps(counters, indent=2) + "\n").encode()
+        encoded = text.encode()
         if self._descriptor is not None:
             with open(self._descriptor, "wb", closefd=False) as stream:
-                stream.write(text)
+                stream.write(encoded)
         elif self._special:
             with open(self._target, "ab", buffering=0) as stream:
-                stream.write(text)
+                stream.write(encoded)
         else:
-            self._replace(text)
+            self._replace(encoded)
 
-    def _replace(self, text: bytes) -> None:
+    def _replace(self, encoded: bytes) -> None:
         beside = f"{self._target}.{os.getpid()}.part"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             with open(descriptor, "wb") as stream:
-                stream.write(text)
+                stream.write(encoded)
             os.rename(beside, self._target)
         except BaseException:
             os.unlink(beside)

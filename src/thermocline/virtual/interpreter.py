@@ -1,0 +1,240 @@
+"""The `virtual` interpreter: what each effect does to the mapping and the clock.
+
+What is charged follows `live`, call for call: one system call for contiguous pages, compression on the pager's own
+thread and a page at a time, reads and writes of a slow node in workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Dictionary
+from typing import Any
+
+from thermocline.protocol import effects
+from thermocline.protocol.effects import ZERO, CopyList
+from thermocline.protocol.interpreter import Interpreter
+from thermocline.protocol.mm import DRAM, Mm
+from thermocline.protocol.node import Kind
+from thermocline.protocol.page import EMPTY, runs
+from thermocline.protocol.scheduler import PARKED, Handler, Scheduler, Task
+from thermocline.virtual.clock import Clock
+from thermocline.virtual.costs import Cost, Costs
+from thermocline.virtual.inbox import Inbox
+from thermocline.virtual.mapping import Mapping
+from thermocline.virtual.program import Program
+from thermocline.virtual.recorder import Recorder
+from thermocline.virtual.store import VirtualStore
+from thermocline.virtual.workers import Workers
+
+
+class VirtualInterpreter(Interpreter):
+    """Performs effects on a mapping, and charges them to a clock.
+
+    Parameters
+    ----------
+    stores : dict of node index to VirtualStore
+    inbox : Inbox
+        Told when workers will have done their jobs.
+    """
+
+    def __init__(
+        self,
+        mm: Mm,
+        scheduler: Scheduler,
+        stores: Dictionary[int, VirtualStore],
+        *,
+        costs: Costs,
+        clock: Clock,
+        mapping: Mapping,
+        program: Program,
+        inbox: Inbox,
+    ) -> None:
+        super().__init__(mm, scheduler, stores)
+        self.stores = stores
+        self.costs = costs
+        self.time = clock
+        self.mapping = mapping
+        self.program = program
+        self.inbox = inbox
+        self._workers = Workers()
+
+    def charge_effects(self, recorder: Recorder) -> None:
+        """From now on let each effect take its time, and be recorded."""
+        handlers = self.scheduler.handlers
+        for kind, handler in handlers.items():
+            handlers[kind] = self._charged(handler, recorder)
+
+    def _charged(self, handler: Handler, recorder: Recorder) -> Handler:
+        clock, draw = self.time, self.time.drawer(self.costs.effect)
+
+        def charged(effect: Any, task: Task) -> Any:
+            time = draw()
+            clock.now += time
+            clock.busy += time
+            return handler(effect, task)
+
+        def recorded(effect: Any, task: Task) -> Any:
+            time = draw()
+            clock.now += time
+            clock.busy += time
+            recorder.note_effect(clock.now, task, effect)
+            return handler(effect, task)
+
+        return recorded if recorder.on else charged
+
+    # -- the program's mapping ----------------------------------------------------------------------------------------
+
+    def _call(self, cost: Cost, pages: int = 1) -> None:
+        """A system call on so many pages: what it changes is changed at its end, and until then the program runs."""
+        self.time.take(cost, pages * self.mm.page_size)
+        self.program.advance(self.time.now)
+
+    def unmap(self, effect: effects.Unmap, _: Task) -> None:
+        for start, count in runs(sorted(effect.pages)):
+            self._call(self.costs.protect, count)
+            self.mapping.protect(start, count)
+
+    def remap(self, effect: effects.Remap, _: Task) -> None:
+        for start, count in runs(sorted(effect.pages)):
+            self._unprotect(start, count)
+
+    def _unprotect(self, start: int, count: int) -> None:
+        self._call(self.costs.unprotect, count)
+        self.mapping.unprotect(start, count)
+        self.program.wake(start, count)
+
+    def wake(self, effect: effects.Wake, _: Task) -> None:
+        self.program.advance(self.time.now)
+        self.program.wake(effect.page, 1)
+
+    def poison(self, effect: effects.Poison, _: Task) -> None:
+        self._unprotect(effect.page, 1)  # as `live` does, to be rid of a marker that the kernel takes for a page
+        self._call(self.costs.poison)
+        self.mapping.poisoned.add(effect.page)
+        self.program.wake(effect.page, 1)
+
+    def commit(self, effect: effects.Commit, task: Task) -> None:
+        super().commit(effect, task)
+        if effect.state == EMPTY and not self.mapping.readable[effect.page]:
+            self.mapping.written[effect.page] = False
+
+    def punch(self, effect: effects.Punch, _: Task) -> None:
+        dram = self.mm.nodes[DRAM]
+        for start, count in runs(sorted(effect.pages)):
+            self._call(self.costs.punch, count)
+            self.mapping.punch(start, count)
+        for page in effect.pages:
+            if self.mm.table.state(page) == EMPTY:
+                self.mapping.written[page] = False
+            self.mm.uncharge(dram, self.mm.group_of(page), self.mm.page_size)
+        self.frames_freed(len(effect.pages))
+
+    # -- bytes --------------------------------------------------------------------------------------------------------
+
+    def fill(self, effect: effects.Fill, task: Task) -> Any:
+        first, count = effect.pages[0], len(effect.pages)
+        homes = [self.mm.table.place(page)[0] for page in effect.pages]
+        if not any(homes):
+            self._call(self.costs.zero, count)
+            self._install(first, count, True)
+            return True
+        slow = [home for home in homes if self._is_slow(home)]
+        for home in homes:
+            if home and not self._is_slow(home):
+                self.time.take(self.stores[home].costs.read, self.mm.page_size)
+
+        def finish() -> bool:
+            self._call(self.costs.install, count)
+            self._install(first, count, effect.writable)
+            return True
+
+        if not slow:
+            return finish()
+        self.mm.vmstat.add("pswpin", len(slow))
+        time = sum(self._transfer(home, writes=False) for home in slow)
+        return self._in_worker(slow[0], False, time, finish, task)
+
+    def _install(self, first: int, count: int, writable: bool) -> None:
+        self.mapping.install(first, count, writable=writable)
+        self.program.wake(first, count)
+
+    def copy(self, effect: effects.Copy, task: Task) -> Any:
+        listed = CopyList([effect.page], effect.node, [effect.slot], effect.group)
+        return self._copy(listed, task, lambda sizes: sizes[0])
+
+    def copy_list(self, effect: CopyList, task: Task) -> Any:
+        return self._copy(effect, task, lambda sizes: sizes)
+
+    def _copy(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
+        """Perform a :class:`CopyList`; ``result`` makes its list what the task wants."""
+        mm, clock = self.mm, self.time
+        pages, slots, node, size = effect.pages, effect.slots, effect.node, mm.page_size
+        homes = [DRAM if mm.table.resident(page) else mm.table.place(page)[0] for page in pages]
+        sizes: list[int] = []
+
+        def settle() -> Any:
+            self._give_back_the_rest(effect, sizes)
+            return result(sizes)
+
+        if self._is_slow(node):
+            mm.vmstat.add("pswpout", len(pages))
+            time = 0
+            for page, slot, home in zip(pages, slots, homes, strict=True):
+                if home == DRAM:
+                    time += clock.draw(self.costs.read, size)
+                elif self._is_slow(home):
+                    time += self._transfer(home, writes=False)
+                else:  # such a store belongs to this thread
+                    clock.take(self.stores[home].costs.read, size)
+                sizes.append(self._write(page, node, slot))
+                time += self._transfer(node, writes=True) if sizes[-1] else 0
+            return self._in_worker(node, True, time, settle, task)
+
+        def one_page() -> Any:
+            index = len(sizes)
+            home = homes[index]
+            clock.take(self.costs.read if home == DRAM else self.stores[home].costs.read, size)
+            sizes.append(self._write(pages[index], node, slots[index]))
+            if sizes[-1]:
+                clock.take(self.stores[node].costs.write, size)
+            return settle() if len(sizes) == len(pages) else PARKED
+
+        # What runs in the background lets others go first before each page: a design that moves pages one by one would
+        # otherwise keep a fault waiting for all that reclaim has isolated.
+        first = PARKED if task.background else one_page()
+        if first is PARKED:
+            task.job = one_page
+            self.scheduler.requeue(task)
+        return first
+
+    def _write(self, page: int, node: int, slot: int) -> int:
+        """Bytes that a page is charged in a slot, or ``ZERO``."""
+        if not self.mapping.written[page]:
+            return ZERO
+        return self.stores[node].write(slot, self.mm.table.region[page])
+
+    def _give_back_the_rest(self, effect: CopyList, sizes: Sequence[int]) -> None:
+        """Uncharge what a written page takes less than the worst case that was reserved for it."""
+        node, group = self.mm.nodes[effect.node], self.mm.groups[effect.group]
+        for size in sizes:
+            if 0 < size < node.slot_bytes:
+                self.mm.uncharge(node, group, node.slot_bytes - size)
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    def _is_slow(self, node: int) -> bool:
+        return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
+
+    def _transfer(self, node: int, *, writes: bool) -> int:
+        """What a worker takes to read or to write a page."""
+        if self.mm.nodes[node].kind is Kind.SOURCE:
+            return self.time.draw(self.costs.stores["file"].read, self.mm.page_size)
+        store = self.stores[node]
+        return self.time.draw(store.costs.write if writes else store.costs.read, self.mm.page_size) + store.latency
+
+    def _in_worker(self, node: int, writes: bool, time: int, then: Callable[[], Any], task: Task) -> Any:
+        """Let a worker be busy for so long, and ``then`` resume the task with its result."""
+        self.time.take(self.costs.worker)
+        done = self._workers.begin(node, writes, self.time.now, time)
+        self.inbox.put(done, lambda: self.scheduler.resume(task, then()))
+        return PARKED
