@@ -16,7 +16,7 @@ from thermocline.cli import main
 from thermocline.virtual.costs import Cost, Costs, StoreCosts
 
 QUICK = ["--touches", "30", "--repeats", "2", "--pages", "16"]
-STEPS = ("hit", "fault", "wake", "think", "turn", "message", "effect", "request", "worker", "install", "zero")
+STEPS = ("hit", "fault", "wake", "think", "turn", "message", "effect", "request", "submit", "worker", "install", "zero")
 STEPS += ("protect", "unprotect", "punch", "read", "poison")
 
 

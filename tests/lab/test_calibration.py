@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -35,8 +36,6 @@ from thermocline.lab.calibration.meter import Meter, replaced
 from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples, fit
 from thermocline.live.arena import Arena
-from thermocline.live.copier import Copier
-from thermocline.live.ring import Bell
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
 from thermocline.live.userfaultfd import UserFaultFd
@@ -87,6 +86,11 @@ def measured_mapping() -> dict[str, Cost]:
 def measured_loop(directory: Path) -> dict[str, Cost]:
     with Program(ARENA_BYTES) as running, closing(Loop(running, str(directory))) as loop:
         return loop.measure(ROUNDS)
+
+
+def crowded(directory: Path) -> tuple[float, float, dict[str, Cost]]:
+    with Program(ARENA_BYTES) as running, closing(Loop(running, str(directory))) as loop:
+        return loop.crowded(ROUNDS)
 
 
 def some_costs() -> Costs:
@@ -190,7 +194,7 @@ class TestMapping:
     def test_a_slow_step_is_seen_where_it_is(self, thing: object, method: str, name: str, slow: Slow) -> None:
         slow(thing, method)
         measured = measured_mapping()
-        assert measured[name].of(4096) >= 0.9 * MILLISECOND  # the line need not go through the least size
+        assert measured[name].of(4096) >= 0.7 * MILLISECOND  # the line need not go through the least size
         # How soon a process runs that was woken is in the hands of whatever else this machine does.
         others = measured.keys() - {name, "fault", "wake", "message"}
         assert {other for other in others if measured[other].of(4096) >= 0.5 * MILLISECOND} == set()
@@ -387,21 +391,20 @@ class TestLoop:
         measured = measured_loop(tmp_path)
         assert measured["turn"].call >= MILLISECOND
 
-    def test_a_slow_worker_is_seen(self, slow: Slow, tmp_path: Path) -> None:
-        slow(Bell, "ring", 2)
-        measured = measured_loop(tmp_path)
-        assert measured["worker"].call >= 2 * MILLISECOND
-        assert measured["turn"].call < 0.5 * MILLISECOND
+    def test_workers_of_a_busy_pager_are_seen(self, slow: Slow, tmp_path: Path) -> None:
+        reading, writing, costs = crowded(tmp_path)
+        assert 0 < reading < MILLISECOND * 20 and 0 < writing < MILLISECOND * 20
+        slow(FileStore, "read", 2)
+        assert crowded(tmp_path)[0] >= 2 * MILLISECOND
+        slow(FileStore, "write", 3)
+        assert crowded(tmp_path)[1] >= 3 * MILLISECOND
+        slow(ThreadPoolExecutor, "submit", 4)
+        assert crowded(tmp_path)[2]["submit"].call >= 4 * MILLISECOND
+        assert costs["worker"].call > 0
 
     def test_what_a_turn_runs_is_no_part_of_it(self, slow: Slow, tmp_path: Path) -> None:
         slow(Scheduler, "run_background")
         assert measured_loop(tmp_path)["turn"].call < 0.5 * MILLISECOND
-
-    def test_what_is_to_be_done_before_a_worker_is_asked_is_no_part_of_its_cost(
-        self, slow: Slow, tmp_path: Path
-    ) -> None:
-        slow(Copier, "fill", 20)
-        assert measured_loop(tmp_path)["worker"].call < 15 * MILLISECOND
 
     def test_a_slow_effect_is_seen(self, slow: Slow, tmp_path: Path) -> None:
         slow(Interpreter, "commit")  # before any interpreter is made; some two effects in ten
@@ -414,7 +417,6 @@ class TestLoop:
             slow(CompressedStore, method)
         measured = measured_loop(tmp_path)
         assert 0 < measured["effect"].call < 0.05 * MILLISECOND
-        assert measured["worker"].call < 0.9 * MILLISECOND
 
     def test_nothing_of_it_stays(self, tmp_path: Path) -> None:
         before = threading.active_count()
@@ -428,6 +430,15 @@ class TestThreads:
         sleep = time.sleep
         monkeypatch.setattr(threads.time, "sleep", lambda seconds: sleep(seconds + 0.002))
         assert 2 * MILLISECOND <= threads.think(ROUNDS).call < 20 * MILLISECOND
+
+    def test_what_was_asked_for_is_no_part_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def punctual(seconds: float) -> None:
+            until = time.perf_counter_ns() + seconds * 1e9
+            while time.perf_counter_ns() < until:
+                pass
+
+        monkeypatch.setattr(threads.time, "sleep", punctual)
+        assert threads.think(ROUNDS).call < 50_000
 
     def test_a_slow_request_is_seen_by_half(self, slow: Slow) -> None:
         slow(Memory, "advise", 10)

@@ -21,7 +21,8 @@ from thermocline.virtual.costs import Cost, Costs, StoreCosts
 COSTS = Costs(
     cores=2,
     **dict.fromkeys(
-        ("hit", "fault", "wake", "think", "turn", "message", "effect", "request", "worker", "poison"), Cost(1000)
+        ("hit", "fault", "wake", "think", "turn", "message", "effect", "request", "submit", "worker", "poison"),
+        Cost(1000),
     ),
     **dict.fromkeys(("install", "zero", "protect", "unprotect", "punch", "read"), Cost(3000, 0.2)),
     stores={

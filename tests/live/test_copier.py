@@ -19,11 +19,11 @@ from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.protocol.demotion import DemotionPath
-from thermocline.protocol.effects import Fill
+from thermocline.protocol.effects import CopyList, Fill
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import FILLING, PageTable
+from thermocline.protocol.page import FILLING, RESIDENT, PageTable
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.spec import Compressed, File
@@ -106,5 +106,48 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     scheduler.run_foreground()
     assert answers == [True]
     assert ctypes.string_at(arena.address, PAGE) == bytes([SLOW]) * PAGE
+    copier.close()
+    os.close(bell.fd)
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+@pytest.mark.parametrize("background", [True, False])
+def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
+    pages: int, background: bool, arena: Arena, stores: dict[int, Store]
+) -> None:
+    """However many pages a design moves at once: one page at a time is no excuse for taking them all."""
+    nodes = [Node(0, "dram", Kind.MAPPED, PAGES * PAGE, PAGE)]
+    nodes.append(Node(QUICK, "quick", Kind.UNMAPPED, 1 << 20, stores[QUICK].slot_bytes))
+    mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
+    bell = Bell(Bell.create(blocking=True))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
+    for page in range(pages):
+        arena.install_zeros(page, 1)
+        mm.table.commit(page, RESIDENT)
+    happened: list[str] = []
+
+    def move() -> Iterator[CopyList]:
+        for _ in range(2):
+            yield CopyList(range(pages), QUICK, [stores[QUICK].reserve() for _ in range(pages)], 0)
+            happened.append("moved")
+
+    def fault() -> Iterator[CopyList]:
+        happened.append("answered")
+        yield from ()
+
+    scheduler.spawn(move(), background=background)
+    if background:
+        scheduler.run_background()
+        assert happened == [], "the first page is not even begun"
+        for expected in range(2 * pages):
+            scheduler.spawn(fault())
+            scheduler.run_foreground()
+            assert happened.count("answered") == expected + 1
+            scheduler.run_background()
+    else:
+        scheduler.run_foreground()
+    assert happened.count("moved") == 2
     copier.close()
     os.close(bell.fd)

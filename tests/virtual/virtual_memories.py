@@ -29,6 +29,7 @@ COSTS = Costs(
     message=Cost(2_000),
     effect=Cost(1_000),
     request=Cost(25_000),
+    submit=Cost(11_000),
     worker=Cost(60_000),
     install=Cost(4_000, 0.25),
     zero=Cost(3_000, 0.125),

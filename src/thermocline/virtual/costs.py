@@ -80,8 +80,10 @@ class Costs:
         A protocol is resumed, decides, and asks for its next effect.
     request : Cost
         From a request of the program to the pager's beginning it; and from the answer to the program's going on.
+    submit : Cost
+        The pager hands a job to a worker thread.
     worker : Cost
-        A job is handed to a worker thread, and its result back, beside the job itself.
+        From then to the worker's beginning it; the pager goes on meanwhile.
     install, zero, protect, unprotect, punch, read : Cost
         Of contiguous pages in one system call: UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WRITEPROTECT on and off,
         fallocate(2) with a hole, preadv(2) of the arena.
@@ -100,6 +102,7 @@ class Costs:
     message: Cost
     effect: Cost
     request: Cost
+    submit: Cost
     worker: Cost
     install: Cost
     zero: Cost

@@ -234,7 +234,8 @@ class VirtualInterpreter(Interpreter):
 
     def _in_worker(self, node: int, writes: bool, time: int, then: Callable[[], Any], task: Task) -> Any:
         """Let a worker be busy for so long, and ``then`` resume the task with its result."""
-        self.time.take(self.costs.worker)
-        done = self._workers.begin(node, writes, self.time.now, time)
-        self.inbox.put(done, lambda: self.scheduler.resume(task, then()))
+        self.time.take(self.costs.submit)
+        done = self._workers.begin(node, writes, self.time.now, self.time.draw(self.costs.worker) + time)
+        # A worker rings the bell that requests ring.
+        self.inbox.put(done + self.time.draw(self.costs.request), lambda: self.scheduler.resume(task, then()))
         return PARKED

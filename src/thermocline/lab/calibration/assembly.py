@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from thermocline.lab.calibration import shelves, threads
-from thermocline.lab.calibration.loop import Loop
+from thermocline.lab.calibration.loop import PAGE, Loop
 from thermocline.lab.calibration.mapping import ARENA_BYTES, Mapping
 from thermocline.lab.calibration.program import Program
-from thermocline.virtual.costs import Costs
+from thermocline.virtual.costs import Cost, Costs, StoreCosts
 
 #: How often everything is measured, more or less: each measurement knows how much a round of its own is.
 _ROUNDS, _QUICK_ROUNDS = 30, 2
@@ -49,10 +49,21 @@ def calibrate(directory: str, *, quick: bool = False, progress: Callable[[str], 
             measured = mapping.measure(rounds)
         progress("the pager")
         with closing(Loop(program, directory)) as loop:
-            measured |= loop.measure(rounds)
+            reading, writing, workers = loop.crowded(rounds)
+            measured |= workers | loop.measure(rounds)
+    alone = stores["file"]
+    stores["file"] = StoreCosts(
+        _times(alone.read, reading / alone.read.of(PAGE)),
+        _times(alone.write, writing / (alone.write.of(PAGE) + measured["read"].of(PAGE))),
+    )
     progress("threads")
     measured |= {"hit": threads.hit(rounds), "think": threads.think(rounds), "request": threads.request(rounds)}
     return Costs(cores=cores, stores=dict(sorted(stores.items())), **measured)
+
+
+def _times(cost: Cost, factor: float) -> Cost:
+    """A cost at which a page takes so many times as long."""
+    return Cost(round(cost.call * factor, 1), round(cost.byte * factor, 5), cost.spread)
 
 
 @contextmanager

@@ -8,26 +8,29 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-from thermocline.lab.calibration.contents import random_walk
+from thermocline.lab.calibration.contents import buffer_of, random_walk
 from thermocline.lab.calibration.meter import Meter, replaced
 from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples
+from thermocline.live import libc
 from thermocline.live.config import Config
 from thermocline.live.pager import Pager
 from thermocline.live.ring import Bell
 from thermocline.live.session import Settings
 from thermocline.live.stores import STORES
 from thermocline.live.tables import Tables
-from thermocline.protocol.effects import Effect, Fill, Protocol, Resched
+from thermocline.protocol.effects import CopyList, Effect, Fill, Protocol, Resched
 from thermocline.protocol.fault import fault
-from thermocline.protocol.page import EMPTY, SLOTTED
+from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED
 from thermocline.protocol.scheduler import Handler, Task
 from thermocline.spec import Compressed, Dram, File
 from thermocline.virtual.costs import Cost
 
-_PAGE = 64 << 10
+PAGE = 64 << 10
 #: Pages that are used, and those of them that are in DRAM.
 _PAGES, _FRAMES = 256, 64
 _COMPRESSED, _FILE = 1, 2
@@ -49,7 +52,7 @@ class Loop:
     """
 
     def __init__(self, program: Program, directory: str) -> None:
-        nodes = Dram(_FRAMES * _PAGE), Compressed(_PAGES * _PAGE), File(directory, _PAGES * _PAGE)
+        nodes = Dram(_FRAMES * PAGE), Compressed(_PAGES * PAGE), File(directory, _PAGES * PAGE)
         with contextlib.ExitStack() as undo:
             self._threads = set(threading.enumerate())
             tables = Tables.create(_PAGES)
@@ -65,7 +68,7 @@ class Loop:
             undo.callback(self._control.close)
             stores = []
             for node in nodes[1:]:
-                fds = STORES[type(node)].create(node, _PAGE, _PAGES)
+                fds = STORES[type(node)].create(node, PAGE, _PAGES)
                 stores.append(list(fds))
                 for fd in fds:
                     undo.callback(os.close, fd)
@@ -74,7 +77,7 @@ class Loop:
             self._pager = Pager(
                 Config(
                     nodes=nodes,
-                    page_size=_PAGE,
+                    page_size=PAGE,
                     pages=_PAGES,
                     arena_address=program.address,
                     program=process,
@@ -93,42 +96,89 @@ class Loop:
             self._arena = program.arena
             self._undo = undo.pop_all()
 
+    def crowded(self, rounds: int) -> tuple[float, float, dict[str, Cost]]:
+        """What workers of a busy pager take.
+
+        Two workers read while one writes, and the pager computes: they share the disk, and the interpreter, which each
+        of them has to wait for after every system call.
+
+        Returns
+        -------
+        reading, writing : float
+            Nanoseconds that a page takes to come from a file, and to go there, its way out of the arena included.
+        costs : dict
+            Costs by name: submit, worker.
+        """
+        pager = self._pager
+        copier, scheduler = pager.copier, pager.scheduler
+        reading, writing, submitting, beginning = Samples(), Samples(), Samples(), Samples()
+        in_worker = copier._in_worker
+        left = 3
+
+        def timed(node: int, writes: bool, run: Callable[[], Any], *rest: Any, **named: Any) -> Any:
+            submitted = _clock()
+
+            def run_timed() -> Any:
+                begun = _clock()
+                beginning.add(max(begun - submitted, 0))
+                result = run()
+                (writing if writes else reading).add(_clock() - begun)
+                return result
+
+            asked = _clock()
+            parked = in_worker(node, writes, run_timed, *rest, **named)
+            submitted = _clock()
+            submitting.add(submitted - asked)
+            return parked
+
+        def again_and_again(effect: Effect) -> Protocol[None]:
+            nonlocal left
+            for _ in range(10 * rounds):
+                yield effect
+            left -= 1
+
+        def compute() -> Protocol[None]:
+            while left:
+                yield Fill([3], True)
+                yield Resched()
+
+        with closing(buffer_of(1, PAGE)) as page:
+            for number, node in ((0, _FILE), (1, _FILE), (2, _FILE), (3, _COMPRESSED)):
+                slot = copier.stores[node].reserve()
+                copier.stores[node].write(slot, page, 0)
+                pager.mm.table.commit(number, SLOTTED, node, slot)
+            os.pwrite(self._arena, page.view, 2 * PAGE)
+        slot = pager.mm.table.place(2)[1]
+        pager.mm.table.commit(2, RESIDENT)
+        with replaced(pager.arena, {"install": _nothing}), replaced(copier, {"_in_worker": timed}):
+            for number in (0, 1):
+                scheduler.spawn(again_and_again(Fill([number], True)), background=True)
+            scheduler.spawn(again_and_again(CopyList([2], _FILE, [slot], 0)), background=True)
+            scheduler.spawn(compute(), background=True)
+            while left:
+                copier.resume_finished()
+                scheduler.run_background()
+        libc.punch_hole(self._arena, 2 * PAGE, PAGE)
+        for number, node in ((0, _FILE), (1, _FILE), (3, _COMPRESSED)):
+            copier.stores[node].release(pager.mm.table.place(number)[1])
+            pager.mm.table.commit(number, EMPTY)
+        copier.stores[_FILE].release(slot)
+        pager.mm.table.commit(2, EMPTY)
+        return reading.median(), writing.median(), {"submit": submitting.cost(), "worker": beginning.cost()}
+
     def measure(self, rounds: int) -> dict[str, Cost]:
-        """Costs by name: turn, worker, effect."""
-        scheduler, stores = self._pager.scheduler, self._pager.copier.stores
-        turns, here, away, alone = Samples(), Samples(), Samples(), Samples()
-
-        def errands() -> Protocol[None]:
-            yield from _reschedule(100 * rounds, turns)
-            yield from self._fill(_COMPRESSED, 20 * rounds, here)
-            yield from self._fill(_FILE, 20 * rounds, away)
-
-        nothing = {"read": _nothing}
-        with (
-            replaced(self._pager.arena, {"install": _nothing}),
-            replaced(stores[_COMPRESSED], nothing),
-            replaced(stores[_FILE], nothing),
-        ):
-            scheduler.spawn(errands(), background=True, done=lambda _: self._control.close())
-            self._pager.run()
+        """Costs by name: turn, effect."""
+        scheduler = self._pager.scheduler
+        turns, alone = Samples(), Samples()
+        scheduler.spawn(_reschedule(100 * rounds, turns), background=True, done=lambda _: self._control.close())
+        self._pager.run()
         scheduler.spawn(_reschedule(100 * rounds, alone), background=True)
         while not scheduler.idle:
             scheduler.run_background()
         return {
             "turn": turns.cost(less=alone.median()),
-            "worker": away.cost(less=here.median()),
             "effect": self._effects(5 * rounds).cost(),
         }
-
-    def _fill(self, node: int, count: int, samples: Samples) -> Protocol[None]:
-        """Fill a page from a node, again and again: the task of a slow node's page is handed to a worker and back."""
-        mm = self._pager.mm
-        mm.table.commit(0, SLOTTED, node, 1)
-        for _ in range(count):
-            begun = _clock()
-            yield Fill([0], True)
-            samples.add(_clock() - begun)
-        mm.table.commit(0, EMPTY)
 
     def _effects(self, chunks: int) -> Samples:
         """Times of an effect: what faults and reclaim take, less what is done to the pages, by the number of effects.
@@ -150,9 +200,9 @@ class Loop:
 
         samples = Samples()
         pages = random.Random(0)
-        for page, content in zip(range(_PAGES), random_walk(_PAGE), strict=False):
+        for page, content in zip(range(_PAGES), random_walk(PAGE), strict=False):
             self._fault(page, write=True)
-            os.pwrite(self._arena, content, page * _PAGE)
+            os.pwrite(self._arena, content, page * PAGE)
         with contextlib.ExitStack() as stack:
             stack.enter_context(moving.on(pager.arena, *_MOVES))
             stack.enter_context(moving.on(pager.copier.stores[_COMPRESSED], "read", "write"))
