@@ -10,7 +10,8 @@ kernel's batches twice. Pages whose lock was taken stay locked through one unmap
 Sleeps: in allocation, with no lock held; in the copy, with the batch locked.
 
 Outcome: the pages that did not move. A failed allocation ends the batch: what was not tried is returned and not
-counted as failed. A locked page is tried again in two more passes, then returned.
+counted as failed. A locked page is tried again in two more passes, then once more by itself, then returned. (The
+kernel's synchronous passes wait for that lock. Whoever reclaims here may hold one that the holder waits for.)
 """
 
 from __future__ import annotations
@@ -39,24 +40,37 @@ def migrate_batch(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -
     for attempt in range(ASYNC_PASSES):
         if attempt:
             yield Resched()
-        locked: list[int] = []
-        busy: list[int] = []
-        for page in left:
-            if not (yield TryLock(page)):
-                busy.append(page)
-            elif not mm.is_movable(page, sc.node):
-                yield Unlock(page)
-                failed.append(page)
-            else:
-                yield Trace(Event.MIGRATE, page)
-                locked.append(page)
-        if locked:
-            taken = [slots.pop() for _ in locked]
-            failed += yield from move(mm, locked, taken, target, sc)
-        left = busy
+        refused, left = yield from _pass(mm, left, slots, target, sc)
+        failed += refused
         if not left:
             break
+    for page in left:
+        yield Resched()
+        refused, busy = yield from _pass(mm, [page], slots, target, sc)
+        failed += refused + busy
+        mm.vmstat.add("pgmigrate_fail", len(busy))
     for slot in slots:
         yield Release(target.index, slot, sc.group)
-    mm.vmstat.add("pgmigrate_fail", len(left))
-    return failed + left
+    return failed
+
+
+def _pass(
+    mm: Mm, pages: Sequence[int], slots: list[int], target: Node, sc: ScanControl
+) -> Protocol[tuple[list[int], list[int]]]:
+    """Move those whose locks can be had, to slots that are taken from the list -> (did not move, were locked)."""
+    locked: list[int] = []
+    busy: list[int] = []
+    failed: list[int] = []
+    for page in pages:
+        if not (yield TryLock(page)):
+            busy.append(page)
+        elif not mm.is_movable(page, sc.node):
+            yield Unlock(page)
+            failed.append(page)
+        else:
+            yield Trace(Event.MIGRATE, page)
+            locked.append(page)
+    if locked:
+        taken = [slots.pop() for _ in locked]
+        failed += yield from move(mm, locked, taken, target, sc)
+    return failed, busy
