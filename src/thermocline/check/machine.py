@@ -336,9 +336,7 @@ class Machine(World):
                 store.slots[slot] = Content(page, tuple(buffer.versions), place.size(page))
                 sizes.append(place.size(page))
         yield
-        for size in sizes:
-            if 0 < size < target.slot_bytes:
-                self.mm.uncharge(target, self.mm.groups[effect.group], target.slot_bytes - size)
+        self.mm.uncharge_rest(effect, sizes)
         return sizes
 
     def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:

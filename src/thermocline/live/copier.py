@@ -116,7 +116,7 @@ class Copier:
 
         def settle() -> Any:
             self._buffers.append(buffer)
-            self._give_back_the_rest(effect, sizes)
+            self.mm.uncharge_rest(effect, sizes)
             return result(sizes)
 
         if self._is_slow(node):
@@ -161,13 +161,6 @@ class Copier:
             if error.errno != errno.ENOSPC:
                 _say(f"page {pages[index]} cannot be written to {self.mm.nodes[node].name}: {error}")
             return FAILED
-
-    def _give_back_the_rest(self, effect: CopyList, sizes: Sequence[int]) -> None:
-        """Uncharge what a written page takes less than the worst case that was reserved for it."""
-        node, group = self.mm.nodes[effect.node], self.mm.groups[effect.group]
-        for size in sizes:
-            if 0 < size < node.slot_bytes:
-                self.mm.uncharge(node, group, node.slot_bytes - size)
 
     # -- both ---------------------------------------------------------------------------------------------------------
 

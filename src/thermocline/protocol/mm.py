@@ -20,6 +20,7 @@ from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
 if TYPE_CHECKING:
+    from thermocline.protocol.effects import CopyList
     from thermocline.protocol.migrate import Design
 
 #: The arena's node. An entry that names node 0 names no slot.
@@ -158,3 +159,10 @@ class Mm:
         """The opposite of :meth:`charge`."""
         node.give(size)
         group.uncharge(node, size)
+
+    def uncharge_rest(self, copy: CopyList, sizes: Iterable[int]) -> None:
+        """Uncharge what pages that were copied take less than the worst case that was reserved for them."""
+        node, group = self.nodes[copy.node], self.groups[copy.group]
+        for size in sizes:
+            if 0 < size < node.slot_bytes:
+                self.uncharge(node, group, node.slot_bytes - size)

@@ -6,7 +6,7 @@ thread and a page at a time, reads and writes of a slow node in workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Mapping as Dictionary
 from typing import Any
 
@@ -173,7 +173,7 @@ class VirtualInterpreter(Interpreter):
         sizes: list[int] = []
 
         def settle() -> Any:
-            self._give_back_the_rest(effect, sizes)
+            self.mm.uncharge_rest(effect, sizes)
             return result(sizes)
 
         if self._is_slow(node):
@@ -212,13 +212,6 @@ class VirtualInterpreter(Interpreter):
         if not self.mapping.written[page]:
             return ZERO
         return self.stores[node].write(slot, self.mm.table.region[page])
-
-    def _give_back_the_rest(self, effect: CopyList, sizes: Sequence[int]) -> None:
-        """Uncharge what a written page takes less than the worst case that was reserved for it."""
-        node, group = self.mm.nodes[effect.node], self.mm.groups[effect.group]
-        for size in sizes:
-            if 0 < size < node.slot_bytes:
-                self.mm.uncharge(node, group, node.slot_bytes - size)
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
