@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from thermocline import Memory, OutOfMemory
+from thermocline.live.fence import ADDRESS, FENCE, plain
 
 PAGE = 64 << 10
 PRELUDE = """
@@ -191,8 +192,40 @@ def test_a_forked_child_fails_clearly_and_the_parent_is_untouched(tmp_path: Path
         print(os.WTERMSIG(status), int(array.sum(dtype="i8")))
     """
     with program(tmp_path, then) as process:
-        out, _ = process.communicate()
+        out, err = process.communicate()
         assert out == f"{signal.SIGSEGV} {int((np.arange(8 << 20) % 251).sum())}\n"
+        assert err.count("this forked child has touched a tiered array") == 1
+
+
+def test_another_fault_of_a_forked_child_goes_where_it_went(tmp_path: Path) -> None:
+    """To the handler that the program had; and a signal that is only sent is not lost either."""
+    then = """
+        import ctypes, faulthandler, signal
+        faulthandler.enable()
+        for harm in (lambda: ctypes.string_at(8), lambda: os.kill(os.getpid(), signal.SIGSEGV)):
+            child = os.fork()
+            if not child:
+                harm()
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            print(os.WTERMSIG(status))
+    """
+    with program(tmp_path, then) as process:
+        out, err = process.communicate()
+        assert out == f"{signal.SIGSEGV}\n" * 2
+        assert err.count("Fatal Python error: Segmentation fault") == 2
+        assert "tiered" not in err
+
+
+def test_the_handler_compiled_beforehand_is_that_of_the_text() -> None:
+    compiler = pytest.importorskip("thermocline.machine_code.compiler")
+    llvm = pytest.importorskip("llvmlite.binding")
+    assert compiler.digest(FENCE.text()) == plain.DIGEST
+    assert f"i64 {ADDRESS} to ptr" in FENCE.text()
+    if tuple(plain.LLVM) == tuple(llvm.llvm_version_info):
+        for machine, functions in plain.MACHINES.items():
+            made = compiler.compiled_for(machine, FENCE.text(), FENCE.functions)
+            assert {name: bytes.fromhex(code) for name, code in functions.items()} == made
 
 
 def test_a_forked_child_makes_plain_arrays_and_frees_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.live import launch, libc
+from thermocline.live import fence, launch, libc
 from thermocline.live.address_space import AddressSpace, address_space
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
@@ -98,6 +98,7 @@ class Session:
         """Map the arena and register it -> its address."""
         os.ftruncate(self._arena, self.size)
         space = address_space()
+        fence.prepare(space.low, space.high)
         address = space.take(self.size)
         undo.callback(space.give, address, self.size)
         libc.mmap(
@@ -213,6 +214,8 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    if _sessions:
+        fence.install()
     for session in list(_sessions):
         session._in_child()
 
