@@ -361,6 +361,24 @@ def test_reclaim_for_a_groups_limit_as_the_kernel_once_did_it(tmp_path: Path) ->
     assert found == {"left": (True, False), "demoted": (True, False), "never": (False, True)}
 
 
+def test_an_array_that_goes_while_its_thread_makes_a_request_is_freed(memory: Memory) -> None:
+    """As by a garbage collection, which may run anywhere."""
+    kept, going = memory.zeros(1 << 20, "u1"), [memory.array(incompressible(1 << 20))]
+    ring = memory._regions._requests._ring
+    submit = ring.submit
+
+    def submit_and_collect(*request: int) -> int:
+        going.clear()
+        return submit(*request)
+
+    ring.submit = submit_and_collect  # type: ignore[method-assign]
+    memory.advise(kept, "cold")
+    ring.submit = submit  # type: ignore[method-assign]
+    assert memory._regions.commitment.committed == 32
+    assert sum(used(memory).values()) == 0
+    assert memory._regions.commitment.committed == 16
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(SpecError, match="left, demoted or never"):
         Memory("dram=2MiB, zstd=4MiB", group_reclaim="sometimes")

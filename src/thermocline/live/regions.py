@@ -104,7 +104,7 @@ class Regions:
 
     def _free_queued(self) -> None:
         """Request the frees that are queued, unless somebody is at it: whoever is looks again when done."""
-        while self._to_free:
+        while self._to_free and not self._requests.is_busy_here:
             with self._exclusion.held_if_free() as held:
                 if not held:
                     return
@@ -165,7 +165,9 @@ class Regions:
         """
         if not self.session.usable:
             raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
-        return self._requests.ask(what, first, second)
+        answer = self._requests.ask(what, first, second)
+        self._free_queued()  # what a finalizer has queued in the middle of that
+        return answer
 
     def pin(self, first: int, count: int) -> bool:
         """Hold pages in DRAM -> False, and nothing is held, when they cannot be brought there.
@@ -229,6 +231,7 @@ class Regions:
             self._collect()
             for number, _, _ in self._freeing:
                 self._requests.wait_for(number)
+            self._collect()
         self.ask(What.STAT)
         return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
 
@@ -241,7 +244,7 @@ class Regions:
     def close_when_unused(self) -> None:
         """Close the session now, or when the last block is freed; nothing more is allocated from now on."""
         self._closing = True
-        if self.session.usable and not self._exclusion.is_mine:
+        if self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
             with self._exclusion.held():
                 self._collect()
                 if self._live == 0 and not self._to_free:

@@ -72,6 +72,11 @@ class Requests:
         self._writing = Exclusion()
         self._waiting = threading.Lock()
 
+    @property
+    def is_busy_here(self) -> bool:
+        """Whether the calling thread is in the middle of making a request: a finalizer may run there."""
+        return self._writing.is_mine
+
     def make(self, what: What, first: int = 0, second: int = 0) -> int:
         """Make a request -> its number. Waits only while the ring is full of requests that have no answer."""
         with self._writing.held():
