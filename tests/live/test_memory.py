@@ -379,6 +379,19 @@ def test_an_array_that_goes_while_its_thread_makes_a_request_is_freed(memory: Me
     assert memory._regions.commitment.committed == 16
 
 
+def test_a_group_whose_pages_have_nowhere_to_go_passes_its_limit(tmp_path: Path) -> None:
+    with Memory(f"dram=2MiB, zstd=1MiB, file:{tmp_path}=1MiB") as memory:
+        others = memory.array(incompressible(28 * PAGE))
+        memory.advise(others, "cold")
+        group = memory.group("etl", memory="1MiB")
+        plain = incompressible(24 * PAGE, 1)
+        tiered = group.array(plain)
+        assert np.array_equal(tiered, plain)
+        assert np.array_equal(others, incompressible(28 * PAGE))
+        assert memory.stat()["vmstat"]["group_over_limit"] > 0
+        del tiered, others
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(SpecError, match="left, demoted or never"):
         Memory("dram=2MiB, zstd=4MiB", group_reclaim="sometimes")

@@ -10,7 +10,8 @@ from thermocline.check.program import touch
 from thermocline.protocol.group import Group, GroupReclaim
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.reclaim import shrink_group
+from thermocline.protocol.reclaim import reclaim_pages, shrink_group
+from thermocline.protocol.region import free_region
 
 DRAM = Node(0, "dram", Kind.MAPPED, 100, 10)
 ZSTD = Node(1, "zstd", Kind.UNMAPPED, 100, 12)
@@ -132,3 +133,24 @@ def test_a_group_that_may_not_demote_to_memory_and_has_nothing_else_keeps_its_pa
     write(made, 0, 1, 2)
     assert made.run(shrink_group(made.mm, made.mm.groups[1], 64)) == 0
     at_rest(made)
+
+
+@pytest.mark.parametrize("limit", ["dram", "memory"])
+def test_a_group_whose_pages_have_nowhere_to_go_passes_its_limit(limit: str) -> None:
+    """The file is full of other groups' pages. There is room in DRAM, and nobody is to die for a limit."""
+    made = machine(
+        6, 6, Place("file", 2, charged_to_memory=False),
+        extents=(Extent(0, 2), Extent(2, 4, group=1)), groups=(Limits(1, **{limit: 2}),),
+    )  # fmt: skip
+    write(made, 0, 1)
+    made.run(reclaim_pages(made.mm, [0, 1]))
+    assert held(made, 1) == [0, 1]
+    write(made, 2, 3, 4, 5)
+    assert states(made)[2:] == ["RESIDENT"] * 4
+    assert made.vmstat["group_over_limit"] == 2
+    assert made.vmstat["allocthrottle"] == 0
+    made.dying.update([0, 1])
+    made.run(free_region(made.mm, made.regions[1]))
+    read(made, 2)
+    made.run(shrink_group(made.mm, made.mm.groups[1], 3 * 64))
+    assert made.mm.groups[1].used[0] == 2 * 64, "and it comes back when there is room"

@@ -179,6 +179,22 @@ def _group_limit(pages: int, threads: int) -> Configuration:
     )
 
 
+def _group_without_outlet(pages: int, threads: int) -> Configuration:
+    """A group over its limit, and the only node below is full of another group's pages: nobody waits for ever."""
+    return Configuration(
+        "group without outlet",
+        Layout(
+            pages + 1,
+            pages,
+            (file(1),),
+            extents=(Extent(0, 1), Extent(1, pages, group=1)),
+            groups=(Limits(1, dram=1),),
+        ),
+        _threads(threads, lambda index: (writes(1 + index % pages),)),
+        placed=(Placed(0, 1),),
+    )
+
+
 def _free(pages: int, threads: int) -> Configuration:
     """An array is freed while its pages are being moved."""
     return Configuration(
@@ -279,6 +295,7 @@ _CASES = (
     _full_target,
     _group,
     _group_limit,
+    _group_without_outlet,
     _free,
     _shadow,
     _readahead,

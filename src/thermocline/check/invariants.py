@@ -16,6 +16,7 @@ from thermocline.check.violation import Violation
 from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
+from thermocline.protocol.reclaim import has_outlet
 
 
 def check_state(machine: Machine) -> None:
@@ -90,7 +91,7 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
     for page, owner in machine.owners.items():
         raise Violation("leak", f"{owner.name} has ended and holds the lock of page {page}")
     for group in machine.groups:
-        if group.excess(0):
+        if group.excess(0) and has_outlet(machine.mm, group):
             raise Violation("budget", f"{group.name} is {group.excess(0)} bytes over its limit")
     _check_leaks(machine)
     for page in range(machine.layout.pages):

@@ -28,6 +28,10 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
 
     Locks: none taken; the caller may hold the lock of the page that comes up, so reclaim here only ever tries locks.
     Sleeps: in reclaim (a slow node below), and with ``may_wait`` until room appears or patience ends.
+
+    A group over its limit whose pages have nowhere to go, because every node that they could leave for is full of other
+    groups' pages, goes beyond its limit. There is room in the machine, or it would not have been committed; and to let
+    a program die for a limit that it cannot do anything about is what tiers are there to avoid.
     """
     dram = mm.nodes[_DRAM]
     credit = 0
@@ -38,7 +42,10 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
             reclaimed = yield from reclaim.shrink_group(mm, group, excess)
             if mm.policy.group_reclaim is GroupReclaim.DEMOTED:
                 credit += reclaimed
-            if not reclaimed and not (may_wait and (yield from _throttle(mm, dram, group))):
+            if not reclaimed and not reclaim.has_outlet(mm, group):
+                mm.vmstat.add("group_over_limit")
+                credit += excess
+            elif not reclaimed and not (may_wait and (yield from _throttle(mm, dram, group))):
                 return False
             continue
         if (yield Reserve(_DRAM, group.index)) is not None:

@@ -77,11 +77,16 @@ class Group:
     def excess(self, frame: int, credit: int = 0) -> int:
         """Bytes to be reclaimed before one more frame (in bytes) fits; 0 when it does.
 
-        ``credit`` bytes of the total are taken for reclaimed (see :attr:`GroupReclaim.DEMOTED`).
+        ``credit`` bytes are taken for reclaimed.
         """
-        excess = 0
-        if self.dram_limit is not None:
-            excess = self.used[0] + frame - self.dram_limit
-        if self.memory_limit is not None:
-            excess = max(excess, self.memory + frame - self.memory_limit - credit)
-        return max(excess, 0)
+        return max(self._dram_excess(frame), self._memory_excess(frame), credit) - credit
+
+    def _dram_excess(self, frame: int) -> int:
+        return 0 if self.dram_limit is None else self.used[0] + frame - self.dram_limit
+
+    def _memory_excess(self, frame: int) -> int:
+        return 0 if self.memory_limit is None else self.memory + frame - self.memory_limit
+
+    def must_leave_memory(self, frame: int) -> bool:
+        """Whether one more frame takes the group over its limit on the total, and not only over that on DRAM."""
+        return self._memory_excess(frame) > 0

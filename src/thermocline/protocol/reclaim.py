@@ -104,6 +104,14 @@ def shrink_group(mm: Mm, group: Group, excess: int) -> Protocol[int]:
     return reclaimed
 
 
+def has_outlet(mm: Mm, group: Group) -> bool:
+    """Whether a group that is over its limit could send a page to where the limit does not count it."""
+    below = [mm.nodes[node] for node in mm.path.from_node(0)[1:]]
+    if group.must_leave_memory(mm.page_size):
+        below = [node for node in below if not node.charged_to_memory]
+    return any(node.has_room for node in below)
+
+
 def reclaim_pages(mm: Mm, pages: Sequence[int]) -> Protocol[int]:
     """Demote these pages of DRAM now, because the user said they are cold (``reclaim_pages``) -> pages that left."""
     freed = 0

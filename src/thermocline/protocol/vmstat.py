@@ -45,6 +45,7 @@ NAMES = (
     "group_reclaim",  # charges that had to reclaim their own group
     "poisoned_pages",
     "pgmigrate_abort",  # copies in vain: the page was written meanwhile (design "transactional")
+    "group_over_limit",  # frames that a group got beyond its limit, because its pages had nowhere to go
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}
