@@ -151,6 +151,5 @@ def test_a_group_whose_pages_have_nowhere_to_go_passes_its_limit(limit: str) -> 
     assert made.vmstat["allocthrottle"] == 0
     made.dying.update([0, 1])
     made.run(free_region(made.mm, made.regions[1]))
-    read(made, 2)
     made.run(shrink_group(made.mm, made.mm.groups[1], 3 * 64))
     assert made.mm.groups[1].used[0] == 2 * 64, "and it comes back when there is room"
