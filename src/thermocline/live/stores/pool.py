@@ -23,14 +23,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Iterator
 
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
-from thermocline.live.libc import punch_hole
+from thermocline.live.libc import fixed_memory, punch_hole
 from thermocline.live.stores.holes import Holes
 from thermocline.live.stores.slots import Slots
 
@@ -40,9 +39,6 @@ TRIM_PAGES = 1024  # base pages that one trim gives back: some 2 ms
 _LENGTH_BITS = 24
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _BASE = mmap.PAGESIZE
-
-# fcntl(2); Python's fcntl module has them only where it was built against headers that do.
-_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 
 
 class Pool:
@@ -92,15 +88,7 @@ class Pool:
         OSError
             As memfd_create(2), ftruncate(2) and fcntl(2).
         """
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.fchmod(fd, 0o600)
-            os.ftruncate(fd, sum(_layout(capacity, slots)))
-            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
-        except OSError:
-            os.close(fd)
-            raise
-        return fd
+        return fixed_memory(name, sum(_layout(capacity, slots)))
 
     def reserve(self) -> int:
         """An empty slot; StoreError (ENOSPC) when all are taken."""
