@@ -91,6 +91,18 @@ def userfaultfd(flags: int) -> int:
     return int(fd)
 
 
+_PR_SET_DUMPABLE = 4
+
+
+def hide_process() -> None:
+    """Keep this process and its children from being dumped, traced or looked into by its user (prctl(2)).
+
+    Unlike a limit on the size of core files, it also holds where the kernel pipes them to a program (core(5)).
+    """
+    if _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise _error("prctl(PR_SET_DUMPABLE)")
+
+
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

@@ -25,6 +25,6 @@ def library() -> ModuleType:
     return xxhash
 
 
-def rotten(where: str) -> StoreError:
-    """The error of a page that came back changed. `where` names its place."""
-    return StoreError(errno.EBADMSG, f"{where}: the bytes read are not those that were written")
+def rotten(slot: int) -> StoreError:
+    """The error of a page that came back changed from this slot."""
+    return StoreError(errno.EBADMSG, f"slot {slot}: the bytes read are not those that were written")

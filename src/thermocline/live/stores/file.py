@@ -50,7 +50,7 @@ class FileStore(NodeStore[File]):
         self._latency = spec.latency
         self._page_size = page_size
         self._slots = Slots(_most_slots(spec, page_size, pages))
-        self._seals = (Ciphers if spec.encrypt else Digests)(seals, spec.name, self._slots.most)
+        self._seals = (Ciphers if spec.encrypt else Digests)(seals, self._slots.most)
         # A byte a slot: 1 when it was released and its blocks are not given back yet.
         self._stale = bytearray(self._slots.most + 1)
         self._cursor = 0  # where the next trim begins to look

@@ -45,14 +45,11 @@ class Seals(ABC):
     ----------
     fd : int
         What :meth:`create` made. It stays open on :meth:`close`.
-    name : str
-        Of the node, for messages.
     slots : int
         The largest number of a slot.
     """
 
-    def __init__(self, fd: int, name: str, slots: int) -> None:
-        self.name = name
+    def __init__(self, fd: int, slots: int) -> None:
         self._map = mmap.mmap(fd, _memory_bytes(slots))
         self._bytes = memoryview(self._map)
         self._records = self._bytes[_HEADER_BYTES:].cast("Q")
@@ -115,8 +112,8 @@ class Seals(ABC):
 class Digests(Seals):
     """Hashes pages and leaves them as they are."""
 
-    def __init__(self, fd: int, name: str, slots: int) -> None:
-        super().__init__(fd, name, slots)
+    def __init__(self, fd: int, slots: int) -> None:
+        super().__init__(fd, slots)
         self._digest = digest.library().xxh3_128_digest
 
     def write(self, slot: int, page: memoryview, put: Callable[[memoryview], None]) -> None:
@@ -129,7 +126,7 @@ class Digests(Seals):
         """Get the page, and hash it."""
         get(page)
         if self._digest(page, slot) != self._tag(slot):
-            raise digest.rotten(self.name)
+            raise digest.rotten(slot)
 
 
 class Ciphers(Seals):
@@ -140,8 +137,8 @@ class Ciphers(Seals):
     tag to the slot: no other slot's nonce makes it fit.
     """
 
-    def __init__(self, fd: int, name: str, slots: int) -> None:
-        super().__init__(fd, name, slots)
+    def __init__(self, fd: int, slots: int) -> None:
+        super().__init__(fd, slots)
         # Here and not above: 12 ms that the program, which makes no seals, need not wait.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -188,7 +185,7 @@ class Ciphers(Seals):
             else:
                 page[:] = self._cipher.decrypt(nonce, sealed, None)
         except self._mismatch:
-            raise digest.rotten(self.name) from None
+            raise digest.rotten(slot) from None
         finally:
             self._scratch.append(scratch)
 
