@@ -197,14 +197,14 @@ class Copier:
     def _say_of(self, page: int, what: str) -> None:
         """Tell the user what became of a page: of which array, as the program sees it, and which part of that."""
         region, size = self.mm.region_of(page), self.mm.page_size
-        array = "no array any more"
+        array = "of no array any more"
         if region is not None:
             begins, within = self.arena.address + region.start * size, page - region.start
             array = (
-                f"page {within} of {region.pages} of the array at {begins:#x}"
-                f" (its bytes {within * size} to {(within + 1) * size - 1})"
+                f"page {within} of {region.pages} of the array at {begins:#x},"
+                f" its bytes {within * size} to {(within + 1) * size - 1}"
             )
-        print(f"thermocline: page {page}, {array}, {what}", file=sys.stderr, flush=True)
+        print(f"thermocline: page {page} ({array}) {what}", file=sys.stderr, flush=True)
 
     def _is_slow(self, node: int) -> bool:
         return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
