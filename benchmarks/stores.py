@@ -3,8 +3,9 @@
     python benchmarks/stores.py [--page-size BYTES] [--directory DIR] [--fill FRACTION ...]
 
 Medians over many pages. The stores are filled once beforehand, because the first touch of memory or of a disk
-block costs several times what later ones do. Then, for compressed memory, pages of random size replace one
-another at random with little free: there the pool shows whether it holds its promise, and at what price.
+block costs several times what later ones do. Then come ratios: what encryption and checksums cost, of the same pages
+with and without them, in turn. Last, for compressed memory, pages of random size replace one another at random with
+little free: there the pool shows whether it holds its promise, and at what price.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores import STORES, Store
+from thermocline.live.stores.compressed import CompressedStore
+from thermocline.live.stores.file import FileStore
 from thermocline.spec import Compressed, File
 
 PAGES = 256
@@ -98,6 +102,47 @@ def measure(store: Store, page_size: int, data: bytes, hint: int) -> str:
     )
 
 
+def unchecked(store: Store) -> None:
+    """Take its checksums from a store, as if it had never had any."""
+    if isinstance(store, CompressedStore):
+        store._pool._checksum = lambda data, slot: 0
+    elif isinstance(store, FileStore):
+        store._seals.write = lambda slot, page, put: put(page)  # type: ignore[method-assign]
+        store._seals.read = lambda slot, page, get: get(page)  # type: ignore[method-assign]
+
+
+def compare(specs: dict[str, Compressed | File], page_size: int, data: bytes, rounds: int = 25) -> None:
+    """Write and read the same pages in stores that take turns; print each one's median over that of the first."""
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context(opened(spec, page_size, 2 * PAGES)) for name, spec in specs.items()}
+        unchecked(next(iter(stores.values())))
+        buffer = Buffer(len(data))
+        buffer.view[:] = data
+        offsets = range(0, len(data), page_size)
+        slots = {name: [store.reserve() for _ in offsets] for name, store in stores.items()}
+        for what in ("write", "read"):
+            samples: dict[str, list[float]] = {name: [] for name in stores}
+            for turn in range(rounds):
+                names = list(stores)
+                # Whole passes, and not always the same one first: who comes second finds the page in the cache.
+                for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                    for slot, offset in zip(slots[name], offsets, strict=True):
+                        started = time.perf_counter()
+                        if what == "write":
+                            stores[name].write(slot, buffer, offset)
+                        else:
+                            stores[name].read(slot, buffer, offset)
+                        if turn:
+                            clocked(samples[name], started)
+            medians = {name: statistics.median(values) for name, values in samples.items()}
+            least = next(iter(medians.values()))
+            print(
+                f"  {what:6}"
+                + "".join(f"  {name} {each / least:.3f} ({each:.1f} us)" for name, each in medians.items())
+            )
+        buffer.close()
+
+
 def churn(spec: Compressed, page_size: int, fill: float, rounds: int = 20_000) -> str:
     """Replace pages of random size at random in a pool so full -> what a reservation and a write cost."""
     dice = random.Random(0)
@@ -145,11 +190,20 @@ def main() -> None:
         Compressed(capacity, "lz4"),
         Compressed(capacity, "zstd"),
         File(arguments.directory, capacity),
+        File(arguments.directory, capacity, encrypt=False),
     ):
-        print(f"{spec.name}, pages of {page_size} bytes, us:")
+        plain = ", encrypt=off" if isinstance(spec, File) and not spec.encrypt else ""
+        print(f"{spec.name}{plain}, pages of {page_size} bytes, us:")
         with opened(spec, page_size, 2 * PAGES) as store:
             for hint, (kind, data) in enumerate(pages.items()):
                 print(f"  {kind:16} {measure(store, page_size, data, hint)}")
+    print("what encryption costs, as ratios to a file without checksums:")
+    file = File(arguments.directory, capacity // 2, encrypt=False)
+    compare({"none": file, "encrypt=off": file, "encrypt=on": replace(file, encrypt=True)}, page_size, pages["random"])
+    for kind in ("float32 walk", "int64 sorted", "random"):
+        packed = Compressed(capacity, "lz4")
+        print(f"what checksums of {packed.name} cost, {kind}, as ratios to none:")
+        compare({"none": packed, "checked": packed}, page_size, pages[kind])
     for fill in arguments.fill:
         print(f"lz4, random sizes, {fill:.1%} full, us: {churn(Compressed(32 << 20, 'lz4'), page_size, fill)}")
 

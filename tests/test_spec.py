@@ -42,6 +42,16 @@ def test_a_file_may_be_told_to_be_slow(tmp_path: Path) -> None:
         File(tmp_path, MIB, -1.0)
 
 
+def test_a_file_is_encrypted_unless_told_otherwise(tmp_path: Path) -> None:
+    nodes = parse_spec(f"dram=1MiB, file:{tmp_path}=2MiB", limit=unlimited)
+    assert nodes[1] == File(tmp_path, 2 * MIB, encrypt=True) == File(tmp_path, 2 * MIB, 0.0, "on")
+    plain = parse_spec(f"dram=1MiB, file:{tmp_path}=2MiB; encrypt = off; latency=2ms", limit=unlimited)
+    assert plain[1] == File(tmp_path, 2 * MIB, "2ms", encrypt=False) == File(tmp_path, 2 * MIB, "2ms", "off")
+    assert plain != parse_spec(f"dram=1MiB, file:{tmp_path}=2MiB; encrypt=on; latency=2ms", limit=unlimited)
+    assert parse_spec(format_spec(plain), limit=unlimited) == plain
+    assert "write on" in refusal(f"dram=1MiB, file:{tmp_path}=2MiB; encrypt=no")
+
+
 def test_text_and_typed_objects_say_the_same(tmp_path: Path) -> None:
     nodes = (Dram(256 * MIB), Compressed(GIB, "zstd"), File(str(tmp_path), 2 * MIB))
     assert parse_spec(f"dram=256MiB, zstd=1GiB, file:{tmp_path}=2MiB", limit=unlimited) == nodes

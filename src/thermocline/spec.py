@@ -102,18 +102,29 @@ class File:
     latency
         By how much every read and write of a page is held up: seconds, or text such as ``"2ms"``. Shows how a program
         would fare with a slower device than there is.
+    encrypt
+        Whether pages are encrypted, under a key that is never on disk: a bool, or ``"on"`` or ``"off"``. Either way a
+        page that comes back changed is an error and no page.
     """
 
     directory: str
     capacity: int
     latency: float
+    encrypt: bool
 
     def __init__(
-        self, directory: str | os.PathLike[str], capacity: str | SupportsIndex, latency: str | float = 0.0
+        self,
+        directory: str | os.PathLike[str],
+        capacity: str | SupportsIndex,
+        latency: str | float = 0.0,
+        encrypt: str | bool = True,
     ) -> None:
         object.__setattr__(self, "directory", os.fspath(directory))
         object.__setattr__(self, "capacity", parse_size(capacity))
         object.__setattr__(self, "latency", parse_seconds(latency))
+        if isinstance(encrypt, str):
+            encrypt = _choice("value of encrypt", encrypt, ("on", "off")) == "on"
+        object.__setattr__(self, "encrypt", bool(encrypt))
 
     @property
     def name(self) -> str:
@@ -195,12 +206,14 @@ def format_spec(nodes: Iterable[NodeSpec]) -> str:
             entry += f";incompressible={node.incompressible}"
         if isinstance(node, File) and node.latency:
             entry += f";latency={node.latency * 1e6:g}us"
+        if isinstance(node, File) and not node.encrypt:
+            entry += ";encrypt=off"
         entries.append(entry)
     return ", ".join(entries)
 
 
 #: The options of each kind of node, in its text.
-_OPTIONS = {**dict.fromkeys(get_args(Codec), ("incompressible",)), "file": ("latency",)}
+_OPTIONS = {**dict.fromkeys(get_args(Codec), ("incompressible",)), "file": ("latency", "encrypt")}
 
 
 def _parse_text(text: str) -> list[NodeSpec]:
@@ -229,7 +242,7 @@ def _parse_node(entry: str) -> NodeSpec:
     if kind == "file":
         if not colon or not directory.strip():
             raise SpecError(f'the node "{sized}" has no directory; write "file:/scratch={size}"')
-        return File(directory.strip(), size, options.get("latency", 0.0))
+        return File(directory.strip(), size, options.get("latency", 0.0), options.get("encrypt", True))
     if colon:
         raise SpecError(f'the node "{kind}" takes no directory; write "{kind}={size}"')
     if kind == "dram":

@@ -24,6 +24,7 @@ from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import FILLING, RESIDENT, PageTable
+from thermocline.protocol.region import Region
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.spec import Compressed, File
@@ -149,5 +150,39 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     else:
         scheduler.run_foreground()
     assert happened.count("moved") == 2
+    copier.close()
+    os.close(bell.fd)
+
+
+def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
+    arena: Arena, stores: dict[int, Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its array, as the program sees it. Another page, and the same page from another slot, are news."""
+    store, again = stores[QUICK], stores[QUICK].reserve()
+    nodes = [Node(0, "dram", Kind.MAPPED, PAGES * PAGE, PAGE)]
+    nodes.append(Node(QUICK, "quick", Kind.UNMAPPED, 1 << 20, store.slot_bytes))
+    region = Region(3, 2, 6)
+    mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: region)
+    mm.table.region[4] = 3
+    bell = Bell(Bell.create(blocking=True))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    task = Task((_ for _ in ()), background=False)
+
+    def read(page: int, slot: int) -> bool:
+        mm.table.commit(page, FILLING, QUICK, slot)
+        return bool(copier.fill(Fill([page], False), task))
+
+    store.release(1)  # it holds nothing any more
+    assert not any(read(4, 1) for _ in range(3))
+    said = capsys.readouterr().err
+    where = f"page 2 of 6 of the array at {arena.address + 2 * PAGE:#x}, its bytes {2 * PAGE} to {3 * PAGE - 1}"
+    assert said == f"thermocline: page 4 ({where}) cannot be read from quick: slot 1 of the pool holds no page\n"
+    assert not read(4, again)
+    assert not read(5, again)
+    assert [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "thermocline: page 4",
+        "thermocline: page 5",
+    ]
     copier.close()
     os.close(bell.fd)

@@ -3,7 +3,10 @@
 import ctypes
 import os
 import platform
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -80,3 +83,35 @@ def test_where_userfaultfd_is_forbidden_one_line_says_what_to_do() -> None:
     answer = in_child(run)
     assert answer.startswith(f"{UnsupportedError.__name__}: userfaultfd is not available here")
     assert "\n" not in answer and "seccomp" in answer and "/dev/userfaultfd" in answer
+
+
+@needs_root
+def test_another_process_of_the_user_cannot_look_into_the_helpers() -> None:
+    """They have the key and the pages in their memory: neither that nor their descriptors may be opened."""
+    program = f"""if True:
+        import os
+        from thermocline import Memory
+        memory = Memory("dram=1MiB, lz4=1MiB")
+        memory.zeros(100)[0] = 1
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                name = open(f"/proc/{{pid}}/cmdline").read().rstrip(chr(0))
+                users = next(line for line in open(f"/proc/{{pid}}/status") if line.startswith("Uid")).split()
+            except OSError:
+                continue
+            if name.startswith("thermocline-") and users[1] == "{NOBODY}":
+                for what in "mem", "fd/3", "environ":
+                    try:
+                        os.open(f"/proc/{{pid}}/{{what}}", os.O_RDONLY)
+                    except PermissionError:
+                        print(name, what)
+    """
+    # The right to read any file lets it find the interpreter and its own modules, wherever they are. It is not one
+    # that lets it trace others.
+    rights = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights]
+    if shutil.which("setpriv") is None or subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("no setpriv(1) here, or not the right to it")
+    ran = subprocess.run([*command, sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
+    expected = [(f"thermocline-{who}", what) for who in ("pager", "supervisor") for what in ("environ", "fd/3", "mem")]
+    assert sorted(tuple(line.split()) for line in ran.stdout.splitlines()) == expected

@@ -12,7 +12,7 @@ from shelf import Shelf
 
 from thermocline.spec import Compressed, File
 
-KINDS = ("lz4", "zstd", "file")
+KINDS = ("lz4", "zstd", "file", "plain file")
 
 
 @pytest.fixture
@@ -22,7 +22,10 @@ def shelves(tmp_path: Path) -> Iterator[Callable[..., Shelf]]:
 
         def make(kind: str, page_size: int, room: int = 32, **settings: Any) -> Shelf:
             capacity = room * page_size
-            spec = File(tmp_path, capacity) if kind == "file" else Compressed(capacity, kind)
+            if kind.endswith("file"):
+                spec: Any = File(tmp_path, capacity, encrypt=kind == "file")
+            else:
+                spec = Compressed(capacity, kind)
             return stack.enter_context(closing(Shelf(spec, page_size, **settings)))
 
         yield make

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from thermocline.errors import StoreError
-from thermocline.live.stores.pool import TRIM_PAGES, WORD, Pool
+from thermocline.live.stores.pool import RECORD, TRIM_PAGES, WORD, Pool
 
 MOST = 4096
 QUANTUM = 64
@@ -47,10 +47,10 @@ def noise(seed: int, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", [1, 55, 56, 57, 63, 64, 1000, 4000])
-def test_data_of_any_length_is_charged_whole_quanta_and_two_words(pool: Pool, length: int) -> None:
+def test_data_of_any_length_is_charged_whole_quanta_and_a_record(pool: Pool, length: int) -> None:
     slot = pool.reserve()
     charged = pool.write(slot, memoryview(noise(length, length)))
-    assert charged == -(-(length + WORD) // QUANTUM) * QUANTUM + WORD
+    assert charged == -(-(length + WORD) // QUANTUM) * QUANTUM + RECORD
     assert get(pool, slot) == noise(length, length)
 
 
@@ -61,7 +61,7 @@ def test_an_item_without_a_large_enough_hole_is_cut_in_pieces(pool: Pool) -> Non
         pool.release(slot)
     data = noise(1000, 32 * 56)
     slot = pool.reserve()
-    assert pool.write(slot, memoryview(data)) == 32 * QUANTUM + WORD == pool.size(slot)
+    assert pool.write(slot, memoryview(data)) == 32 * QUANTUM + RECORD == pool.size(slot)
     assert get(pool, slot) == data
     assert [get(pool, slot) for slot in slots[1::2]] == [noise(n, 56) for n in range(1, 64, 2)]
     pool.release(slot)
@@ -69,7 +69,7 @@ def test_an_item_without_a_large_enough_hole_is_cut_in_pieces(pool: Pool) -> Non
 
 
 def test_the_worst_case_of_an_item(pool: Pool) -> None:
-    assert pool.item_bytes == -(-MOST // 56) * QUANTUM + WORD
+    assert pool.item_bytes == -(-MOST // 56) * QUANTUM + RECORD
 
 
 def test_a_full_pool_says_so_and_keeps_what_it_has(pool: Pool) -> None:
@@ -80,7 +80,7 @@ def test_a_full_pool_says_so_and_keeps_what_it_has(pool: Pool) -> None:
     assert caught.value.errno == errno.ENOSPC
     assert get(pool, slot) == noise(60, 100)
     assert [get(pool, slot) for slot in slots] == [noise(n, 56) for n in range(60)]
-    assert pool.write(slot, memoryview(noise(62, 2 * QUANTUM - WORD))) == 2 * QUANTUM + WORD
+    assert pool.write(slot, memoryview(noise(62, 2 * QUANTUM - WORD))) == 2 * QUANTUM + RECORD
 
 
 def test_an_empty_slot_holds_nothing(pool: Pool) -> None:
@@ -118,16 +118,24 @@ def test_a_slot_that_a_predecessor_left_written_is_empty_when_reserved(fd: int, 
     successor.close()
 
 
-def test_a_damaged_table_is_an_error_and_not_a_crash(fd: int, pool: Pool) -> None:
-    for n in range(2):
-        put(pool, noise(n, 56))
+def test_a_damaged_table_costs_its_item_and_no_other(fd: int, pool: Pool) -> None:
+    slots = [put(pool, noise(n, 56)) for n in range(2)]
     pool_bytes = 2 * 4096
-    entry = os.pread(fd, 8, pool_bytes + 8)
+    entry = os.pread(fd, 8, pool_bytes + RECORD)
     for damage in (entry, (1 << 40 | 56).to_bytes(8, "little")):  # the other's piece; a piece beyond the end
-        os.pwrite(fd, damage, pool_bytes + 2 * 8)
+        os.pwrite(fd, damage, pool_bytes + 2 * RECORD)
+        pool.recover(slots)
         with pytest.raises(StoreError) as caught:
-            pool.recover([1, 2])
-        assert caught.value.errno == errno.EIO
+            pool.find(2)
+        assert caught.value.errno == errno.EBADMSG
+        assert get(pool, 1) == noise(0, 56)
+    assert pool.size(2) == RECORD
+    pool.release(2)
+    # Its room is free again for a successor, who asks the table; and the first page's never was.
+    pool.recover([1])
+    slots = [put(pool, noise(n, 56)) for n in range(63)]
+    assert get(pool, 1) == noise(0, 56)
+    assert [get(pool, slot) for slot in slots] == [noise(n, 56) for n in range(63)]
 
 
 def test_the_memory_can_be_neither_resized_nor_opened_by_others(fd: int) -> None:
@@ -165,6 +173,6 @@ def test_one_trim_is_bounded_and_the_next_goes_on() -> None:
         trims.append(returned)
     assert trims[:2] == [TRIM_PAGES * 4096] * 2
     assert len(trims) == 3
-    assert os.fstat(fd).st_blocks * 512 == 4096
+    assert os.fstat(fd).st_blocks * 512 == 2 * 4096  # the table
     pool.close()
     os.close(fd)

@@ -142,7 +142,7 @@ def test_recovering_nothing_empties_the_store(shelf: Shelf) -> None:
 
 def test_trim_gives_released_room_back_to_the_kernel(shelf: Shelf) -> None:
     kept = shelf.fill(0)
-    table = -(-8 * (1 + len(kept)) // 4096) * 4096  # a word a slot, where there is a table: it stays
+    table = -(-24 * (1 + len(kept)) // 4096) * 4096  # three words a slot, where there is a table: it stays
     full = shelf.blocks
     for slot in list(kept)[: len(kept) // 2]:
         del kept[slot]
@@ -173,7 +173,7 @@ def test_trim_returns_room_once(shelf: Shelf) -> None:
 @pytest.mark.parametrize("which", [0, -1], ids=("first", "last"))
 def test_a_successor_trims_what_its_predecessor_left(shelf: Shelf, which: int) -> None:
     kept = shelf.fill(0)
-    table = -(-8 * (1 + len(kept)) // 4096) * 4096
+    table = -(-24 * (1 + len(kept)) // 4096) * 4096
     full = shelf.blocks
     slot = sorted(kept)[which]
     shelf.succeed([slot])

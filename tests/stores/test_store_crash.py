@@ -118,7 +118,7 @@ def check_that_all_room_is_there(shelf: Shelf, log: Log) -> None:
         shelf.drop(slot)
 
 
-@pytest.mark.parametrize("kind", ["zstd", "file"])
+@pytest.mark.parametrize("kind", ["zstd", "file", "plain file"])
 def test_killed_at_every_point_of_the_same_story(kind: str, shelves: Callable[..., Shelf]) -> None:
     """Some 250 points, evenly over the bytecode instructions of a story in a full store with scattered room."""
     shelf, log = shelves(kind, PAGE, room=12), Log()

@@ -69,6 +69,8 @@ class Copier:
         self.peak_resident = 0
         self._source = source
         self._bell = bell
+        #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
+        self._unreadable: dict[int, tuple[int, int]] = {}
         self._buffers: list[Buffer] = []
         self._workers: dict[tuple[int, bool], ThreadPoolExecutor] = {}
         self._finished: deque[tuple[Task, Callable[[], Any]]] = deque()
@@ -159,7 +161,7 @@ class Copier:
             return self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
         except StoreError as error:
             if error.errno != errno.ENOSPC:
-                _say(f"page {pages[index]} cannot be written to {self.mm.nodes[node].name}: {error}")
+                self._say_of(pages[index], f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}")
             return FAILED
 
     # -- both ---------------------------------------------------------------------------------------------------------
@@ -176,10 +178,26 @@ class Copier:
                     buffer.view[offset : offset + self.mm.page_size] = bytes(self.mm.page_size)
                 else:
                     self._store_of(page, home).read(self.mm.table.place(page)[1], buffer, offset)
+                    self._unreadable.pop(page, None)
             except StoreError as error:
-                _say(f"page {page} cannot be read from {self.mm.nodes[home].name}: {error}")
                 failed.add(index)
+                place = self.mm.table.place(page)
+                if self._unreadable.get(page) != place:
+                    self._unreadable[page] = place
+                    self._say_of(page, f"cannot be read from {self.mm.nodes[home].name}: {error.strerror}")
         return failed
+
+    def _say_of(self, page: int, what: str) -> None:
+        """Tell the user what became of a page: of which array, as the program sees it, and which part of that."""
+        region, size = self.mm.region_of(page), self.mm.page_size
+        array = "of no array any more"
+        if region is not None:
+            begins, within = self.arena.address + region.start * size, page - region.start
+            array = (
+                f"page {within} of {region.pages} of the array at {begins:#x},"
+                f" its bytes {within * size} to {(within + 1) * size - 1}"
+            )
+        print(f"thermocline: page {page} ({array}) {what}", file=sys.stderr, flush=True)
 
     def _is_slow(self, node: int) -> bool:
         return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
@@ -232,7 +250,3 @@ class Copier:
         """Stop the workers, without waiting for a device that hangs."""
         for workers in self._workers.values():
             workers.shutdown(wait=False, cancel_futures=True)
-
-
-def _say(message: str) -> None:
-    print(f"thermocline: {message}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ punch never holds up another thread of the caller.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,6 +31,8 @@ PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 MADV_DONTNEED, MADV_DONTFORK, MADV_DONTDUMP = 4, 10, 16
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+# fcntl(2); Python's fcntl module has them only where it was built against headers that do.
+_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -42,6 +45,19 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     """Free ``length`` bytes of a file at ``offset`` and unmap them everywhere (fallocate(2), PUNCH_HOLE)."""
     if _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length) != 0:
         raise _error("fallocate(PUNCH_HOLE)")
+
+
+def fixed_memory(name: str, size: int) -> int:
+    """A memfd of that size which nobody can resize (memfd_create(2), fcntl(2) ``F_ADD_SEALS``) -> its descriptor."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def mmap(address: int | None, length: int, protection: int, flags: int, fd: int = -1, offset: int = 0) -> int:
@@ -73,6 +89,18 @@ def userfaultfd(flags: int) -> int:
     if fd < 0:
         raise _error("userfaultfd")
     return int(fd)
+
+
+_PR_SET_DUMPABLE = 4
+
+
+def hide_process() -> None:
+    """Keep this process and its children from being dumped, traced or looked into by its user (prctl(2)).
+
+    Unlike a limit on the size of core files, it also holds where the kernel pipes them to a program (core(5)).
+    """
+    if _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise _error("prctl(PR_SET_DUMPABLE)")
 
 
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

@@ -33,8 +33,8 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
+from thermocline.live import libc, statistics
 from thermocline.live import pager as pager_process
-from thermocline.live import statistics
 from thermocline.live.config import Config
 from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED
 from thermocline.live.tables import Tables
@@ -191,6 +191,7 @@ def _receive(channel: socket.socket) -> bytes:
 
 def main(configuration: str) -> NoReturn:
     """Become the supervisor of a memory. Never returns."""
+    libc.hide_process()  # the pager, too, which is forked from this one: it has pages and keys in its memory
     config = Config.loads(configuration)
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)

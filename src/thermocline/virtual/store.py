@@ -9,19 +9,19 @@ from thermocline.spec import Compressed, Dram, File, NodeSpec
 from thermocline.virtual.clock import NS
 from thermocline.virtual.costs import Costs, StoreCosts
 
-_WORD, _LEAST_QUANTUM = 8, 64
+_WORD, _RECORD, _LEAST_QUANTUM = 8, 24, 64
 
 
 def slot_bytes(spec: NodeSpec, page_size: int) -> int:
     """The most that one page takes in a node, as the stores of `live` charge it.
 
-    Compressed memory is a pool of quanta, each piece of a page in it begins with a word, and there is a word for the
+    Compressed memory is a pool of quanta, each piece of a page in it begins with a word, and there is a record of the
     page: at worst each quantum is a piece.
     """
     if not isinstance(spec, Compressed):
         return page_size
     quantum = max(_LEAST_QUANTUM, page_size // 256)
-    return -(-page_size // (quantum - _WORD)) * quantum + _WORD
+    return -(-page_size // (quantum - _WORD)) * quantum + _RECORD
 
 
 def costs_of(spec: Compressed | File, costs: Costs) -> StoreCosts:

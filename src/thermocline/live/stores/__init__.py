@@ -5,9 +5,10 @@
 | store | the interface |
 | compressed | compressed memory; `pool` packs the data, `holes` knows its free space, `blosc` is the codec, |
 | | `filters` chooses what goes before it |
-| file | an unlinked file on disk; `device` reads and writes whole pages |
+| file | an unlinked file on disk; `device` reads and writes whole pages, `seals` encrypts and checks them |
 | source | the file an array was made from, read-only |
 | slots | numbers for slots |
+| digest | checksums, and the error of a page that came back changed |
 
 A new store is a file with a subclass of `NodeStore`, and a line in the table below.
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
+from thermocline.live.stores import digest
 from thermocline.live.stores.blosc import OVERHEAD, Codec, library
 from thermocline.live.stores.filters import Choice
 from thermocline.live.stores.pool import Pool, worst_case
@@ -50,6 +51,7 @@ class CompressedStore(NodeStore[Compressed]):
     def create(cls, spec: Compressed, page_size: int, pages: int) -> tuple[int, ...]:
         """Make the pool's memfd, named after the codec."""
         library()
+        digest.library()
         try:
             return (Pool.create(f"thermocline-{spec.codec}", spec.capacity, pages),)
         except OSError as error:
@@ -72,7 +74,7 @@ class CompressedStore(NodeStore[Compressed]):
         return self._pool.write(slot, self._packed.view[:length] if length else page)
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
-        """Unpack the page, or copy it."""
+        """Unpack the page, or copy it; StoreError (EBADMSG) if what is packed is not what was written."""
         if not 0 <= offset <= buffer.size - self._page_size:
             raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
         source, length = self._pool.find(slot)
@@ -82,7 +84,7 @@ class CompressedStore(NodeStore[Compressed]):
             self._codec.unpack(source, length, buffer.address + offset)
 
     def size(self, slot: int) -> int:
-        """Whole quanta of the pool and a word of its table."""
+        """Whole quanta of the pool and a record of its table."""
         return self._pool.size(slot)
 
     def release(self, slot: int) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.libc import punch_hole
+from thermocline.live.stores import digest
 from thermocline.live.stores.device import read_fully, write_fully
+from thermocline.live.stores.seals import Ciphers, Digests, Seals
 from thermocline.live.stores.slots import Slots
 from thermocline.live.stores.store import NodeStore
 from thermocline.spec import File
@@ -35,16 +37,20 @@ class FileStore(NodeStore[File]):
 
     A slot that is written again is overwritten in place: dying meanwhile leaves a mixture. What names a slot
     in its books takes it out before it writes it again.
+
+    What a slot is read from is held against its seal (see `seals`), which is not in the file: a slot there is a
+    page, no more and no less, as direct I/O wants it.
     """
 
     slow = True
 
     def __init__(self, descriptors: tuple[int, ...], spec: File, page_size: int, pages: int) -> None:
-        (self._fd,) = descriptors
+        self._fd, seals = descriptors
         self._name = spec.name
         self._latency = spec.latency
         self._page_size = page_size
-        self._slots = Slots(min(pages, spec.capacity // page_size))
+        self._slots = Slots(_most_slots(spec, page_size, pages))
+        self._seals = (Ciphers if spec.encrypt else Digests)(seals, self._slots.most)
         # A byte a slot: 1 when it was released and its blocks are not given back yet.
         self._stale = bytearray(self._slots.most + 1)
         self._cursor = 0  # where the next trim begins to look
@@ -59,7 +65,11 @@ class FileStore(NodeStore[File]):
 
     @classmethod
     def create(cls, spec: File, page_size: int, pages: int) -> tuple[int, ...]:
-        """Make the file, and write a page to it and read it back."""
+        """Make the file, write a page to it and read it back; and make the memory of its seals."""
+        if spec.encrypt:
+            Ciphers.check()
+        else:
+            digest.library()
         try:
             fd = _open_unnamed(spec.directory)
         except OSError as error:
@@ -72,7 +82,15 @@ class FileStore(NodeStore[File]):
         except OSError as error:
             os.close(fd)
             raise StoreError(error.errno or errno.EIO, f"{error.strerror}; name a directory with room") from error
-        return (fd,)
+        try:
+            return fd, Seals.create(_most_slots(spec, page_size, pages))
+        except OSError as error:
+            os.close(fd)
+            raise StoreError(
+                error.errno or errno.EIO,
+                f"{spec.name}: no shared memory for its seals ({error.strerror}); raise the limits on memory and"
+                " open files",
+            ) from error
 
     def reserve(self) -> int:
         """The lowest free slot."""
@@ -81,15 +99,21 @@ class FileStore(NodeStore[File]):
         return slot
 
     def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
-        """Write the page to its place."""
+        """Seal the page, and write it to its place."""
         self._hold_up()
-        write_fully(self._fd, self._page(buffer, offset), self._position(slot), self._name)
+        position = self._position(slot)
+        self._seals.write(
+            slot, self._page(buffer, offset), lambda data: write_fully(self._fd, data, position, self._name)
+        )
         return self._page_size
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
-        """Read the page from its place."""
+        """Read the page from its place; StoreError (EBADMSG) if it is not the one that was written."""
         self._hold_up()
-        read_fully(self._fd, self._page(buffer, offset), self._position(slot), self._name)
+        position = self._position(slot)
+        self._seals.read(
+            slot, self._page(buffer, offset), lambda data: read_fully(self._fd, data, position, self._name)
+        )
 
     def size(self, slot: int) -> int:
         """A page, always."""
@@ -101,11 +125,16 @@ class FileStore(NodeStore[File]):
         self._stale[slot] = 1
 
     def recover(self, slots: Iterable[int]) -> None:
-        """Believe the caller: a slot's place follows from its number."""
+        """Believe the caller: a slot's place follows from its number.
+
+        A file that was cut short meanwhile is no reason to refuse: it costs the pages that were cut off, when they
+        are read, and none of the others.
+        """
         taken = list(slots)
+        for slot in taken:
+            if not 0 < slot <= self._slots.most or not self._seals.knows(slot):
+                raise StoreError(errno.EIO, f"{self._name}: slot {slot} holds no page")
         held = min(os.fstat(self._fd).st_size // self._page_size, self._slots.most)
-        if any(not 0 < slot <= held for slot in taken):
-            raise StoreError(errno.EIO, f"{self._name}: ends at page {held}, and pages beyond were in it")
         self._slots.recover(taken)
         self._stale[1 : held + 1] = b"\1" * held
         for slot in taken:
@@ -136,7 +165,8 @@ class FileStore(NodeStore[File]):
         return returned
 
     def close(self) -> None:
-        """Nothing: all it has is the descriptor."""
+        """Unmap the seals."""
+        self._seals.close()
 
     def _hold_up(self) -> None:
         """Be as slow as was asked for. In a worker's thread: nobody else waits."""
@@ -151,6 +181,10 @@ class FileStore(NodeStore[File]):
 
     def _position(self, slot: int) -> int:
         return (slot - 1) * self._page_size
+
+
+def _most_slots(spec: File, page_size: int, pages: int) -> int:
+    return min(pages, spec.capacity // page_size)
 
 
 def _open_unnamed(directory: str) -> int:

@@ -10,39 +10,50 @@ can be used.
 
 Layout of the shared memory, in 8-byte words of the machine's own order:
 
-- the pool, in quanta. A piece begins with a word ``next piece << 24 | quanta of this piece``; data follows.
-- the table, a word per slot: ``first piece << 24 | bytes of data``, or 0. Pieces are named by their first
-  quantum.
+- the pool, in quanta. A piece begins with a word ``next piece << 24 | mark << 10 | quanta of this piece``; data
+  follows. Pieces are named by their first quantum.
+- the table, three words per slot: ``first piece << 24 | side << 23 | bytes of data``, or 0; and two checksums, of
+  which the side says which one is the data's.
 
-The table's word is the commit. It is stored last, whole and aligned, into memory that a successor maps too;
-until then the pieces are free space to everybody else, and until after that the pieces it replaces are not.
+The table's first word is the commit. It is stored last, whole and aligned, into memory that a successor maps too;
+until then the pieces are free space to everybody else, and until after that the pieces it replaces are not. So that
+the checksum changes with it, the new one goes beside the old one.
 There is nothing else to recover: all that this process keeps on its heap follows from the table.
+
+Memory rots, too. What is found is held against its checksum, which is seeded with the number of the slot; the
+checksum that does not count is 0, so that a word of the table which comes back from the past fits nothing either.
+The mark of a piece ties its header to its place and to its slot. Where marks and lengths do not agree, nothing is
+freed: the pool would rather be short of some room than give one page's room to another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
-from thermocline.live.libc import punch_hole
+from thermocline.live.libc import fixed_memory, punch_hole
+from thermocline.live.stores import digest
 from thermocline.live.stores.holes import Holes
 from thermocline.live.stores.slots import Slots
 
 WORD = 8
+#: Bytes of the table for each slot.
+RECORD = 3 * WORD
 TRIM_PAGES = 1024  # base pages that one trim gives back: some 2 ms
 
-_LENGTH_BITS = 24
-_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+_START_SHIFT = 24
+_LENGTH_MASK = (1 << 23) - 1
+_SIDE_SHIFT = 23
+_QUANTA_BITS, _MARK_BITS = 10, 14
+_QUANTA_MASK = (1 << _QUANTA_BITS) - 1
+_WORD_MASK = (1 << 64) - 1
 _BASE = mmap.PAGESIZE
-
-# fcntl(2); Python's fcntl module has them only where it was built against headers that do.
-_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 
 
 class Pool:
@@ -54,7 +65,7 @@ class Pool:
         The memfd. It stays open on :meth:`close`.
     capacity : int
         Bytes that items may be charged in all. Two things come on top in the kernel's count: the last base
-        page of the pool, and 8 bytes for each slot that was in use at once at some time but is not now.
+        page of the pool, and 24 bytes for each slot that was in use at once at some time but is not now.
     most : int
         Bytes of the largest item.
     slots : int
@@ -63,13 +74,14 @@ class Pool:
     Attributes
     ----------
     item_bytes : int
-        The most that an item can be charged: cut into single quanta, each with its word, and the word of the
+        The most that an item can be charged: cut into single quanta, each with its word, and its words of the
         table.
     """
 
     def __init__(self, fd: int, capacity: int, most: int, slots: int) -> None:
         self._fd = fd
         self._most = most
+        self._checksum = digest.library().xxh3_64_intdigest
         self._quantum = _quantum(most)
         self.item_bytes = worst_case(most)
         self._holes = Holes(capacity // self._quantum, -(-(most + WORD) // self._quantum))
@@ -92,20 +104,12 @@ class Pool:
         OSError
             As memfd_create(2), ftruncate(2) and fcntl(2).
         """
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.fchmod(fd, 0o600)
-            os.ftruncate(fd, sum(_layout(capacity, slots)))
-            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
-        except OSError:
-            os.close(fd)
-            raise
-        return fd
+        return fixed_memory(name, sum(_layout(capacity, slots)))
 
     def reserve(self) -> int:
         """An empty slot; StoreError (ENOSPC) when all are taken."""
         slot = self._slots.reserve()
-        self._table[slot] = 0  # a killed predecessor may have left something
+        self._table[3 * slot] = 0  # a killed predecessor may have left something
         return slot
 
     def write(self, slot: int, data: memoryview) -> int:
@@ -121,7 +125,7 @@ class Pool:
         done = charged = 0
         following = 0
         for start, quanta in reversed(pieces):
-            self._words[start * self._quantum // WORD] = following << _LENGTH_BITS | quanta
+            self._words[start * self._quantum // WORD] = _header(slot, start, following, quanta)
             following = start
             charged += quanta
         for start, quanta in pieces:
@@ -131,11 +135,15 @@ class Pool:
             done += part
             first, last = at // _BASE, (at + size - 1) // _BASE + 1
             self._touched[first:last] = b"\1" * (last - first)
-        before = self._table[slot]
-        self._table[slot] = pieces[0][0] << _LENGTH_BITS | length  # the commit
+        record = 3 * slot
+        before = self._table[record]
+        side = 1 - (before >> _SIDE_SHIFT & 1)
+        self._table[record + 1 + side] = self._checksum(data, slot)
+        self._table[record] = pieces[0][0] << _START_SHIFT | side << _SIDE_SHIFT | length  # the commit
+        self._table[record + 2 - side] = 0
         if before:
-            self._give(before)
-        return charged * self._quantum + WORD
+            self._give(slot, before)
+        return charged * self._quantum + RECORD
 
     def find(self, slot: int) -> tuple[int, int]:
         """Where the data of a slot lies in one piece, until the next call -> address and bytes.
@@ -143,40 +151,57 @@ class Pool:
         Raises
         ------
         StoreError
-            EIO: the slot holds nothing.
+            EIO: the slot holds nothing. EBADMSG: it holds other bytes than were written.
         """
-        entry = self._table[slot]
+        entry = self._table[3 * slot]
         if not entry:
             raise StoreError(errno.EIO, f"slot {slot} of the pool holds no page")
-        start, length = entry >> _LENGTH_BITS, entry & _LENGTH_MASK
-        at = start * self._quantum + WORD
-        if length + WORD <= (self._words[at // WORD - 1] & _LENGTH_MASK) * self._quantum:
-            return self._address + at, length
-        done = 0
-        for piece, quanta in self._chain(entry):
-            part = min(quanta * self._quantum - WORD, length - done)
-            at = piece * self._quantum + WORD
-            self._scratch.view[done : done + part] = self._bytes[at : at + part]
-            done += part
-        return self._scratch.address, length
+        length = entry & _LENGTH_MASK
+        if length > self._most:
+            raise digest.rotten(slot)
+        pieces = self._pieces(slot, entry)
+        if len(pieces) == 1:
+            at = pieces[0][0] * self._quantum + WORD
+            address, data = self._address + at, self._bytes[at : at + length]
+        else:
+            done = 0
+            for piece, quanta in pieces:
+                part = min(quanta * self._quantum - WORD, length - done)
+                at = piece * self._quantum + WORD
+                self._scratch.view[done : done + part] = self._bytes[at : at + part]
+                done += part
+            address, data = self._scratch.address, self._scratch.view[:length]
+        with data:  # released here: the traceback of an error would keep the pool from being unmapped
+            checksum = self._checksum(data, slot)
+        if checksum != self._table[3 * slot + 1 + (entry >> _SIDE_SHIFT & 1)]:
+            raise digest.rotten(slot)
+        return address, length
 
     def size(self, slot: int) -> int:
-        """Bytes charged for a reserved slot; `item_bytes` when it holds nothing."""
-        entry = self._table[slot]
+        """Bytes charged for a reserved slot; `item_bytes` when it holds nothing.
+
+        Where its pieces cannot be told any more, the table's words only: the pieces will not be free after it.
+        """
+        entry = self._table[3 * slot]
         if not entry:
             return self.item_bytes
-        return sum(quanta for _, quanta in self._chain(entry)) * self._quantum + WORD
+        try:
+            return sum(quanta for _, quanta in self._pieces(slot, entry)) * self._quantum + RECORD
+        except StoreError:
+            return RECORD
 
     def release(self, slot: int) -> None:
         """Forget a slot and free its pieces."""
-        entry = self._table[slot]
-        self._table[slot] = 0
+        entry = self._table[3 * slot]
+        self._table[3 * slot] = 0
         if entry:
-            self._give(entry)
+            self._give(slot, entry)
         self._slots.release(slot)
 
     def recover(self, slots: Iterable[int]) -> None:
         """Rebuild everything from the table: these slots are taken, and all else is free.
+
+        An item that has rotted so that its pieces cannot be told is lost, and found to be when it is read.
 
         Raises
         ------
@@ -185,11 +210,14 @@ class Pool:
         """
         taken = list(slots)
         for slot in taken:
-            if not 0 < slot < len(self._table) or not self._table[slot]:
+            if not 0 < slot <= self._slots.most or not self._table[3 * slot]:
                 raise StoreError(errno.EIO, f"slot {slot} of the pool holds no page")
         self._find_touched()
         used = (self._touched.rfind(1) + 1) * _BASE // self._quantum
-        pieces = (piece for slot in taken for piece in self._chain(self._table[slot]))
+        pieces = []
+        for slot in taken:
+            with contextlib.suppress(StoreError):
+                pieces += self._pieces(slot, self._table[3 * slot])
         self._holes.rebuild(pieces, min(used, self._holes.quanta))
         self._slots.recover(taken)
 
@@ -236,24 +264,29 @@ class Pool:
             pieces.append(piece)
             length -= piece[1] * self._quantum - WORD
 
-    def _give(self, entry: int) -> None:
-        # The chain is in the pool itself, and a piece given back is not to be read again.
-        for start, quanta in list(self._chain(entry)):
-            self._holes.give(start, quanta)
+    def _give(self, slot: int, entry: int) -> None:
+        with contextlib.suppress(StoreError):  # rotten: whose room that is cannot be known
+            for start, quanta in self._pieces(slot, entry):
+                self._holes.give(start, quanta)
 
-    def _chain(self, entry: int) -> Iterator[tuple[int, int]]:
-        """The (start, quanta) of each piece of an item; StoreError (EIO) if the chain leaves the pool."""
-        start, length = entry >> _LENGTH_BITS, entry & _LENGTH_MASK
-        while True:
-            if start >= self._holes.quanta:
-                raise StoreError(errno.EIO, "the pool is damaged: a piece lies beyond its end")
+    def _pieces(self, slot: int, entry: int) -> list[tuple[int, int]]:
+        """The (start, quanta) of each piece of an item; StoreError (EBADMSG) where they do not add up to it."""
+        start, length = entry >> _START_SHIFT, entry & _LENGTH_MASK
+        pieces = []
+        while start < self._holes.quanta:
             word = self._words[start * self._quantum // WORD]
-            quanta = word & _LENGTH_MASK
-            yield start, quanta
+            quanta, following = word & _QUANTA_MASK, word >> _START_SHIFT
+            if word != _header(slot, start, following, quanta):
+                break
+            pieces.append((start, quanta))
+            least = -(-(length + WORD) // self._quantum)
+            if quanta >= least:  # the last one: as long as is needed, and none follows
+                if quanta > least or following or start + quanta > self._holes.quanta:
+                    break
+                return pieces
             length -= quanta * self._quantum - WORD
-            if length <= 0 or not quanta:
-                return
-            start = word >> _LENGTH_BITS
+            start = following
+        raise digest.rotten(slot)
 
     def _find_touched(self) -> None:
         """Ask the kernel which base pages hold memory (lseek(2), SEEK_DATA)."""
@@ -275,7 +308,7 @@ class Pool:
 def worst_case(most: int) -> int:
     """Bytes that an item of so many is charged when each of its quanta is a piece."""
     quantum = _quantum(most)
-    return -(-most // (quantum - WORD)) * quantum + WORD
+    return -(-most // (quantum - WORD)) * quantum + RECORD
 
 
 def _quantum(most: int) -> int:
@@ -284,6 +317,19 @@ def _quantum(most: int) -> int:
 
 
 def _layout(capacity: int, slots: int) -> tuple[int, int]:
-    """Bytes of the pool and of the table, each in whole base pages. Word 0 of the table is nobody's."""
-    table = (slots + 1) * WORD
+    """Bytes of the pool and of the table, each in whole base pages. Slots are counted from 1 on."""
+    table = (slots + 1) * RECORD
     return -(-capacity // _BASE) * _BASE, -(-table // _BASE) * _BASE
+
+
+def _header(slot: int, start: int, following: int, quanta: int) -> int:
+    """The word that a piece begins with."""
+    # Odd constants without a pattern (the golden ratio, and two of XXH64's): the top bits of the sum depend on every
+    # bit of what goes in.
+    mixed = (
+        slot * 0x9E3779B97F4A7C15
+        + start * 0xC2B2AE3D27D4EB4F
+        + (following << _QUANTA_BITS | quanta) * 0x165667B19E3779F9
+    )
+    mark = (mixed & _WORD_MASK) >> (64 - _MARK_BITS)
+    return following << _START_SHIFT | mark << _QUANTA_BITS | quanta
