@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.live import launch, libc
+from thermocline.live import injection, launch, libc
 from thermocline.live.address_space import AddressSpace, address_space
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
@@ -74,6 +74,9 @@ class Session:
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
+        inject = os.environ.get("THERMOCLINE_INJECT", "")
+        if inject:
+            injection.parse(inject)  # a mistake in it is the program's to hear of
         with contextlib.ExitStack() as undo:
             opened = open_userfaultfd()
             undo.callback(os.close, opened.fd)
@@ -90,7 +93,7 @@ class Session:
             self.requests = Requests(self.tables, request_bell, answer_bell)
             self.address = self._map(undo)
             undo.callback(self.commitment.close)
-            self._start(settings, report, undo)
+            self._start(settings, report, inject, undo)
             self._undo = undo.pop_all()
         _sessions.add(self)
 
@@ -113,7 +116,7 @@ class Session:
         self._uffd.register(address, self.size)
         return address
 
-    def _start(self, settings: Settings, report: int, undo: contextlib.ExitStack) -> None:
+    def _start(self, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack) -> None:
         """Open the stores and the sockets, and start the supervisor with all that is open."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.callback(self._control.close)
@@ -149,6 +152,7 @@ class Session:
                     control=theirs.fileno(),
                     lifeline=their_lifeline.fileno(),
                     report=report,
+                    inject=inject,
                     stores=stores,
                     **vars(settings),
                 )

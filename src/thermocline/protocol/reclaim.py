@@ -288,7 +288,7 @@ def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdic
     """Look at an isolated page under its lock (``folio_check_references``)."""
     if mm.node_of(page) != sc.node.index or mm.links.list_of[page]:
         return _Verdict.GONE
-    if mm.table.pins[page] or mm.links.referenced[page]:
+    if mm.table.pins[page] or mm.links.referenced[page] or page in mm.held:
         mm.links.referenced[page] = 0
         mm.lru_add(page, active=True)
         mm.vmstat.add("pgactivate")
