@@ -63,7 +63,7 @@ def sparse_column(typecode: str, count: int) -> memoryview[int]:
 class Pager:
     """One tiered memory's pager."""
 
-    def __init__(self, config: Config, held: Iterable[int] = ()) -> None:
+    def __init__(self, config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> None:
         self.config = config
         self.tables = Tables(config.tables, config.pages)
         self.ring = Ring(self.tables)
@@ -71,6 +71,7 @@ class Pager:
         self._answer_bell = Bell(config.answer_bell)
         self._regions: dict[int, Region] = {}
         self._sources = Sources(config.page_size)
+        self._sources.adopt(sources)
         self.uffd = UserFaultFd(config.uffd)
         self.arena = Arena(config.arena, self.uffd, config.arena_address, config.page_size)
         stores: dict[int, Store] = {}
@@ -308,15 +309,23 @@ class Pager:
         self.copier.close()
 
 
-def main(config: Config, held: Iterable[int] = ()) -> int:
-    """Run a pager in this process until its memory is closed -> exit status. ``held``: pages that it must not move."""
+def main(config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> int:
+    """Run a pager in this process until its memory is closed -> exit status.
+
+    Parameters
+    ----------
+    held : iterable of int
+        Pages that it must not move.
+    sources : iterable of (bytes, int)
+        Source files that its predecessor knew: message and descriptor.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A cycle collection in the middle of a fault is a stall for nothing: the pager makes no cycles.
     gc.disable()
     sys.setswitchinterval(0.0005)
     try:
-        pager = Pager(config, held)
+        pager = Pager(config, held, sources)
         pager.run()
         pager.close()
     except StoreError as error:

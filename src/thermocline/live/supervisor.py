@@ -6,7 +6,8 @@ statistics. It is not a child of the program (a program may wait for *its* child
 own, out of reach of the terminal's Ctrl-C.
 
 Messages on the control socket (SOCK_SEQPACKET): ``source N OFFSET LENGTH`` with a descriptor, answered when the pager
-has it; ``drop N``; ``close``.
+has it; ``drop N``; ``close``. A pager inherits the sources that its predecessor knew, before it does anything: recovery
+may have to read from them.
 
 Who ends when:
 
@@ -56,8 +57,9 @@ class Supervisor:
         self.config = config
         self.program = socket.socket(fileno=config.control)
         self._tables = Tables(config.tables, config.pages)
-        #: Every source that the program has opened, for the next pager.
+        #: Every source that the program has opened, for the next pager, and those whose answer it waits for.
         self._sources: dict[int, tuple[bytes, int]] = {}
+        self._unanswered: dict[bytes, None] = {}
         self._hung_up = False
         self._deaths = 0
         self._faults = -1
@@ -87,10 +89,11 @@ class Supervisor:
             poll.register(fd, select.POLLIN)
         if self._hung_up:
             poll.unregister(self.program)
-        known = len(self._sources)
         try:
-            for message, source in self._sources.values():
-                socket.send_fds(channel, [message], [source])
+            # A pager is born with every source there is: what its predecessor had not answered is known to it.
+            for message in self._unanswered:
+                self._send(message)
+            self._unanswered.clear()
             while True:
                 for fd, _ in poll.poll():
                     if fd == sentinel:
@@ -100,9 +103,8 @@ class Supervisor:
                         answer = _receive(channel)
                         if not answer:
                             poll.unregister(channel)  # its sentinel tells the rest
-                        elif known:
-                            known -= 1  # the answer to a source that its predecessor had answered
-                        else:
+                        elif answer in self._unanswered:
+                            del self._unanswered[answer]
                             self._send(answer)
                     elif fd == self.config.program or not self._pass_on(channel, poll):
                         self._end_pager(pager, sentinel, channel)
@@ -131,7 +133,8 @@ class Supervisor:
             os.close(self.config.lifeline)
             ours.close()
             self.program.close()
-            status = pager_process.main(Config(**{**vars(self.config), "control": theirs.detach()}), self._held)
+            config = Config(**{**vars(self.config), "control": theirs.detach()})
+            status = pager_process.main(config, self._held, self._sources.values())
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -153,6 +156,7 @@ class Supervisor:
             os.close(self._sources.pop(number)[1])
         elif fds:
             self._sources[number] = (message, fds[0])
+            self._unanswered[message] = None
         else:
             self._send(REFUSED)
             return True
