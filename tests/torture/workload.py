@@ -163,6 +163,7 @@ def main() -> None:
     pagers, patience = int(sys.argv[1]), int(sys.argv[2])
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         memory = Memory(SPEC.format(directory=directory), page_size=PAGE, readahead=8)
+        memory.zeros(1)[0] = 1  # from here on there are a supervisor and a pager
         print("ready", flush=True)
         print(json.dumps(Workload(memory, directory, pagers, patience).run()), flush=True)
 
