@@ -8,7 +8,9 @@ exit status is 1 if anything was wrong.
 """
 
 import argparse
+import contextlib
 import json
+import mmap
 import os
 import random
 import select
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thermocline.live.injection import POINTS
+from thermocline.protocol import vmstat
 
 WORKLOAD = Path(__file__).with_name("workload.py")
 #: Seconds that a program may take for its end: more is a hang.
@@ -87,22 +90,30 @@ def at_points(rules: list[str]) -> Outcome:
 
 
 def at_random(kills: int, seed: int) -> Outcome:
-    """Kill pagers at random instants: as soon as they exist, and when they are at work, in turn."""
+    """Kill pagers at random instants: as soon as they exist, and when they have begun to answer faults, in turn.
+
+    Only such deaths in a row as are never followed by a fault are an end of the program, and they are meant to be.
+    """
     instants = random.Random(seed)
     with start(0, 0, []) as process:
         assert process.stdout is not None
         process.stdout.readline()
         supervisor = find_supervisor(process.pid)
+        faults = open_fault_counter(process.pid)
+        pager = -1
         for kill in range(kills):
-            pager = wait_for_pager(supervisor, process)
-            if pager is None:
+            found = wait_for_pager(supervisor, pager, process)
+            if found is None:
                 break
-            handle = os.pidfd_open(pager)
-            late = 0.04 if kill % 2 else 0.008
-            select.select([handle], [], [], instants.uniform(0, late))  # it is this instant that is random
+            pager, handle = found
+            seen = faults[0]
+            while kill % 2 and faults[0] == seen and process.poll() is None:
+                select.select([handle], [], [], 0.001)
+            select.select([handle], [], [], instants.uniform(0, 0.02))  # it is this instant that is random
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             select.select([handle], [], [])
             os.close(handle)
+        faults.release()
         return judge(process, kills)
 
 
@@ -119,6 +130,17 @@ def find_supervisor(program: int) -> int:
     raise RuntimeError("there is no supervisor")
 
 
+def open_fault_counter(program: int) -> memoryview:
+    """How many faults pagers have begun to answer, in the tables that they share with the program."""
+    for fd in os.listdir(f"/proc/{program}/fd"):
+        if "thermocline-tables" in os.readlink(f"/proc/{program}/fd/{fd}"):
+            with open(f"/proc/{program}/fd/{fd}", "rb") as tables:
+                # The counters are on the page behind the header's.
+                counters = mmap.mmap(tables.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+            return memoryview(counters).cast("Q")[vmstat.INDEX["pgfault"] :]
+    raise RuntimeError("there are no tables")
+
+
 def inode_of_arena(pid: int) -> int:
     """The arena that a process has open."""
     for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -127,13 +149,14 @@ def inode_of_arena(pid: int) -> int:
     return -1
 
 
-def wait_for_pager(supervisor: int, program: subprocess.Popen[str]) -> int | None:
-    """The pager of now, as soon as there is one; None when the program has ended."""
+def wait_for_pager(supervisor: int, last: int, program: subprocess.Popen[str]) -> tuple[int, int] | None:
+    """The pager that comes after ``last``, and a pidfd of it; None when the program has ended."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     while program.poll() is None:
-        for pid in children.read_text().split():
-            if " Z " not in Path(f"/proc/{pid}/stat").read_text():
-                return int(pid)
+        for pid in map(int, children.read_text().split()):
+            if pid != last:
+                with contextlib.suppress(ProcessLookupError):
+                    return pid, os.pidfd_open(pid)
         os.sched_yield()
     return None
 
