@@ -40,6 +40,8 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _READERS, _WRITERS = 4, 2
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
+#: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
+_REFUSALS = 8
 
 
 class Copier:
@@ -73,6 +75,9 @@ class Copier:
         self.scheduler = scheduler
         self.stores = stores
         self.peak_resident = 0
+        #: Called with the index of a node that has just been taken out of use.
+        self.node_failed: Callable[[int], None] = lambda node: None
+        self._refusals: dict[int, int] = {}
         self._source = source
         self._bell = bell
         self._buffers: list[Buffer] = []
@@ -130,6 +135,7 @@ class Copier:
         def settle() -> Any:
             self._buffers.append(buffer)
             self._give_back_the_rest(effect, sizes)
+            self._judge(node)
             return result(sizes)
 
         if self._is_slow(node):
@@ -173,11 +179,26 @@ class Copier:
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
         try:
-            return self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            size = self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            self._refusals[node] = 0
+            return size
         except StoreError as error:
             if error.errno != errno.ENOSPC:
+                self._refusals[node] = self._refusals.get(node, 0) + 1
                 _say(f"page {pages[index]} cannot be written to {self.mm.nodes[node].name}: {error}")
             return FAILED
+
+    def _judge(self, index: int) -> None:
+        """Take a node out of use whose device refuses every write. In the pager's thread."""
+        node = self.mm.nodes[index]
+        if self._refusals.get(index, 0) < _REFUSALS or node.failed:
+            return
+        self.mm.fail_node(node)
+        self.node_failed(index)
+        _say(
+            f"{node.name} refuses every write and is out of use from now on; what is in it can be read while the "
+            "device answers, and new arrays get what the other nodes hold"
+        )
 
     def _give_back_the_rest(self, effect: CopyList, sizes: Sequence[int]) -> None:
         """Uncharge what a written page takes less than the worst case that was reserved for it."""

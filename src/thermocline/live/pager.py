@@ -119,10 +119,18 @@ class Pager:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
             injection.install(self.scheduler, stores, nodes, self.arena, self.interpreter)
+        for index in range(1, len(nodes)):
+            if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
+                self.mm.fail_node(nodes[index])
+        self.copier.node_failed = self._note_failed_node
         self._stores = stores
         self._poll = select.epoll()
         self._request_bell_poll = select.poll()
         self._request_bell_poll.register(config.request_bell, select.POLLIN)
+
+    def _note_failed_node(self, index: int) -> None:
+        """Tell the program, and a successor, that a node is out of use."""
+        self.tables.header[Tables.HEADER_FAILED_NODES] |= 1 << index
 
     def _find_region(self, number: int) -> Region | None:
         region = self._regions.get(number)

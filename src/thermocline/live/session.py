@@ -86,6 +86,7 @@ class Session:
             undo.callback(os.close, self._arena)
             self.tables = Tables.create(self.pages)
             undo.callback(self.tables.close)
+            self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             request_bell = Bell(Bell.create(blocking=False))
             undo.callback(os.close, request_bell.fd)
             answer_bell = Bell(Bell.create(blocking=True))

@@ -162,6 +162,15 @@ class Mm:
         node.take(size)
         group.charge(node, size)
 
+    def fail_node(self, node: Node) -> None:
+        """Take a node whose device refuses every write out of use.
+
+        Nothing goes there any more, and what went there goes past it. What is in it stays, and can be read while the
+        device answers: nothing can be moved from it in the background, but a fault brings a page up.
+        """
+        node.failed = True
+        self.path.remove(node.index)
+
     def uncharge(self, node: Node, group: Group, size: int) -> None:
         """The opposite of :meth:`charge`."""
         node.give(size)

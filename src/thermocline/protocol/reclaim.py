@@ -303,6 +303,8 @@ def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
     entry = mm.table.read(page)
     if entry.state != SHADOWED:
         return False
+    if mm.nodes[entry.node].failed:
+        return False  # the bytes in DRAM are to be had for certain
     if mm.nodes[entry.node].kind is Kind.SOURCE:
         drops = mm.policy.discard_clean or mm.policy.design.drops_clean
         return drops or not demotion or mm.path.next_node(0) is None
