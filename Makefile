@@ -1,6 +1,7 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM
+# make torture     the pager killed 1,000 times, at every point of the protocol and at random
 # make lint | docs | clean
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ READY  := $(VENV)/.ready
 
 NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 
-.PHONY: demo test test-numpy lint types imports docs pytest clean
+.PHONY: demo test test-numpy torture lint types imports docs pytest clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -20,6 +21,9 @@ test: lint types imports docs pytest
 
 test-numpy: $(READY)
 	$(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+
+torture: $(READY)
+	$(BIN)/python tests/torture/torture.py --kills 1000
 
 lint: $(READY)
 	$(BIN)/ruff check .

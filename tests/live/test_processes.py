@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,6 +272,53 @@ def test_store_files_are_private_and_nameless(tmp_path: Path) -> None:
         ]
         assert [oct(status.st_mode & 0o777) for status in ours] == ["0o600"]
         assert ours[0].st_nlink == 0
+
+
+def test_a_source_that_is_half_up_when_the_pager_is_killed_comes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor reads it in its recovery, before it has heard anything from the program."""
+    monkeypatch.setenv("THERMOCLINE_INJECT", "kill before Fill 1")
+    file = tmp_path / "data"
+    file.write_bytes(b"x" * (1 << 20))
+    with Memory("dram=2MiB, zstd=4MiB") as memory:
+        assert memory.from_file(file, "u1").sum(dtype="i8") == ord("x") << 20
+        assert memory.stat()["pager"]["starts"] == 2
+
+
+def wait_until_blocked(process: int, thread: int, where: str) -> None:
+    """Wait until a thread is in a wait of the kernel's whose name has ``where`` in it."""
+    while where not in Path(f"/proc/{process}/task/{thread}/wchan").read_text():
+        os.sched_yield()  # pytest's timeout is the bound
+
+
+def test_a_source_that_a_killed_pager_has_not_answered_for_is_answered_for(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(b"x" * (1 << 20))
+    sums: list[int] = []
+    with Memory("dram=2MiB, zstd=4MiB") as memory:
+        memory.zeros(1)[0] = 1
+        pager = helpers(os.getpid())["thermocline-pager"]
+        os.kill(pager, signal.SIGSTOP)
+        thread = threading.Thread(target=lambda: sums.append(int(memory.from_file(file, "u1").sum(dtype="i8"))))
+        thread.start()
+        assert thread.native_id is not None
+        wait_until_blocked(os.getpid(), thread.native_id, "wait_for_more_packets")
+        os.kill(pager, signal.SIGKILL)
+        thread.join()
+    assert sums == [ord("x") << 20]
+
+
+def test_a_stopped_pager_is_a_stall_and_no_more(tmp_path: Path) -> None:
+    with program(tmp_path, CHECK) as process:
+        assert process.stdin is not None and process.stdout is not None
+        pager = helpers(process.pid)["thermocline-pager"]
+        os.kill(pager, signal.SIGSTOP)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_until_blocked(process.pid, process.pid, "userfault")
+        os.kill(pager, signal.SIGCONT)
+        assert process.stdout.readline() == "1\n"
 
 
 # -- devices and files that fail --------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from thermocline.protocol.reclaim import reclaim_pages
 from thermocline.protocol.recovery import recover, slots_in_use
 
 
-def kill_and_recover(made: Machine) -> None:
+def kill_and_recover(made: Machine, *doomed: int) -> None:
     made.kill()
     slots = slots_in_use(made.mm, range(made.layout.pages))
     for node, store in made.stores.items():
         store.recover(slots.get(node, ()))
-    made.run(recover(made.mm, range(made.layout.pages), made.arena.present, made.slot_size))
+    made.run(recover(made.mm, range(made.layout.pages), made.arena.present, made.slot_size, doomed))
 
 
 def slotted(*pages: int) -> Machine:
@@ -142,3 +142,49 @@ def test_pages_of_a_file_take_no_slot() -> None:
     at_rest(made)
     assert [node.used for node in made.nodes] == [128, 0, 0]
     read(made, 0, 1, 2)
+
+
+@pytest.mark.parametrize("state", [EMPTY, SLOTTED, FILLING, RESIDENT, SHADOWED])
+@pytest.mark.parametrize("present", [(), (1,), (0, 1)], ids=["absent", "torn", "present"])
+def test_a_page_that_is_given_up_is_poisoned_and_all_it_held_is_free(state: int, present: tuple[int, ...]) -> None:
+    made = slotted(0, 1)
+    read(made, 1)
+    entry = made.entry(0)
+    named = (entry.node, entry.slot) if state in (SLOTTED, FILLING, SHADOWED) else (0, 0)
+    if present or state in (RESIDENT, SHADOWED):
+        for part in present or (0, 1):
+            made.arena.versions[0][part] = made.arena.truth[0][part]
+            made.arena.protected[0][part] = True
+    made.table.commit(0, state, *named)
+    kill_and_recover(made, 0)
+    at_rest(made)
+    assert states(made)[0] == "POISONED"
+    assert is_lost(made, 0)
+    read(made, 1)
+
+
+def test_giving_a_page_up_can_be_cut_short_anywhere_and_is_done_again() -> None:
+    made = slotted(0, 1)
+    read(made, 0)
+    for steps in range(20):
+        made.kill()
+        slots = slots_in_use(made.mm, range(made.layout.pages))
+        for node, store in made.stores.items():
+            store.recover(slots.get(node, ()))
+        protocol = recover(made.mm, range(made.layout.pages), made.arena.present, made.slot_size, (0,))
+        task = made.spawn("recovery", protocol)
+        for _ in range(steps):
+            if not task.finished:
+                made.step(task)
+    assert task.finished
+    at_rest(made)
+    assert is_lost(made, 0)
+    read(made, 1)
+
+
+def test_a_page_that_is_held_is_not_moved() -> None:
+    made = machine(4, 4)
+    write(made, 0, 1)
+    made.mm.held.add(0)
+    assert made.run(reclaim_pages(made.mm, (0, 1))) == 1
+    assert states(made)[:2] == ["RESIDENT", "SLOTTED"]

@@ -7,7 +7,7 @@ case is a page that does not compress in each slot of compressed memory, and a d
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from thermocline.live.stores import STORES
 from thermocline.spec import Dram, File, NodeSpec
@@ -38,6 +38,9 @@ class Commitment:
                 on_disk += pages
             else:
                 self._in_memory += pages
+        self._pages = [spec.capacity // worst_case(spec, page_size) for spec in nodes]
+        #: The nodes that are out of use now, as bits.
+        self.failed_nodes: Callable[[], int] = lambda: 0
         self.limit = max(self._in_memory + on_disk - _SLACK, 1)
         self.committed = 0
         self._files: list[int] = []
@@ -54,7 +57,9 @@ class Commitment:
     def take(self, pages: int) -> bool:
         """Commit pages, if they can be held."""
         wanted = self.committed + pages
-        if wanted > self.limit or not self._disk_holds((wanted - self._in_memory) * self._page_size):
+        failed = self.failed_nodes()
+        lost = sum(count for index, count in enumerate(self._pages) if failed >> index & 1)
+        if wanted > self.limit - lost or not self._disk_holds((wanted - self._in_memory) * self._page_size):
             return False
         self.committed = wanted
         return True

@@ -30,6 +30,8 @@ class Config:
         Eventfds: the program rings the first, the pager the second.
     control : int
         The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
+    inject : str
+        Deaths and failures made to order (see :mod:`thermocline.live.injection`).
     report : int
         Where the supervisor writes the last statistics as JSON; -1: nowhere.
     """
@@ -50,6 +52,7 @@ class Config:
     control: int
     lifeline: int
     group_reclaim: str = "left"
+    inject: str = ""
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)
 

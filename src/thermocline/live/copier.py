@@ -4,6 +4,10 @@ Two rules keep a fault from waiting for what it does not need. What may block on
 that device's node, and reads have threads of their own, so that a fault never queues behind the writes of reclaim.
 What only computes (compression) runs in the pager's thread, to which those stores belong, one page at a time: a fault
 that arrives meanwhile waits for a page and not for a batch.
+
+Before each page that is read or written its number is noted (see :mod:`thermocline.live.suspicion`): by the pager's
+thread where the supervisor looks, by a worker in a place of its own, because there are many of them. What goes wrong
+in a worker ends the pager, if it does, in the pager's thread, which then says what the worker had noted.
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
+from thermocline.live.suspicion import note_of
 from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
 from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
+from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
@@ -34,6 +40,8 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _READERS, _WRITERS = 4, 2
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
+#: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
+_REFUSALS = 8
 
 
 class Copier:
@@ -67,6 +75,9 @@ class Copier:
         self.scheduler = scheduler
         self.stores = stores
         self.peak_resident = 0
+        #: Called with the index of a node that has just been taken out of use.
+        self.node_failed: Callable[[int], None] = lambda node: None
+        self._refusals: dict[int, int] = {}
         self._source = source
         self._bell = bell
         #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
@@ -81,18 +92,22 @@ class Copier:
         """Perform a :class:`~thermocline.protocol.effects.Fill`."""
         pages = effect.pages
         homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
+        noted = self.scheduler.noted
+        noted[0] = note_of(pages[0])
         if all(home == _NOWHERE for home in homes):
             self.arena.install_zeros(pages[0], len(pages))
             self._note_resident()
+            noted[0] = task.note
             return True
         buffer = self._take_buffer()
         slow = [index for index, home in enumerate(homes) if self._is_slow(home)]
-        unread = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in slow))
+        unread = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in slow), noted)
 
-        def finish() -> bool:
+        def finish(noted: Column) -> bool:
             try:
-                if unread or self._read(buffer, pages, homes, slow):
+                if unread or self._read(buffer, pages, homes, slow, noted):
                     return False
+                noted[0] = note_of(pages[0])
                 self.arena.install(pages[0], len(pages), buffer, 0, protect=not effect.writable)
             finally:
                 self._buffers.append(buffer)
@@ -100,8 +115,11 @@ class Copier:
             return True
 
         if not slow:
-            return finish()
+            filled = finish(noted)
+            noted[0] = task.note
+            return filled
         self.mm.vmstat.add("pswpin", len(slow))
+        noted[0] = task.note
         return self._in_worker(homes[slow[0]], False, finish, task)
 
     def _note_resident(self) -> None:
@@ -119,25 +137,30 @@ class Copier:
         def settle() -> Any:
             self._buffers.append(buffer)
             self.mm.uncharge_rest(effect, sizes)
+            self._judge(node)
             return result(sizes)
 
         if self._is_slow(node):
             # A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
             here = [index for index, home in enumerate(homes) if home != DRAM and not self._is_slow(home)]
-            unread = self._read(buffer, pages, homes, here)
+            unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
+            self.scheduler.noted[0] = task.note
             self.mm.vmstat.add("pswpout", len(pages))
 
-            def in_worker() -> None:
-                rest = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in here))
+            def in_worker(noted: Column) -> None:
+                others = (index for index in range(len(pages)) if index not in here)
+                rest = self._read(buffer, pages, homes, others, noted, down=True)
                 for index in range(len(pages)):
+                    noted[0] = note_of(pages[index], down=True)
                     sizes.append(self._write(buffer, index, pages, node, slots, unread | rest))
 
             return self._in_worker(node, True, in_worker, task, lambda _: settle())
 
         def one_page() -> Any:
             index = len(sizes)
-            unread = self._read(buffer, pages, homes, [index])
+            unread = self._read(buffer, pages, homes, [index], self.scheduler.noted, down=True)
             sizes.append(self._write(buffer, index, pages, node, slots, unread))
+            self.scheduler.noted[0] = task.note
             return settle() if len(sizes) == len(pages) else PARKED
 
         # What runs in the background lets others go first before each page: a design that moves pages one by one would
@@ -158,19 +181,46 @@ class Copier:
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
         try:
-            return self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            size = self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            self._refusals[node] = 0
+            return size
         except StoreError as error:
             if error.errno != errno.ENOSPC:
+                self._refusals[node] = self._refusals.get(node, 0) + 1
                 self._say_of(pages[index], f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}")
             return FAILED
 
+    def _judge(self, index: int) -> None:
+        """Take a node out of use whose device refuses every write. In the pager's thread."""
+        node = self.mm.nodes[index]
+        if self._refusals.get(index, 0) < _REFUSALS or node.failed:
+            return
+        self.mm.fail_node(node)
+        self.node_failed(index)
+        print(
+            f"thermocline: {node.name} refuses every write and is out of use from now on; what is in it can be read "
+            "while the device answers, and new arrays get what the other nodes hold",
+            file=sys.stderr,
+            flush=True,
+        )
+
     # -- both ---------------------------------------------------------------------------------------------------------
 
-    def _read(self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], indices: Iterable[int]) -> set[int]:
+    def _read(
+        self,
+        buffer: Buffer,
+        pages: Sequence[int],
+        homes: Sequence[int],
+        indices: Iterable[int],
+        noted: Column,
+        *,
+        down: bool = False,
+    ) -> set[int]:
         """Read some pages of a run from where they are, each to its place in the buffer -> those that cannot be."""
         failed = set()
         for index in indices:
             page, home, offset = pages[index], homes[index], index * self.mm.page_size
+            noted[0] = note_of(page, down=down)
             try:
                 if home == DRAM:
                     self.arena.read(page, 1, buffer, offset)
@@ -222,22 +272,32 @@ class Copier:
         self,
         node: int,
         writes: bool,
-        run: Callable[[], Any],
+        run: Callable[[Column], Any],
         task: Task,
         then: Callable[[Any], Any] = lambda value: value,
     ) -> Any:
-        """Run something in a thread of a node, and ``then`` resume the task with its result, in the pager's thread."""
+        """Run something in a thread of a node, and ``then`` resume the task with its result, in the pager's thread.
+
+        It gets the place in which it notes what it is at.
+        """
         workers = self._workers.get((node, writes))
         if workers is None:
             name = f"{self.mm.nodes[node].name} {'write' if writes else 'read'}"
             workers = ThreadPoolExecutor(_WRITERS if writes else _READERS, thread_name_prefix=name)
             self._workers[node, writes] = workers
 
+        noted = array_column("Q", 1)
+
+        def result(future: Future[Any]) -> Any:
+            if future.exception() is not None:
+                self.scheduler.noted[0] = noted[0]  # for the supervisor: this is what the pager is going to die at
+            return then(future.result())
+
         def finished(future: Future[Any]) -> None:
-            self._finished.append((task, lambda: then(future.result())))
+            self._finished.append((task, lambda: result(future)))
             self._bell.ring()
 
-        workers.submit(run).add_done_callback(finished)
+        workers.submit(run, noted).add_done_callback(finished)
         return PARKED
 
     def resume_finished(self) -> None:

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from thermocline.errors import StoreError
 from thermocline.live import statistics
@@ -24,10 +24,12 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.config import Config
 from thermocline.live.copier import SCRATCH_PAGES, Copier
+from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
+from thermocline.live.suspicion import note_of
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
 from thermocline.live.userfaultfd import UserFaultFd
 from thermocline.protocol.demotion import DemotionPath
@@ -61,7 +63,7 @@ def sparse_column(typecode: str, count: int) -> memoryview[int]:
 class Pager:
     """One tiered memory's pager."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> None:
         self.config = config
         self.tables = Tables(config.tables, config.pages)
         self.ring = Ring(self.tables)
@@ -69,6 +71,7 @@ class Pager:
         self._answer_bell = Bell(config.answer_bell)
         self._regions: dict[int, Region] = {}
         self._sources = Sources(config.page_size)
+        self._sources.adopt(sources)
         self.uffd = UserFaultFd(config.uffd)
         self.arena = Arena(config.arena, self.uffd, config.arena_address, config.page_size)
         stores: dict[int, Store] = {}
@@ -105,15 +108,29 @@ class Pager:
             self._find_region,
             VmStat(self.tables.counters),
             sparse_column,
+            set(held),
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
+        self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
         self.copier = Copier(self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell)
         self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier, config.program)
+        if config.inject:
+            starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
+            injection = Injection(config.inject, starts, self.tables.header)
+            injection.install(self.scheduler, stores, nodes, self.arena, self.interpreter)
+        for index in range(1, len(nodes)):
+            if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
+                self.mm.fail_node(nodes[index])
+        self.copier.node_failed = self._note_failed_node
         self._stores = stores
         self._poll = select.epoll()
         self._request_bell_poll = select.poll()
         self._request_bell_poll.register(config.request_bell, select.POLLIN)
+
+    def _note_failed_node(self, index: int) -> None:
+        """Tell the program, and a successor, that a node is out of use."""
+        self.tables.header[Tables.HEADER_FAILED_NODES] |= 1 << index
 
     def _find_region(self, number: int) -> Region | None:
         region = self._regions.get(number)
@@ -204,12 +221,14 @@ class Pager:
                 store.recover(slots.get(index, ()))
                 self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
             recovered: list[None] = []
+            doomed = self.tables.header[Tables.HEADER_DOOMED]
             self.scheduler.spawn(
                 recover(
                     self.mm,
                     pages,
                     self.arena.present_pages().__contains__,
                     lambda node, slot: self._stores[node].size(slot),
+                    (doomed - 1,) if doomed else (),
                 ),
                 done=recovered.append,
             )
@@ -219,11 +238,17 @@ class Pager:
                 self._request_bell.quiet()
                 self.copier.resume_finished()
                 self.scheduler.run_foreground()
+            # Not before it is done: its page may be another array's by the time the next pager looks.
+            self.tables.header[Tables.HEADER_DOOMED] = 0
             self._request_bell.ring()  # a request's ring may have been taken for a worker's
         for fd in (self.config.uffd, self.config.request_bell, self.config.control):
             self._poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
         self.arena.wake(0, self.config.pages)
+        if starts:
+            header = self.tables.header
+            taken = time.monotonic_ns() - header[Tables.HEADER_DIED_AT]
+            header[Tables.HEADER_LONGEST_REPLACEMENT] = max(taken, header[Tables.HEADER_LONGEST_REPLACEMENT])
 
     def _region_rows(self) -> Iterator[tuple[int, int]]:
         """Start and number of pages of every region."""
@@ -241,8 +266,8 @@ class Pager:
             self.stopwatch.fault.add(self.stopwatch.clock() - now)
 
         for message in self.uffd.read():
-            protocol = fault(self.mm, self.arena.page_at(message.address), message.write)
-            self.scheduler.spawn(protocol, done=answered)
+            page = self.arena.page_at(message.address)
+            self.scheduler.spawn(fault(self.mm, page, message.write), done=answered, note=note_of(page))
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -292,15 +317,23 @@ class Pager:
         self.copier.close()
 
 
-def main(config: Config) -> int:
-    """Run a pager in this process until its memory is closed -> exit status."""
+def main(config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> int:
+    """Run a pager in this process until its memory is closed -> exit status.
+
+    Parameters
+    ----------
+    held : iterable of int
+        Pages that it must not move.
+    sources : iterable of (bytes, int)
+        Source files that its predecessor knew: message and descriptor.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A cycle collection in the middle of a fault is a stall for nothing: the pager makes no cycles.
     gc.disable()
     sys.setswitchinterval(0.0005)
     try:
-        pager = Pager(config)
+        pager = Pager(config, held, sources)
         pager.run()
         pager.close()
     except StoreError as error:

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.live import fence, launch, libc
+from thermocline.live import fence, injection, launch, libc
 from thermocline.live.address_space import AddressSpace, address_space
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
@@ -74,6 +74,9 @@ class Session:
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
+        inject = os.environ.get("THERMOCLINE_INJECT", "")
+        if inject:
+            injection.parse(inject)  # a mistake in it is the program's to hear of
         with contextlib.ExitStack() as undo:
             opened = open_userfaultfd()
             undo.callback(os.close, opened.fd)
@@ -83,6 +86,7 @@ class Session:
             undo.callback(os.close, self._arena)
             self.tables = Tables.create(self.pages)
             undo.callback(self.tables.close)
+            self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             request_bell = Bell(Bell.create(blocking=False))
             undo.callback(os.close, request_bell.fd)
             answer_bell = Bell(Bell.create(blocking=True))
@@ -90,7 +94,7 @@ class Session:
             self.requests = Requests(self.tables, request_bell, answer_bell)
             self.address = self._map(undo)
             undo.callback(self.commitment.close)
-            self._start(settings, report, undo)
+            self._start(settings, report, inject, undo)
             self._undo = undo.pop_all()
         _sessions.add(self)
 
@@ -114,7 +118,7 @@ class Session:
         self._uffd.register(address, self.size)
         return address
 
-    def _start(self, settings: Settings, report: int, undo: contextlib.ExitStack) -> None:
+    def _start(self, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack) -> None:
         """Open the stores and the sockets, and start the supervisor with all that is open."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.callback(self._control.close)
@@ -150,6 +154,7 @@ class Session:
                     control=theirs.fileno(),
                     lifeline=their_lifeline.fileno(),
                     report=report,
+                    inject=inject,
                     stores=stores,
                     **vars(settings),
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable
 
 from thermocline.errors import StoreError
 from thermocline.live.stores.source import SourceStore
@@ -43,6 +44,11 @@ class Sources:
             return self._stores[number]
         except KeyError:
             raise StoreError(errno.ESTALE, f"source file {number} is not open any more") from None
+
+    def adopt(self, sources: Iterable[tuple[bytes, int]]) -> None:
+        """Take sources that a predecessor knew: message and descriptor of each."""
+        for message, fd in sources:
+            self._open(int(message.split()[1]), message, [fd])
 
     def receive(self, control: int) -> bool:
         """Take one message from the control socket -> False when it says that it is over, or nobody is there."""

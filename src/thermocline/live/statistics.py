@@ -29,9 +29,10 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        by the kernel's account. ``pager``: how many were started (more than one: one was killed), and the processor
-        time of the present one in seconds. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
-        :data:`thermocline.protocol.stopwatch.TIMED`).
+        by the kernel's account. ``pager``: how many were started (more than one: one was killed), the processor time
+        of the present one in seconds, and the longest that one took to take another's place, from when the supervisor
+        knew of the death until faults were answered again. ``vmstat``: every counter. ``fault_seconds`` and so on: what
+        is timed (see :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
     for index, name in enumerate(names):
@@ -47,6 +48,7 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
         "pager": {
             "starts": tables.header[Tables.HEADER_PAGER_STARTS],
             "cpu_seconds": tables.header[Tables.HEADER_PAGER_CPU] / 1e9,
+            "longest_replacement_seconds": tables.header[Tables.HEADER_LONGEST_REPLACEMENT] / 1e9,
         },
         "vmstat": VmStat(tables.counters).as_dict(),
         **{f"{name}_seconds": _summary(times) for name, times in timed(tables).items()},

@@ -6,7 +6,8 @@ statistics. It is not a child of the program (a program may wait for *its* child
 own, out of reach of the terminal's Ctrl-C.
 
 Messages on the control socket (SOCK_SEQPACKET): ``source N OFFSET LENGTH`` with a descriptor, answered when the pager
-has it; ``drop N``; ``close``.
+has it; ``drop N``; ``close``. A pager inherits the sources that its predecessor knew, before it does anything: recovery
+may have to read from them.
 
 Who ends when:
 
@@ -15,8 +16,9 @@ Who ends when:
   process holds, set to signal when it hangs up (fcntl(2), ``F_SETSIG``). A program whose faults nobody answers must
   not wait for ever, nor read zeros.
 - the pager ends unasked: another takes its place, finds everything in the shared tables and the stores, and wakes the
-  whole arena. One that dies several times without having answered a fault is not replaced: the program is killed,
-  with a message.
+  whole arena. Pagers that die again and again at the same page cost that page its place or its bytes, and nobody else
+  anything (see :mod:`thermocline.live.suspicion`). One that dies several times without having answered a fault, at no
+  page in particular, is not replaced: the program is killed, with a message.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import NoReturn
 
 from setproctitle import setproctitle
@@ -37,6 +40,7 @@ from thermocline.live import libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED
+from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, read_note
 from thermocline.live.tables import Tables
 from thermocline.protocol import vmstat
 
@@ -53,11 +57,16 @@ class Supervisor:
         self.config = config
         self.program = socket.socket(fileno=config.control)
         self._tables = Tables(config.tables, config.pages)
-        #: Every source that the program has opened, for the next pager.
+        #: Every source that the program has opened, for the next pager, and those whose answer it waits for.
         self._sources: dict[int, tuple[bytes, int]] = {}
+        self._unanswered: dict[bytes, None] = {}
         self._hung_up = False
         self._deaths = 0
         self._faults = -1
+        self._suspicion = Suspicion()
+        #: Pages that no pager moves any more. One stays in here when its array is freed: its address is then a page of
+        #: another array that does not sink, which costs a frame.
+        self._held: set[int] = set()
 
     def run(self) -> int:
         """Serve until the program or the memory ends -> exit status."""
@@ -80,21 +89,22 @@ class Supervisor:
             poll.register(fd, select.POLLIN)
         if self._hung_up:
             poll.unregister(self.program)
-        known = len(self._sources)
         try:
-            for message, source in self._sources.values():
-                socket.send_fds(channel, [message], [source])
+            # A pager is born with every source there is: what its predecessor had not answered is known to it.
+            for message in self._unanswered:
+                self._send(message)
+            self._unanswered.clear()
             while True:
                 for fd, _ in poll.poll():
                     if fd == sentinel:
+                        self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
                         return os.waitpid(pager, 0)[1]
                     if fd == channel.fileno():
                         answer = _receive(channel)
                         if not answer:
                             poll.unregister(channel)  # its sentinel tells the rest
-                        elif known:
-                            known -= 1  # the answer to a source that its predecessor had answered
-                        else:
+                        elif answer in self._unanswered:
+                            del self._unanswered[answer]
                             self._send(answer)
                     elif fd == self.config.program or not self._pass_on(channel, poll):
                         self._end_pager(pager, sentinel, channel)
@@ -123,7 +133,8 @@ class Supervisor:
             os.close(self.config.lifeline)
             ours.close()
             self.program.close()
-            status = pager_process.main(Config(**{**vars(self.config), "control": theirs.detach()}))
+            config = Config(**{**vars(self.config), "control": theirs.detach()})
+            status = pager_process.main(config, self._held, self._sources.values())
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -145,6 +156,7 @@ class Supervisor:
             os.close(self._sources.pop(number)[1])
         elif fds:
             self._sources[number] = (message, fds[0])
+            self._unanswered[message] = None
         else:
             self._send(REFUSED)
             return True
@@ -161,25 +173,50 @@ class Supervisor:
         faults = self._tables.counters[vmstat.INDEX["pgfault"]]
         self._deaths = self._deaths + 1 if faults == self._faults else 1
         self._faults = faults
-        return self._deaths <= _DEATHS
+        note = self._tables.header[Tables.HEADER_NOTE]
+        self._tables.header[Tables.HEADER_NOTE] = 0
+        hopeless = self._deaths > _DEATHS
+        if self._suspicion.convicts(note, status, hopeless=hopeless):
+            self._convict(note, status)
+            self._deaths = 0
+            return True
+        return not hopeless
+
+    def _convict(self, note: int, status: int) -> None:
+        """Pagers die at this page: let the next one give it up, or keep its hands off it."""
+        page, down = read_note(note)
+        address = self.config.arena_address + page * self.config.page_size
+        said = f"the pager ended {CONVICTED_AFTER} times or more ({_how(status)}) at page {page} (address {address:#x})"
+        if down:
+            self._held.add(page)
+            self._say(f"{said} while moving it down; it stays where it is from now on")
+        else:
+            self._tables.header[Tables.HEADER_DOOMED] = page + 1
+            self._say(f"{said}; that page is lost, and whoever touches it gets a SIGBUS")
 
     def _kill_program(self, status: int) -> None:
-        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        print(
-            f"thermocline: the pager ended {self._deaths} times ({how}) without answering a fault; "
-            "the program is ended, its tiered memory cannot be served",
-            file=sys.stderr,
-            flush=True,
+        self._say(
+            f"the pager ended {self._deaths} times ({_how(status)}) without answering a fault; "
+            "the program is ended, its tiered memory cannot be served"
         )
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.config.program, signal.SIGKILL)
         select.select([self.config.program], [], [])
+
+    def _say(self, message: str) -> None:
+        with contextlib.suppress(OSError):  # stderr may be gone, and the program not
+            print(f"thermocline: {message}", file=sys.stderr, flush=True)
 
     def _report(self) -> None:
         if self.config.report >= 0:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
             with os.fdopen(self.config.report, "w") as report, contextlib.suppress(BrokenPipeError):
                 json.dump(books, report)
+
+
+def _how(status: int) -> str:
+    """A wait status, for people."""
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
 
 
 def _receive(channel: socket.socket) -> bytes:

@@ -57,6 +57,15 @@ class Tables:
     HEADER_PEAK_RESIDENT = 1
     HEADER_PAGER_STARTS = 2
     HEADER_PAGER_CPU = 3
+    #: What the pager works on (see :mod:`thermocline.live.suspicion`); the page that its successor gives up, plus 1.
+    HEADER_NOTE = 4
+    HEADER_DOOMED = 5
+    #: When a pager was found dead (CLOCK_MONOTONIC, ns), and the longest time from there to its successor's readiness.
+    HEADER_DIED_AT = 6
+    HEADER_LONGEST_REPLACEMENT = 7
+    #: Nodes that are out of use, as bits, and reads and writes of stores (counted under injection only).
+    HEADER_FAILED_NODES = 8
+    HEADER_STORE_CALLS = 9
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

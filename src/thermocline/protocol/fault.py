@@ -119,7 +119,7 @@ def _arrive(mm: Mm, page: int, entry: Entry, writable: bool) -> Protocol[None]:
     node = mm.nodes[entry.node]
     if not entry.node:
         yield Commit(page, RESIDENT)
-    elif not writable and (node.kind is Kind.SOURCE or not node.below_low):
+    elif not writable and (node.kind is Kind.SOURCE or not (node.below_low or node.failed)):
         yield Commit(page, SHADOWED, entry.node, entry.slot)
         if node.kind is not Kind.SOURCE:
             node.shadows[page] = None

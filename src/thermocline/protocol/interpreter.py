@@ -43,6 +43,8 @@ class Interpreter:
 
     Attributes
     ----------
+    patience : float
+        Seconds without any room after which an allocation gives up.
     untrimmed : bool
         Whether slots were released since the stores were last trimmed to nothing.
     """
@@ -59,6 +61,7 @@ class Interpreter:
         #: Since when allocations wait without a frame having been freed, and when one last began to wait.
         self._stuck_since = self._last_throttled = 0
         self._said_no_room = False
+        self.patience: float = PATIENCE
         for kind in effects.Effect.__subclasses__():
             scheduler.handlers[kind] = getattr(self, _method_name(kind))
 
@@ -137,8 +140,9 @@ class Interpreter:
         stuck = self._clock() - self._stuck_since
         if stuck > _SAY_AFTER * _SECOND and not self._said_no_room:
             self._said_no_room = True
-            self.say(f"there is no room for a page in any node; waiting ({PATIENCE} s, then the access ends in SIGBUS)")
-        self._resume_throttled(stuck < PATIENCE * _SECOND)
+            patience = f"{self.patience:g} s, then the access ends in SIGBUS"
+            self.say(f"there is no room for a page in any node; waiting ({patience})")
+        self._resume_throttled(stuck < self.patience * _SECOND)
 
     def say(self, message: str) -> None:
         """Tell the user, if there is one."""

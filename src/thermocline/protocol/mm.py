@@ -61,6 +61,8 @@ class Mm:
         By index; ``nodes[DRAM]`` is the arena.
     find_region : callable
         Region index -> Region, or None when there is no such region (any more).
+    held : set of int
+        Pages that reclaim passes over, because pagers have died moving them (``mlock``, but for their good).
     """
 
     page_size: int
@@ -71,6 +73,7 @@ class Mm:
     find_region: Callable[[int], Region | None]
     vmstat: VmStat = field(default_factory=VmStat)
     column: ColumnFactory = array_column
+    held: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.links = Links(self.table.pages, self.column)
@@ -130,7 +133,12 @@ class Mm:
 
         If not, it was pinned since, or moved or freed; whoever moves a page puts it on a list.
         """
-        return self.node_of(page) == node.index and not self.links.list_of[page] and not self.table.pins[page]
+        return (
+            self.node_of(page) == node.index
+            and not self.links.list_of[page]
+            and not self.table.pins[page]
+            and page not in self.held
+        )
 
     def abort_transaction(self, page: int) -> None:
         """A locked page is going to change: a copy of it that is being made is no copy any more."""
@@ -154,6 +162,15 @@ class Mm:
         """Account bytes of a node to it and to a group."""
         node.take(size)
         group.charge(node, size)
+
+    def fail_node(self, node: Node) -> None:
+        """Take a node whose device refuses every write out of use.
+
+        Nothing goes there any more, and what went there goes past it. What is in it stays, and can be read while the
+        device answers: nothing can be moved from it in the background, but a fault brings a page up.
+        """
+        node.failed = True
+        self.path.remove(node.index)
 
     def uncharge(self, node: Node, group: Group, size: int) -> None:
         """The opposite of :meth:`charge`."""

@@ -296,7 +296,7 @@ def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdic
     """Look at an isolated page under its lock (``folio_check_references``)."""
     if mm.node_of(page) != sc.node.index or mm.links.list_of[page]:
         return _Verdict.GONE
-    if mm.table.pins[page] or mm.links.referenced[page]:
+    if mm.table.pins[page] or mm.links.referenced[page] or page in mm.held:
         mm.links.referenced[page] = 0
         mm.lru_add(page, active=True)
         mm.vmstat.add("pgactivate")
@@ -311,6 +311,8 @@ def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
     entry = mm.table.read(page)
     if entry.state != SHADOWED:
         return False
+    if mm.nodes[entry.node].failed:
+        return False  # the bytes in DRAM are to be had for certain
     if mm.nodes[entry.node].kind is Kind.SOURCE:
         drops = mm.policy.discard_clean or mm.policy.design.drops_clean
         return drops or not demotion or mm.path.next_node(0) is None

@@ -6,7 +6,7 @@ so nothing else runs and no lock is needed. Afterwards every waiter of the whole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.effects import Commit, Fill, Poison, Protocol, Punch, Release
@@ -30,7 +30,11 @@ def slots_in_use(mm: Mm, pages: Iterable[int]) -> dict[int, list[int]]:
 
 
 def recover(
-    mm: Mm, pages: Iterable[int], present: Callable[[int], bool], size: Callable[[int, int], int]
+    mm: Mm,
+    pages: Iterable[int],
+    present: Callable[[int], bool],
+    size: Callable[[int, int], int],
+    doomed: Collection[int] = (),
 ) -> Protocol[None]:
     """Rebuild what is not shared, and finish what was begun.
 
@@ -42,6 +46,9 @@ def recover(
         Page -> whether any byte of it is in the arena, by the kernel's own account.
     size : callable
         (node, slot) -> bytes that the slot is charged.
+    doomed : collection of int
+        Pages that are given up, because one pager after the other has died bringing them up: they are poisoned, so
+        that the rest can go on. Done again, should this pager be killed at it.
     """
     dram = mm.nodes[_DRAM]
     for page in pages:
@@ -51,7 +58,10 @@ def recover(
             mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
         if entry.state in (RESIDENT, SHADOWED, FILLING) or present(page):
             mm.charge(dram, group, mm.page_size)
-        yield from _finish(mm, page, entry, present)
+        if page in doomed and entry.state != POISONED:
+            yield from _give_up(mm, page, entry, present)
+        else:
+            yield from _finish(mm, page, entry, present)
         entry = mm.table.read(page)
         if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
             mm.nodes[entry.node].shadows[page] = None
@@ -79,3 +89,21 @@ def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> 
         if present(page):
             yield Punch([page])
         yield Poison(page)
+
+
+def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> Protocol[None]:
+    """Poison a page, whatever its state, and give back all that it holds.
+
+    The commit comes first. A pager that is killed behind it leaves a page of which the next one knows that it is lost:
+    that one punches and poisons it, and no entry names its slot.
+    """
+    group = mm.group_of(page).index
+    yield Commit(page, POISONED)
+    if present(page):
+        yield Punch([page])
+    elif entry.state in (RESIDENT, SHADOWED, FILLING):
+        yield Release(_DRAM, 0, group)
+    yield Poison(page)
+    if entry.node:
+        yield Release(entry.node, entry.slot, group)
+    mm.vmstat.add("poisoned_pages")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from thermocline.protocol.effects import Effect, Protocol
+from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.stopwatch import Stopwatch
 
 
@@ -33,9 +34,11 @@ class Task:
         Called with the protocol's return value.
     since : int
         When it began to wait for a page lock, on the stopwatch's clock.
+    note : int
+        What :attr:`Scheduler.noted` says while it runs.
     """
 
-    __slots__ = ("background", "done", "job", "send", "since", "value")
+    __slots__ = ("background", "done", "job", "note", "send", "since", "value")
 
     def __init__(self, protocol: Protocol[Any], *, background: bool, done: Callable[[Any], None] | None = None) -> None:
         self.send = protocol.send
@@ -44,17 +47,26 @@ class Task:
         self.job: Callable[[], Any] | None = None
         self.value: Any = None
         self.since = 0
+        self.note = 0
 
 
 Handler = Callable[[Any, Task], Any]
 
 
 class Scheduler:
-    """Runs tasks. ``handlers`` performs each kind of effect, or returns ``PARKED``."""
+    """Runs tasks. ``handlers`` performs each kind of effect, or returns ``PARKED``.
+
+    Attributes
+    ----------
+    noted : column of one integer
+        What is being worked on: the note of the task that runs, 0 between tasks. An exception leaves it as it is, so
+        that in memory which outlives the process it says what the process died at.
+    """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.stopwatch = stopwatch
         self.handlers: dict[type[Effect], Handler] = {}
+        self.noted: Column = array_column("Q", 1)
         self._foreground: deque[Task] = deque()
         self._background: deque[Task] = deque()
         self._locks: dict[int, deque[Task] | None] = {}
@@ -62,10 +74,17 @@ class Scheduler:
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def spawn(
-        self, protocol: Protocol[Any], *, background: bool = False, done: Callable[[Any], None] | None = None
+        self,
+        protocol: Protocol[Any],
+        *,
+        background: bool = False,
+        done: Callable[[Any], None] | None = None,
+        note: int = 0,
     ) -> None:
         """Make a task of a protocol, ready to run."""
-        self.resume(Task(protocol, background=background, done=done), None)
+        task = Task(protocol, background=background, done=done)
+        task.note = note
+        self.resume(task, None)
 
     def resume(self, task: Task, value: Any) -> None:
         """Make a parked task ready, with the result that it waits for."""
@@ -93,9 +112,11 @@ class Scheduler:
             self._run(self._background.popleft())
 
     def _run(self, task: Task) -> None:
+        self.noted[0] = task.note
         if task.job is not None:
             value = task.job()
             if value is PARKED:
+                self.noted[0] = 0
                 self.requeue(task)
                 return
             task.job = None
@@ -110,6 +131,7 @@ class Scheduler:
         except StopIteration as stop:
             if task.done is not None:
                 task.done(stop.value)
+        self.noted[0] = 0
 
     # -- page locks ---------------------------------------------------------------------------------------------------
 

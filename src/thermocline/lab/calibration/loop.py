@@ -115,13 +115,13 @@ class Loop:
         in_worker = copier._in_worker
         left = 3
 
-        def timed(node: int, writes: bool, run: Callable[[], Any], *rest: Any, **named: Any) -> Any:
+        def timed(node: int, writes: bool, run: Callable[..., Any], *rest: Any, **named: Any) -> Any:
             submitted = _clock()
 
-            def run_timed() -> Any:
+            def run_timed(*noted: Any) -> Any:
                 begun = _clock()
                 beginning.add(max(begun - submitted, 0))
-                result = run()
+                result = run(*noted)
                 (writing if writes else reading).add(_clock() - begun)
                 return result
 

@@ -1,0 +1,206 @@
+"""Pagers killed at random and at every point of the protocol, under a program that verifies all it reads.
+
+    python tests/torture/torture.py [--kills 1000] [--seed 0]
+
+It prints a row for each point: how often a pager was killed there, how many words were wrong, whether the program hung,
+and the longest that it took to have another pager, from when the supervisor knew until faults were answered again. The
+exit status is 1 if anything was wrong.
+"""
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thermocline.live.injection import POINTS
+from thermocline.protocol import vmstat
+
+WORKLOAD = Path(__file__).with_name("workload.py")
+#: Seconds that a program may take for its end: more is a hang.
+LIMIT = 30
+#: Steps of one thread without a new pager after which a point counts as not reached.
+STEPS = 400
+#: Which occurrences of an effect are tried. The first few are recovery's, or the first thing after it.
+OCCURRENCES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+
+
+@dataclass
+class Outcome:
+    """What came of one program."""
+
+    kills: int = 0
+    wrong: int = 0
+    hangs: int = 0
+    longest: float = 0.0
+    said: str = ""
+
+    def add(self, other: "Outcome") -> None:
+        """Take another one in."""
+        self.kills += other.kills
+        self.wrong += other.wrong
+        self.hangs += other.hangs
+        self.longest = max(self.longest, other.longest)
+        self.said += other.said
+
+
+def rules_at(side: str, effect: str, occurrences: tuple[int, ...]) -> list[str]:
+    """Kills at a point, each followed by one that comes late: pagers that never answer a fault are not replaced."""
+    rules = []
+    for number in occurrences:
+        rules += [f"kill {side} {effect} {number}", f"kill before Lock {10 + number}"]
+    return rules
+
+
+def judge(process: subprocess.Popen[str], kills: int = -1) -> Outcome:
+    """Wait for a program's end -> what came of it."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
+        return Outcome(max(kills, 0), hangs=1, said=err)
+    lines = out.splitlines()
+    if process.returncode or not lines:
+        return Outcome(max(kills, 0), wrong=1, said=f"status {process.returncode}\n{err}")
+    said = json.loads(lines[-1])
+    counted = said["starts"] - 1 if kills < 0 else kills
+    return Outcome(counted, len(said["wrong"]), 0, said["longest_replacement_seconds"], "\n".join(said["wrong"]))
+
+
+def start(pagers: int, steps: int, rules: list[str]) -> subprocess.Popen[str]:
+    """The workload, under injection."""
+    environment = {**os.environ, "THERMOCLINE_INJECT": ";".join(rules)}
+    command = [sys.executable, str(WORKLOAD), str(pagers), str(steps)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def at_points(rules: list[str]) -> Outcome:
+    """Run the workload until a pager was killed at each of these points in turn."""
+    return judge(start(len(rules) + 1, STEPS, rules))
+
+
+def at_random(kills: int, seed: int) -> Outcome:
+    """Kill pagers at random instants: as soon as they exist, and when they have begun to answer faults, in turn.
+
+    Only such deaths in a row as are never followed by a fault are an end of the program, and they are meant to be.
+    """
+    instants = random.Random(seed)
+    with start(0, 0, []) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        supervisor = find_supervisor(process.pid)
+        faults = open_fault_counter(process.pid)
+        pager = -1
+        for kill in range(kills):
+            found = wait_for_pager(supervisor, pager, process)
+            if found is None:
+                break
+            pager, handle = found
+            seen = faults[0]
+            while kill % 2 and faults[0] == seen and process.poll() is None:
+                select.select([handle], [], [], 0.001)
+            select.select([handle], [], [], instants.uniform(0, 0.02))  # it is this instant that is random
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            select.select([handle], [], [])
+            os.close(handle)
+        faults.release()
+        return judge(process, kills)
+
+
+def find_supervisor(program: int) -> int:
+    """The supervisor of a program's memory: it has the same arena open, and a pager for a child."""
+    arena = inode_of_arena(program)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+            if name == b"thermocline-supervisor" and inode_of_arena(int(pid)) == arena:
+                return int(pid)
+        except OSError:
+            continue
+    raise RuntimeError("there is no supervisor")
+
+
+def open_fault_counter(program: int) -> memoryview:
+    """How many faults pagers have begun to answer, in the tables that they share with the program."""
+    for fd in os.listdir(f"/proc/{program}/fd"):
+        if "thermocline-tables" in os.readlink(f"/proc/{program}/fd/{fd}"):
+            with open(f"/proc/{program}/fd/{fd}", "rb") as tables:
+                # The counters are on the page behind the header's.
+                counters = mmap.mmap(tables.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+            return memoryview(counters).cast("Q")[vmstat.INDEX["pgfault"] :]
+    raise RuntimeError("there are no tables")
+
+
+def inode_of_arena(pid: int) -> int:
+    """The arena that a process has open."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if "thermocline-arena" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+            return os.stat(f"/proc/{pid}/fd/{fd}").st_ino
+    return -1
+
+
+def wait_for_pager(supervisor: int, last: int, program: subprocess.Popen[str]) -> tuple[int, int] | None:
+    """The pager that comes after ``last``, and a pidfd of it; None when the program has ended."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    while program.poll() is None:
+        for pid in map(int, children.read_text().split()):
+            if pid != last:
+                with contextlib.suppress(ProcessLookupError):
+                    return pid, os.pidfd_open(pid)
+        os.sched_yield()
+    return None
+
+
+def plan(kills: int) -> Iterator[tuple[str, list[str]]]:
+    """Rows of the table, each with its rules, for about so many kills."""
+    each = max(round(kills / (4 * len(POINTS))), 1)
+    for effect in POINTS:
+        for side in ("before", "after"):
+            yield f"{side} {effect}", rules_at(side, effect, OCCURRENCES[:each])
+
+
+def main() -> int:
+    """Print the table -> exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=1000, help="about how many pagers are killed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    arguments = parser.parse_args()
+    print(f"{'point':<22}{'kills':>7}{'asked':>7}{'wrong':>7}{'hangs':>7}{'longest (ms)':>14}", flush=True)
+    total = Outcome()
+    asked = 0
+
+    def row(name: str, wanted: int, outcome: Outcome) -> None:
+        nonlocal asked
+        total.add(outcome)
+        asked += wanted
+        figures = f"{outcome.kills:>7}{wanted:>7}{outcome.wrong:>7}{outcome.hangs:>7}{outcome.longest * 1000:>14.1f}"
+        print(f"{name:<22}{figures}", flush=True)
+        if outcome.wrong or outcome.hangs:
+            print(outcome.said, file=sys.stderr, flush=True)
+
+    for name, rules in plan(arguments.kills * 6 // 10):
+        if arguments.only in name:
+            row(name, len(rules), at_points(rules))
+    at_instants = max(arguments.kills - total.kills, arguments.kills // 4)
+    for seed in range(arguments.seed, arguments.seed + 4):
+        if arguments.only in "random instants":
+            row("random instants", at_instants // 4 + 1, at_random(at_instants // 4 + 1, seed))
+    row_of_all, total = total, Outcome()
+    wanted, asked = asked, 0
+    row("all", wanted, row_of_all)
+    return 1 if row_of_all.wrong or row_of_all.hangs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
