@@ -374,9 +374,22 @@ def test_an_array_that_goes_while_its_thread_makes_a_request_is_freed(memory: Me
     ring.submit = submit_and_collect  # type: ignore[method-assign]
     memory.advise(kept, "cold")
     ring.submit = submit  # type: ignore[method-assign]
-    assert memory._regions.commitment.committed == 32
     assert sum(used(memory).values()) == 0
     assert memory._regions.commitment.committed == 16
+
+
+def test_the_last_array_may_go_while_its_memory_is_being_closed() -> None:
+    memory = Memory("dram=1MiB, zstd=1MiB")
+    regions, going = memory._regions, [memory.zeros(1 << 20, "u1")]
+    collect = regions._collect
+
+    def collect_and_drop() -> None:
+        collect()
+        going.clear()
+
+    regions._collect = collect_and_drop  # type: ignore[method-assign]
+    memory.close()
+    assert regions.session.closed
 
 
 def test_a_group_whose_pages_have_nowhere_to_go_passes_its_limit(tmp_path: Path) -> None:

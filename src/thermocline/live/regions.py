@@ -244,8 +244,10 @@ class Regions:
     def close_when_unused(self) -> None:
         """Close the session now, or when the last block is freed; nothing more is allocated from now on."""
         self._closing = True
-        if self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
+        while self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
             with self._exclusion.held():
                 self._collect()
                 if self._live == 0 and not self._to_free:
                     self.session.close()
+            if not self._to_free:
+                break  # otherwise a finalizer has run in the middle of that, and left to us what it could not do
