@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
-from thermocline.live.regions import DECLINED, Regions
+from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Arrays:
         from thermocline import numpy_allocator
 
         if not self._regions.usable:
-            raise ClosedError("this memory is closed here; make another")
+            raise ClosedError(CLOSED)
         threshold = parse_size(min_array)
         if threshold < 1:
             raise SpecError("min_array is 0 bytes; write a positive size, such as 1MiB")
@@ -152,7 +152,7 @@ class Arrays:
         regions = self._regions
         address = regions.allocate_block(size, self._group, source)
         if address == DECLINED:
-            raise ClosedError("this memory is closed here (or an array was made inside the making of another)")
+            raise ClosedError(f"{CLOSED} (or an array was made inside the making of another)")
         if address == 0:
             raise OutOfMemory(
                 f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "

@@ -13,6 +13,7 @@ from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
+from thermocline.live.mapping import Mapping
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
@@ -52,7 +53,7 @@ def arena() -> Iterator[Arena]:
     address = libc.mmap(None, PAGES * PAGE, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
     uffd = UserFaultFd(opened.fd)
     uffd.register(address, PAGES * PAGE)
-    yield Arena(fd, uffd, address, PAGE)
+    yield Arena(fd, PAGE, [Mapping(0, uffd, address, PAGE, -1)])
     libc.munmap(address, PAGES * PAGE)
     os.close(fd)
     os.close(opened.fd)

@@ -60,9 +60,11 @@ def program(directory: Path, then: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "1\n"
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "1\n"
+            yield process
+        finally:
+            process.kill()
 
 
 CHECK = """
@@ -183,7 +185,19 @@ def test_all_helpers_killed_at_once_end_the_program(tmp_path: Path) -> None:
         assert process.wait(20) == -signal.SIGKILL
 
 
-def test_a_forked_child_fails_clearly_and_the_parent_is_untouched(tmp_path: Path) -> None:
+UNSERVED = """
+import resource
+most = max(map(int, os.listdir("/proc/self/fd"))) + 1
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+while True:
+    try:
+        os.dup(0)
+    except OSError:
+        break
+"""
+
+
+def test_a_forked_child_that_cannot_be_served_fails_clearly_and_the_parent_is_untouched(tmp_path: Path) -> None:
     then = """
         child = os.fork()
         if not child:
@@ -192,14 +206,14 @@ def test_a_forked_child_fails_clearly_and_the_parent_is_untouched(tmp_path: Path
         _, status = os.waitpid(child, 0)
         print(os.WTERMSIG(status), int(array.sum(dtype="i8")))
     """
-    with program(tmp_path, then) as process:
+    with program(tmp_path, UNSERVED + textwrap.dedent(then)) as process:
         out, err = process.communicate()
         assert out == f"{signal.SIGSEGV} {int((np.arange(8 << 20) % 251).sum())}\n"
         assert err.count("this forked child has touched a tiered array") == 1
 
 
 def test_another_fault_of_a_forked_child_goes_where_it_went(tmp_path: Path) -> None:
-    """To the handler that the program had; and a signal that is only sent is not lost either."""
+    """Of one that is not served: to the handler that the program had; and a signal that is only sent is not lost."""
     then = """
         import ctypes, faulthandler, signal
         faulthandler.enable()
@@ -211,7 +225,7 @@ def test_another_fault_of_a_forked_child_goes_where_it_went(tmp_path: Path) -> N
             _, status = os.waitpid(child, 0)
             print(os.WTERMSIG(status))
     """
-    with program(tmp_path, then) as process:
+    with program(tmp_path, UNSERVED + textwrap.dedent(then)) as process:
         out, err = process.communicate()
         assert out == f"{signal.SIGSEGV}\n" * 2
         assert err.count("Fatal Python error: Segmentation fault") == 2

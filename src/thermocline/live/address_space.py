@@ -2,6 +2,9 @@
 
 So one comparison tells a tiered block from any other, and no mapping of anybody else's can come to lie where an arena
 was: the range stays reserved (mapped without access) for the life of the process.
+
+A forked child is not given the arenas, so there are holes where they were until it attaches itself. The kernel hands
+out addresses from the top; the range is asked for far below, so that nothing a child maps meanwhile comes to lie there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from thermocline.live.extents import Extents
 
 #: Bytes to reserve, the first that the process's limits allow (a 47-bit address space holds 128 TiB).
 _SIZES = [1 << shift for shift in range(45, 34, -1)]
+#: Where the range is asked for. It lies elsewhere where a process has something there.
+_WANTED = 0x200000000000
 #: Arenas begin at multiples of this, so that a huge page may lie anywhere in them.
 _UNIT = 2 << 20
 
@@ -24,7 +29,7 @@ class AddressSpace:
     def __init__(self) -> None:
         for size in _SIZES:
             try:
-                base = libc.mmap(None, size + _UNIT, libc.PROT_NONE, _RESERVED)
+                base = libc.mmap(_WANTED, size + _UNIT, libc.PROT_NONE, _RESERVED)
             except OSError as error:
                 failure = error
                 continue

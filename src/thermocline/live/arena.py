@@ -2,18 +2,29 @@
 
 Page ``p`` of the arena is at byte ``p * page_size`` of the file, always. What varies is whether it is there: a frame is
 the right to have one page of the file in memory, and the DRAM budget is a number of frames. The program maps the file
-shared and has the mapping registered with userfaultfd; the pager never maps it, it reads it with preadv(2), so no
-page table of the pager's grows and a hole has one mapping to unmap.
+shared, and so does every process that shares its arrays, each registered with a userfaultfd of its own; the pager never
+maps it, it reads it with preadv(2), so no page table of the pager's grows and a hole has no mapping of ours to unmap.
+
+With more than one mapping, three rules keep them alike:
+
+- Writers are stopped in all of them before a page is copied down, and before a clean page comes up: where a mapping
+  does not have the page yet, the kernel leaves a marker that its page will be write-protected when it comes.
+- A page comes up through one mapping. In the others it is there for whoever touches it, and their waiters are woken.
+- A mapping that is new has every page that is there write-protected first: which of them are clean, or on their way
+  down, it need not know. A write too many is asked for; none goes unseen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
-from thermocline.live.userfaultfd import UserFaultFd
+from thermocline.live.mapping import Mapping
 
 #: st_blocks counts these (stat(2)).
 _BLOCK = 512
@@ -26,21 +37,69 @@ class Arena:
     ----------
     fd : int
         The memfd.
-    uffd : UserFaultFd
-        On which the program's mapping is registered.
-    address : int
-        Where the program has mapped it.
+    mappings : iterable of Mapping
+        Where it is mapped, and every page that came up knows of it.
+
+    Attributes
+    ----------
+    last_faulted : Mapping or None
+        Whose fault was read last: what is brought up is brought up there.
     """
 
-    def __init__(self, fd: int, uffd: UserFaultFd, address: int, page_size: int) -> None:
+    def __init__(self, fd: int, page_size: int, mappings: Iterable[Mapping]) -> None:
         self.fd = fd
-        self.uffd = uffd
-        self.address = address
         self.page_size = page_size
+        self.mappings = tuple(mappings)
+        self.last_faulted: Mapping | None = None
+        #: Held while a page comes up, by whatever thread, so that a mapping is there for all of it or for none of it.
+        self._coming_up = threading.Lock()
 
-    def page_at(self, address: int) -> int:
-        """The page that holds an address of the program's."""
-        return (address - self.address) // self.page_size
+    @property
+    def address(self) -> int:
+        """Where the oldest of its processes has it: the program, if it is there."""
+        return self.mappings[0].address if self.mappings else 0
+
+    # -- mappings -----------------------------------------------------------------------------------------------------
+
+    def attach(self, mapping: Mapping) -> None:
+        """Take a mapping that no page has come to yet. Done again, should this pager be killed at it."""
+        with self._coming_up:
+            self.mappings = (*self.mappings, mapping)
+            with contextlib.suppress(ProcessLookupError):
+                for page, count in self.present_runs():
+                    mapping.protect(page, count)
+
+    def detach(self, mapping: Mapping) -> None:
+        """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
+        with self._coming_up:
+            self.mappings = tuple(other for other in self.mappings if other is not mapping)
+            if self.last_faulted is mapping:
+                self.last_faulted = None
+
+    def _everywhere(self, do: Callable[[Mapping], None]) -> None:
+        """Do something in all mappings but those of processes that have just gone."""
+        for mapping in self.mappings:
+            try:
+                do(mapping)
+            except ProcessLookupError:
+                continue
+
+    def _through_one(self, do: Callable[[Mapping], None], page: int, count: int) -> None:
+        """Make pages appear through one mapping, the likeliest first, and wake the waiters of the others."""
+        mappings = self.mappings
+        if len(mappings) > 1:
+            mappings = tuple(sorted(mappings, key=lambda mapping: mapping is not self.last_faulted))
+        for mapping in mappings:
+            try:
+                do(mapping)
+            except ProcessLookupError:
+                continue
+            if len(mappings) > 1:
+                self.wake(page, count)
+            return
+        raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
+
+    # -- pages --------------------------------------------------------------------------------------------------------
 
     def read(self, page: int, count: int, buffer: Buffer, offset: int) -> None:
         """Read resident pages into a buffer."""
@@ -51,40 +110,45 @@ class Arena:
 
     def install(self, page: int, count: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
         """Make pages appear with these bytes, and wake those that wait for them."""
-        self.uffd.copy(
-            self.address + page * self.page_size,
-            buffer.address + offset,
-            count * self.page_size,
-            protect=protect,
-        )
+        with self._coming_up:
+            if protect and len(self.mappings) > 1:
+                self.protect(page, count)
+            source = buffer.address + offset
+            self._through_one(lambda mapping: mapping.copy(page, count, source, protect=protect), page, count)
 
     def install_zeros(self, page: int, count: int) -> None:
         """Make pages of zeros appear, writable, and wake those that wait for them."""
-        self.uffd.zero(self.address + page * self.page_size, count * self.page_size)
+        with self._coming_up:
+            self._through_one(lambda mapping: mapping.zero(page, count), page, count)
 
     def protect(self, page: int, count: int) -> None:
-        """Stop the writers of resident pages."""
-        self.uffd.write_protect(self.address + page * self.page_size, count * self.page_size)
+        """Stop the writers of pages, wherever they are mapped or will be."""
+        self._everywhere(lambda mapping: mapping.protect(page, count))
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of resident pages go on."""
-        self.uffd.write_unprotect(self.address + page * self.page_size, count * self.page_size)
+        self._everywhere(lambda mapping: mapping.unprotect(page, count))
 
     def wake(self, page: int, count: int = 1) -> None:
         """Make the waiters of pages fault again."""
-        self.uffd.wake(self.address + page * self.page_size, count * self.page_size)
+        self._everywhere(lambda mapping: mapping.wake(page, count))
 
-    def poison(self, page: int) -> bool:
-        """Make every touch of an absent page a SIGBUS -> False if this kernel cannot (before Linux 6.6)."""
-        # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
-        self.unprotect(page, 1)
-        try:
-            self.uffd.poison(self.address + page * self.page_size, self.page_size)
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOTTY):
-                return False
-            raise
-        return True
+    def poison(self, page: int) -> list[Mapping]:
+        """Make every touch of an absent page a SIGBUS -> where this kernel cannot (before Linux 6.6)."""
+        unable: list[Mapping] = []
+
+        def poison(mapping: Mapping) -> None:
+            # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
+            mapping.unprotect(page, 1)
+            try:
+                mapping.poison(page)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTTY):
+                    raise
+                unable.append(mapping)
+
+        self._everywhere(poison)
+        return unable
 
     def punch(self, page: int, count: int) -> None:
         """Free the frames of pages and unmap them everywhere."""
@@ -94,9 +158,8 @@ class Arena:
         """Bytes of the arena that are in memory, by the kernel's account."""
         return os.fstat(self.fd).st_blocks * _BLOCK
 
-    def present_pages(self) -> set[int]:
-        """Every page of which any byte is in memory (lseek(2), SEEK_DATA and SEEK_HOLE)."""
-        found: set[int] = set()
+    def present_runs(self) -> Iterator[tuple[int, int]]:
+        """Runs of pages of which any byte is in memory: first page, and how many (lseek(2), SEEK_DATA, SEEK_HOLE)."""
         end = os.fstat(self.fd).st_size
         position = 0
         while position < end:
@@ -107,5 +170,9 @@ class Arena:
                     break
                 raise
             position = os.lseek(self.fd, data, os.SEEK_HOLE)
-            found.update(range(data // self.page_size, -(-position // self.page_size)))
-        return found
+            first = data // self.page_size
+            yield first, -(-position // self.page_size) - first
+
+    def present_pages(self) -> set[int]:
+        """Every page of which any byte is in memory."""
+        return {page for first, count in self.present_runs() for page in range(first, first + count)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import Any
@@ -24,17 +25,12 @@ class LiveInterpreter(Interpreter):
     stores : dict of node index to Store
     copier : Copier
         Moves the bytes.
-    program : int
-        A pidfd of the program, to end it where it cannot be told otherwise that a page is lost.
     """
 
-    def __init__(
-        self, mm: Mm, arena: Arena, scheduler: Scheduler, stores: dict[int, Store], copier: Copier, program: int
-    ) -> None:
+    def __init__(self, mm: Mm, arena: Arena, scheduler: Scheduler, stores: dict[int, Store], copier: Copier) -> None:
         super().__init__(mm, scheduler, stores)
         self.arena = arena
         self.copier = copier
-        self._program = program
 
     def say(self, message: str) -> None:
         """Tell the user on stderr."""
@@ -54,12 +50,13 @@ class LiveInterpreter(Interpreter):
         self.arena.wake(effect.page)
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
-        if not self.arena.poison(effect.page):
+        for mapping in self.arena.poison(effect.page):
             self.say(
                 f"page {effect.page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); "
                 "the program is ended"
             )
-            signal.pidfd_send_signal(self._program, signal.SIGBUS)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(mapping.process, signal.SIGBUS)
 
     def punch(self, effect: effects.Punch, _: Task) -> None:
         dram = self.mm.nodes[DRAM]

@@ -11,21 +11,25 @@ from __future__ import annotations
 import errno
 import gc
 import mmap
+import os
 import select
 import signal
+import socket
 import sys
 import time
 from array import array
 from collections.abc import Iterable, Iterator
 
 from thermocline.errors import StoreError
-from thermocline.live import statistics
+from thermocline.live import control, statistics
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.config import Config
+from thermocline.live.control import Packet
 from thermocline.live.copier import SCRATCH_PAGES, Copier
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
+from thermocline.live.mapping import Mapping
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
@@ -61,9 +65,16 @@ def sparse_column(typecode: str, count: int) -> memoryview[int]:
 
 
 class Pager:
-    """One tiered memory's pager."""
+    """One tiered memory's pager. See :func:`main`."""
 
-    def __init__(self, config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        peer: socket.socket,
+        attached: Iterable[Packet] = (),
+        sources: Iterable[Packet] = (),
+        held: Iterable[int] = (),
+    ) -> None:
         self.config = config
         self.tables = Tables(config.tables, config.pages)
         self.ring = Ring(self.tables)
@@ -71,9 +82,10 @@ class Pager:
         self._answer_bell = Bell(config.answer_bell)
         self._regions: dict[int, Region] = {}
         self._sources = Sources(config.page_size)
-        self._sources.adopt(sources)
-        self.uffd = UserFaultFd(config.uffd)
-        self.arena = Arena(config.arena, self.uffd, config.arena_address, config.page_size)
+        for source in sources:
+            self._sources.open(source)
+        self._peer = peer
+        self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
         stores: dict[int, Store] = {}
         nodes = [Node(DRAM, "dram", Kind.MAPPED, config.nodes[0].capacity, config.page_size)]
         path = DemotionPath()
@@ -114,7 +126,7 @@ class Pager:
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
         self.copier = Copier(self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell)
-        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier, config.program)
+        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier)
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
@@ -125,8 +137,15 @@ class Pager:
         self.copier.node_failed = self._note_failed_node
         self._stores = stores
         self._poll = select.epoll()
+        self._faulting: dict[int, Mapping] = {}
         self._request_bell_poll = select.poll()
         self._request_bell_poll.register(config.request_bell, select.POLLIN)
+
+    def _mapping_of(self, attach: Packet) -> Mapping:
+        """The mapping of a process that was attached."""
+        number, address = attach.numbers
+        uffd, process = attach.fds
+        return Mapping(number, UserFaultFd(uffd), address, self.config.page_size, process)
 
     def _note_failed_node(self, index: int) -> None:
         """Tell the program, and a successor, that a node is out of use."""
@@ -190,14 +209,14 @@ class Pager:
             timeout = None
         events = self._poll.poll(timeout)
         for fd, _ in events:
-            if fd == self.config.uffd:
-                self._take_faults()
+            if fd in self._faulting:
+                self._take_faults(self._faulting[fd])
             elif fd == self.config.request_bell:
                 self._request_bell.quiet()
                 self.copier.resume_finished()
                 for request in self.ring.take():
                     self._serve(request)
-            elif not self._sources.receive(self.config.control):
+            elif fd == self._peer.fileno() and not self._obey(control.receive(self._peer)):
                 return False
         if not events and interpreter.throttled:
             interpreter.retry_throttled()
@@ -241,7 +260,9 @@ class Pager:
             # Not before it is done: its page may be another array's by the time the next pager looks.
             self.tables.header[Tables.HEADER_DOOMED] = 0
             self._request_bell.ring()  # a request's ring may have been taken for a worker's
-        for fd in (self.config.uffd, self.config.request_bell, self.config.control):
+        for mapping in self.arena.mappings:
+            self._hear_faults(mapping)
+        for fd in (self.config.request_bell, self._peer.fileno()):
             self._poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
         self.arena.wake(0, self.config.pages)
@@ -259,15 +280,49 @@ class Pager:
                 yield start, count
             start += count or 1
 
-    def _take_faults(self) -> None:
+    def _hear_faults(self, mapping: Mapping) -> None:
+        self._faulting[mapping.uffd.fd] = mapping
+        self._poll.register(mapping.uffd.fd, select.EPOLLIN)
+
+    def _take_faults(self, mapping: Mapping) -> None:
         now = self.stopwatch.clock()
 
         def answered(_: None) -> None:
             self.stopwatch.fault.add(self.stopwatch.clock() - now)
 
-        for message in self.uffd.read():
-            page = self.arena.page_at(message.address)
+        self.arena.last_faulted = mapping
+        for message in mapping.uffd.read():
+            page = mapping.page_at(message.address)
             self.scheduler.spawn(fault(self.mm, page, message.write), done=answered, note=note_of(page))
+
+    # -- what the supervisor says ------------------------------------------------------------------------------------
+
+    def _obey(self, packet: Packet | None) -> bool:
+        """Do what the supervisor asks for -> False when it is over."""
+        if packet is None or packet.word == "close":
+            return False
+        if packet.word == "source":
+            self._sources.open(packet)
+        elif packet.word == "drop":
+            self._sources.drop(*packet.numbers)
+        elif packet.word == "attach":
+            mapping = self._mapping_of(packet)
+            self.arena.attach(mapping)
+            self._hear_faults(mapping)
+        elif packet.word == "detach":
+            self._detach(*packet.numbers)
+        if packet.word in ("source", "attach", "detach"):
+            control.send(self._peer, packet.word, packet.numbers[0])
+        return True
+
+    def _detach(self, number: int) -> None:
+        for mapping in self.arena.mappings:
+            if mapping.number == number:
+                self.arena.detach(mapping)
+                del self._faulting[mapping.uffd.fd]
+                self._poll.unregister(mapping.uffd.fd)
+                os.close(mapping.uffd.fd)
+                os.close(mapping.process)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -317,15 +372,19 @@ class Pager:
         self.copier.close()
 
 
-def main(config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes, int]] = ()) -> int:
+def main(
+    config: Config, peer: socket.socket, attached: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]
+) -> int:
     """Run a pager in this process until its memory is closed -> exit status.
 
     Parameters
     ----------
+    peer : socket
+        To the supervisor.
+    attached, sources : iterable of Packet
+        The processes and the source files that its predecessor knew, as they were made known to that one.
     held : iterable of int
         Pages that it must not move.
-    sources : iterable of (bytes, int)
-        Source files that its predecessor knew: message and descriptor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -333,7 +392,7 @@ def main(config: Config, held: Iterable[int] = (), sources: Iterable[tuple[bytes
     gc.disable()
     sys.setswitchinterval(0.0005)
     try:
-        pager = Pager(config, held, sources)
+        pager = Pager(config, peer, attached, sources, held)
         pager.run()
         pager.close()
     except StoreError as error:

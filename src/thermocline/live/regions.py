@@ -24,6 +24,8 @@ from thermocline.protocol.pin import MAX_PINS
 
 #: Answer of :meth:`Regions.allocate_block` when it cannot be asked now: see there.
 DECLINED = -1
+#: What is said of a memory that is closed here.
+CLOSED = "this memory is closed here; a forked child can use its parent's arrays, but for all else needs its own Memory"
 #: Frees under way at once.
 _MOST_FREES = RING_ENTRIES // 2
 
@@ -44,6 +46,10 @@ class Regions:
         self._closing = False
         #: First pages of regions to be freed; appended to at any moment, by finalizers too.
         self._to_free: deque[int] = deque()
+        #: Of blocks that were allocated after a fork: how many there had been.
+        self._born: dict[int, int] = {}
+        #: First pages of regions that the program has freed, and a forked child may still look at.
+        self._kept: list[int] = []
         #: Frees under way, the oldest first: request number, first page, pages.
         self._freeing: deque[tuple[int, int, int]] = deque()
 
@@ -62,6 +68,8 @@ class Regions:
             start = self._take(pages)
             if start is not None:
                 self._describe(start, pages, group, source)
+                if self.session.children.forks:
+                    self._born[start] = self.session.children.forks
                 self._live += 1
         self._free_queued()
         return 0 if start is None else self.session.address + start * self.page_size
@@ -114,8 +122,16 @@ class Regions:
 
     def _collect(self) -> None:
         """Request queued frees, and take back what the pager has freed. The lock is held."""
+        children = self.session.children
+        if children.have_departed():
+            self._to_free.extend(self._kept)
+            self._kept.clear()
         while self._to_free and len(self._freeing) < _MOST_FREES:
             start = self._to_free.popleft()
+            if children.hold(self._born.get(start, 0)):
+                self._kept.append(start)
+                continue
+            self._born.pop(start, None)
             pages = self._tables.region_pages[start]
             self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
             self._live -= 1
@@ -144,7 +160,7 @@ class Regions:
     def add_source(self, fd: int, offset: int, length: int) -> int:
         """See :meth:`~thermocline.live.session.Session.add_source`. It is dropped with the block made from it."""
         if not self.session.usable:
-            raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
+            raise ClosedError(CLOSED)
         with self._exclusion.held():
             return self.session.add_source(fd, offset, length)
 
@@ -164,7 +180,7 @@ class Regions:
             The memory is closed, or this is a forked child.
         """
         if not self.session.usable:
-            raise ClosedError("this memory is closed here; a forked child cannot use its parent's")
+            raise ClosedError(CLOSED)
         answer = self._requests.ask(what, first, second)
         self._free_queued()  # what a finalizer has queued in the middle of that
         return answer
@@ -247,7 +263,7 @@ class Regions:
         while self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
             with self._exclusion.held():
                 self._collect()
-                if self._live == 0 and not self._to_free:
+                if self._live == len(self._kept) and not self._to_free:
                     self.session.close()
             if not self._to_free:
                 break  # otherwise a finalizer has run in the middle of that, and left to us what it could not do

@@ -1,7 +1,10 @@
 """Everything that one tiered memory has open in the program, and the helper processes that belong to it.
 
-The arena is mapped here and registered with userfaultfd; the supervisor gets a duplicate of every descriptor. The
-program keeps its userfaultfd open, too: were the helpers' the last one to be closed, whoever waits would wake to zeros.
+The arena is mapped here and registered with userfaultfd; the supervisor gets a duplicate of every descriptor.
+
+A child that the program forks shares the arrays with it: before a fork, the supervisor is told to expect somebody, and
+the child attaches itself before anything of the user's runs in it (see :mod:`thermocline.live.attachment`). It cannot
+make arrays, nor free what it has: the books are the program's.
 """
 
 from __future__ import annotations
@@ -10,17 +13,20 @@ import contextlib
 import errno
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.live import fence, injection, launch, libc
+from thermocline.errors import UnsupportedError
+from thermocline.live import control, fence, injection, launch
 from thermocline.live.address_space import AddressSpace, address_space
+from thermocline.live.attachment import Attachment, map_arena
+from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
-from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED, drop_message, source_message
 from thermocline.live.stores import STORES
 from thermocline.live.tables import MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
@@ -72,6 +78,10 @@ class Session:
         self.before_close: list[Callable[[], object]] = []
         self.closed = False
         self._process = os.getpid()
+        #: Forks under way: the socket that the child of each will speak on, and its row of the table of children.
+        self._expected: dict[int, tuple[socket.socket, int]] = {}
+        self._row = 0
+        self._attachment: Attachment | None = None
         self._sources = 0
         self._free_sources: list[int] = []
         inject = os.environ.get("THERMOCLINE_INJECT", "")
@@ -86,6 +96,7 @@ class Session:
             undo.callback(os.close, self._arena)
             self.tables = Tables.create(self.pages)
             undo.callback(self.tables.close)
+            self.children = Children(self.tables)
             self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             request_bell = Bell(Bell.create(blocking=False))
             undo.callback(os.close, request_bell.fd)
@@ -105,17 +116,7 @@ class Session:
         fence.prepare(space.low, space.high)
         address = space.take(self.size)
         undo.callback(space.give, address, self.size)
-        libc.mmap(
-            address,
-            self.size,
-            libc.PROT_READ | libc.PROT_WRITE,
-            libc.MAP_SHARED | libc.MAP_NORESERVE | libc.MAP_FIXED,
-            self._arena,
-        )
-        # A child would share the frames without our seeing its faults: it gets nothing there (see _in_child).
-        libc.madvise(address, self.size, libc.MADV_DONTFORK)
-        libc.madvise(address, self.size, libc.MADV_DONTDUMP)
-        self._uffd.register(address, self.size)
+        map_arena(self._arena, address, self.size, self._uffd)
         return address
 
     def _start(self, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack) -> None:
@@ -163,7 +164,7 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """Whether this process may use the memory: not closed, and not a forked child."""
+        """Whether this process may use the books of the memory: not closed, and not a forked child."""
         return not self.closed and os.getpid() == self._process
 
     def add_source(self, fd: int, offset: int, length: int) -> int:
@@ -177,15 +178,16 @@ class Session:
         number = self._free_sources.pop() if self._free_sources else self._sources + 1
         self._sources = max(self._sources, number)
         if number <= MAX_SOURCES:
-            socket.send_fds(self._control, [source_message(number, offset, length)], [fd])
-            if self._control.recv(MESSAGE_BYTES) != REFUSED:
+            control.send(self._control, "source", number, offset, length, fds=[fd])
+            answer = control.receive(self._control)
+            if answer is not None and answer.word == "source":
                 return number
         self._free_sources.append(number)
         raise OSError(errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)")
 
     def drop_source(self, number: int) -> None:
         """Forget a source: the region that was made from it is freed. One thread at a time."""
-        self._control.send(drop_message(number))
+        control.send(self._control, "drop", number)
         self._free_sources.append(number)
 
     def resident(self) -> int:
@@ -193,36 +195,91 @@ class Session:
         return os.fstat(self._arena).st_blocks * 512
 
     def close(self) -> None:
-        """End the helper processes and give back all memory. No block may be held any more."""
+        """Give the memory up, and wait until what this process had of it is given back.
+
+        That is everything, and the helper processes have ended, unless children of this one still use it.
+        """
         if not self.usable:
             return
         self.closed = True
         for callback in self.before_close:
             callback()
         launch.let_go_of_lifeline(self._lifeline)
-        AddressSpace.fence(self.address, self.size)
         with contextlib.suppress(OSError):
-            self._control.send(CLOSE)
-            self._lifeline.recv(1)  # it hangs up when the supervisor is gone, and with it all that it held
+            control.send(self._control, "close")
+            self._lifeline.recv(1)  # it hangs up when nothing of this process is in the pager's hands any more
         self._undo.close()
 
-    def _in_child(self) -> None:
-        """In a forked child: nothing is mapped where the arena was, and nothing may come to be."""
-        if not self.closed:
+    # -- children -----------------------------------------------------------------------------------------------------
+
+    def expect_child(self) -> None:
+        """This thread is about to fork: let the supervisor know. Where that fails, the child will not be served."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return
+        with contextlib.closing(theirs):
+            row = self.children.expect() if self.usable else self._row
+            if not row:
+                ours.close()
+                return
+            self._expected[threading.get_ident()] = ours, row
+            with contextlib.suppress(OSError):
+                control.send(self._control, "child", row, fds=[theirs.fileno()])
+
+    def go_on_as_parent(self) -> None:
+        """This thread has forked, or has failed to."""
+        expected = self._expected.pop(threading.get_ident(), None)
+        if expected is not None:
+            expected[0].close()
+            if self.usable:
+                self.children.forked()
+
+    def go_on_as_child(self) -> bool:
+        """This process was forked: attach it -> False where that is not possible; nothing is mapped there then."""
+        peer, row = self._expected.pop(threading.get_ident(), (None, 0))
+        for other, _ in self._expected.values():
+            other.close()
+        self._expected.clear()
+        if self._attachment is not None:
+            self._attachment.forget()
+            self._attachment = None
+        self._control.close()
+        self._lifeline.close()
+        try:
+            if peer is None:
+                raise UnsupportedError("nobody expects this process")
+            self._attachment = Attachment(peer, self._arena, self.address, self.size)
+        except (OSError, UnsupportedError):
+            self._row = 0
             AddressSpace.fence(self.address, self.size)
-            self._lifeline.close()
-            self._control.close()
+            return False
+        self._control, self._row = peer, row
+        self.serves_system_calls = self._attachment.serves_system_calls
+        return True
 
 
 #: Every session of this process, for a child that is forked from it.
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
+def _open_sessions() -> list[Session]:
+    return [session for session in _sessions if not session.closed]
+
+
+def _before_fork() -> None:
+    for session in _open_sessions():
+        session.expect_child()
+
+
+def _after_fork_in_parent() -> None:
+    for session in _open_sessions():
+        session.go_on_as_parent()
+
+
 def _after_fork_in_child() -> None:
-    if _sessions:
+    if not all([session.go_on_as_child() for session in _open_sessions()]):
         fence.install()
-    for session in list(_sessions):
-        session._in_child()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

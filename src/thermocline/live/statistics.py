@@ -31,7 +31,8 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
         by the kernel's account. ``pager``: how many were started (more than one: one was killed), the processor time
         of the present one in seconds, and the longest that one took to take another's place, from when the supervisor
-        knew of the death until faults were answered again. ``vmstat``: every counter. ``fault_seconds`` and so on: what
+        knew of the death until faults were answered again. ``processes``: how many use the memory now, this one and
+        forked children. ``vmstat``: every counter. ``fault_seconds`` and so on: what
         is timed (see :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
@@ -50,6 +51,7 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
             "cpu_seconds": tables.header[Tables.HEADER_PAGER_CPU] / 1e9,
             "longest_replacement_seconds": tables.header[Tables.HEADER_LONGEST_REPLACEMENT] / 1e9,
         },
+        "processes": tables.header[Tables.HEADER_ATTACHED],
         "vmstat": VmStat(tables.counters).as_dict(),
         **{f"{name}_seconds": _summary(times) for name, times in timed(tables).items()},
     }

@@ -5,16 +5,15 @@ can be done: it starts the pager, passes on the program's messages, waits for ei
 statistics. It is not a child of the program (a program may wait for *its* children), and sits in a session of its
 own, out of reach of the terminal's Ctrl-C.
 
-Messages on the control socket (SOCK_SEQPACKET): ``source N OFFSET LENGTH`` with a descriptor, answered when the pager
-has it; ``drop N``; ``close``. A pager inherits the sources that its predecessor knew, before it does anything: recovery
-may have to read from them.
+What is said between the processes is in :mod:`thermocline.live.control`. A pager inherits the processes and the sources
+that its predecessor knew, before it does anything: recovery may have to read from them.
 
 Who ends when:
 
-- the program ends, or closes the memory: the pager is told, and both processes go.
-- the supervisor ends: the program is killed by the kernel, through its *lifeline*, a socket whose other end this
-  process holds, set to signal when it hangs up (fcntl(2), ``F_SETSIG``). A program whose faults nobody answers must
-  not wait for ever, nor read zeros.
+- the last process that uses the memory ends, or closes it: the pager is told, and both processes go.
+- the supervisor ends: every process that uses the memory is killed by the kernel, through its *lifeline*, a socket
+  whose other end this process holds, set to signal when it hangs up (fcntl(2), ``F_SETSIG``). A program whose faults
+  nobody answers must not wait for ever, nor read zeros.
 - the pager ends unasked: another takes its place, finds everything in the shared tables and the stores, and wakes the
   whole arena. Pagers that die again and again at the same page cost that page its place or its bytes, and nobody else
   anything (see :mod:`thermocline.live.suspicion`). One that dies several times without having answered a fault, at no
@@ -36,16 +35,19 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from thermocline.live import libc, statistics
+from thermocline.live import control, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
-from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED
+from thermocline.live.control import Packet
 from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, read_note
 from thermocline.live.tables import Tables
+from thermocline.live.tenants import Tenant, Tenants
 from thermocline.protocol import vmstat
 
 #: Seconds that a pager which was told to close may take for it.
 _CLOSE_SECONDS = 5.0
+#: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
+_ATTACH_DESCRIPTORS = 3
 #: Pagers in a row that may die without having answered a fault.
 _DEATHS = 5
 
@@ -55,12 +57,20 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.program = socket.socket(fileno=config.control)
         self._tables = Tables(config.tables, config.pages)
-        #: Every source that the program has opened, for the next pager, and those whose answer it waits for.
-        self._sources: dict[int, tuple[bytes, int]] = {}
-        self._unanswered: dict[bytes, None] = {}
-        self._hung_up = False
+        self._tenants = Tenants(self._tables)
+        program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
+        self._tenants.attach(program, config.arena_address, config.uffd, config.program, config.lifeline)
+        self._program = program
+        #: Every source that the program has opened, for the next pager.
+        self._sources: dict[int, Packet] = {}
+        #: What the pager has been told and has not answered: what it was, and who waits for it.
+        self._unanswered: dict[tuple[str, int], tuple[Packet, Tenant]] = {}
+        self._poll = select.poll()
+        self._by_fd: dict[int, Tenant] = {}
+        for fd in (program.socket.fileno(), program.process, program.lifeline):
+            self._listen(program, fd)
+        self._report_to = config.report
         self._deaths = 0
         self._faults = -1
         self._suspicion = Suspicion()
@@ -69,56 +79,43 @@ class Supervisor:
         self._held: set[int] = set()
 
     def run(self) -> int:
-        """Serve until the program or the memory ends -> exit status."""
+        """Serve until nobody uses the memory any more -> exit status."""
         while True:
             status = self._with_pager()
             if status is None:
                 self._report()
                 return 0
             if not self._worth_another(status):
-                self._kill_program(status)
+                self._kill_everybody(status)
                 self._report()
                 return 1
 
+    # -- the pager ----------------------------------------------------------------------------------------------------
+
     def _with_pager(self) -> int | None:
         """Run one pager -> its wait status if it died, None when it is over."""
-        pager, channel = self._start_pager()
+        pager, self._pager = self._start_pager()
         sentinel = os.pidfd_open(pager)
-        poll = select.poll()
-        for fd in (sentinel, self.config.program, self.program.fileno(), channel.fileno()):
-            poll.register(fd, select.POLLIN)
-        if self._hung_up:
-            poll.unregister(self.program)
+        for fd in (sentinel, self._pager.fileno()):
+            self._poll.register(fd, select.POLLIN)
         try:
-            # A pager is born with every source there is: what its predecessor had not answered is known to it.
-            for message in self._unanswered:
-                self._send(message)
-            self._unanswered.clear()
-            while True:
-                for fd, _ in poll.poll():
+            self._catch_up()
+            while len(self._tenants):
+                for fd, _ in self._poll.poll():
                     if fd == sentinel:
                         self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
                         return os.waitpid(pager, 0)[1]
-                    if fd == channel.fileno():
-                        answer = _receive(channel)
-                        if not answer:
-                            poll.unregister(channel)  # its sentinel tells the rest
-                        elif answer in self._unanswered:
-                            del self._unanswered[answer]
-                            self._send(answer)
-                    elif fd == self.config.program or not self._pass_on(channel, poll):
-                        self._end_pager(pager, sentinel, channel)
-                        return None
+                    if fd == self._pager.fileno():
+                        self._hear_pager()
+                    elif self._hear(self._by_fd[fd], fd):
+                        break  # what else was heard may be of somebody who is gone
+            self._end_pager(pager, sentinel)
+            return None
         finally:
+            self._poll.unregister(sentinel)
+            self._forget(self._pager.fileno())
             os.close(sentinel)
-            channel.close()
-
-    def _end_pager(self, pager: int, sentinel: int, channel: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            channel.send(CLOSE)
-        if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
-            os.kill(pager, signal.SIGKILL)
-        os.waitpid(pager, 0)
+            self._pager.close()
 
     def _start_pager(self) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -129,44 +126,131 @@ class Supervisor:
         status = 1
         try:
             setproctitle("thermocline-pager")
-            # The lifeline must hang up when the supervisor dies, whether or not the pager lives.
-            os.close(self.config.lifeline)
             ours.close()
-            self.program.close()
-            config = Config(**{**vars(self.config), "control": theirs.detach()})
-            status = pager_process.main(config, self._held, self._sources.values())
+            attached = []
+            for tenant in self._tenants:
+                # Lifelines must hang up when the supervisor dies, whether or not the pager lives.
+                tenant.socket.close()
+                if tenant.attached is not None:
+                    os.close(tenant.lifeline)
+                    if not tenant.leaving and ("attach", tenant.number) not in self._unanswered:
+                        attached.append(tenant.attached)
+            status = pager_process.main(self.config, theirs, attached, self._sources.values(), self._held)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
             sys.stderr.flush()
             os._exit(status)
 
-    def _pass_on(self, channel: socket.socket, poll: select.poll) -> bool:
-        """Hand one message of the program to the pager -> False when it is the last."""
-        message, fds, _, _ = socket.recv_fds(self.program, MESSAGE_BYTES, 1)
-        if not message:
-            # The program has closed its end, but a program that is still there has not closed the memory.
-            self._hung_up = True
-            poll.unregister(self.program)
-            return True
-        if message == CLOSE:
-            return False
-        number = int(message.split()[1])
-        if message.startswith(b"drop"):
-            os.close(self._sources.pop(number)[1])
-        elif fds:
-            self._sources[number] = (message, fds[0])
-            self._unanswered[message] = None
+    def _catch_up(self) -> None:
+        """Deal with what a dead pager has left unanswered: the new one was born with all that had settled."""
+        unanswered, self._unanswered = self._unanswered, {}
+        for packet, tenant in unanswered.values():
+            if packet.word == "attach":
+                self._ask_pager(packet, tenant)
+            else:
+                self._settle(packet, tenant)
+
+    def _ask_pager(self, packet: Packet, tenant: Tenant) -> None:
+        """Tell the pager something that somebody waits for."""
+        self._unanswered[packet.word, packet.numbers[0]] = packet, tenant
+        _tell(self._pager, packet)
+
+    def _hear_pager(self) -> None:
+        answer = control.receive(self._pager)
+        if answer is None:
+            self._forget(self._pager.fileno())  # its sentinel tells the rest
+            return
+        asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
+        if asked is not None:
+            self._settle(*asked)
+
+    def _settle(self, packet: Packet, tenant: Tenant) -> None:
+        """The pager knows what it was told."""
+        if packet.word == "detach":
+            self._tenants.remove(tenant)
         else:
-            self._send(REFUSED)
-            return True
-        with contextlib.suppress(OSError):  # a pager that just died: its successor gets every source
-            socket.send_fds(channel, [message], fds)
+            _tell(tenant.socket, Packet(packet.word, packet.numbers))
+
+    def _end_pager(self, pager: int, sentinel: int) -> None:
+        _tell(self._pager, Packet("close"))
+        if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
+            os.kill(pager, signal.SIGKILL)
+        os.waitpid(pager, 0)
+
+    # -- the processes ------------------------------------------------------------------------------------------------
+
+    def _listen(self, tenant: Tenant, fd: int) -> None:
+        self._by_fd[fd] = tenant
+        self._poll.register(fd, select.POLLIN)
+
+    def _forget(self, fd: int) -> None:
+        self._by_fd.pop(fd, None)
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(fd)
+
+    def _hear(self, tenant: Tenant, fd: int) -> bool:
+        """Take news of a process -> whether it is gone."""
+        if fd == tenant.lifeline:
+            self._forget(fd)
+            if not tenant.has_left:
+                return False
+        elif fd != tenant.process:
+            packet = control.receive(tenant.socket)
+            if packet is None:
+                self._forget(fd)
+                if tenant.attached is not None:
+                    return False
+            elif packet.word != "close":
+                self._obey(tenant, packet)
+                return False
+        self._depart(tenant)
         return True
 
-    def _send(self, answer: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self.program.send(answer)
+    def _obey(self, tenant: Tenant, packet: Packet) -> None:
+        """Do what a process asks for. Where descriptors are missing, this process may not open more."""
+        if packet.word == "drop":
+            os.close(self._sources.pop(packet.numbers[0]).fds[0])
+            _tell(self._pager, packet)
+        elif packet.word == "child":
+            self._expect(packet)
+        elif packet.word == "source" and packet.fds:
+            self._sources[packet.numbers[0]] = packet
+            self._ask_pager(packet, tenant)
+        elif packet.word == "attach" and len(packet.fds) == _ATTACH_DESCRIPTORS:
+            attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
+            for fd in (tenant.process, tenant.lifeline):
+                self._listen(tenant, fd)
+            self._ask_pager(attach, tenant)
+        else:
+            for fd in packet.fds:
+                os.close(fd)
+            _tell(tenant.socket, Packet("refused"))
+
+    def _expect(self, packet: Packet) -> None:
+        """A process is about to fork."""
+        (row,) = packet.numbers
+        for fd in packet.fds:
+            self._listen(self._tenants.expect(socket.socket(fileno=fd), row), fd)
+        if not packet.fds:
+            self._tenants.strike(row)
+
+    def _depart(self, tenant: Tenant) -> None:
+        """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
+        if tenant is self._program:
+            self._report()
+        self._forget(tenant.socket.fileno())
+        if tenant.attached is not None:
+            self._forget(tenant.process)
+            self._forget(tenant.lifeline)
+        self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[1] is not tenant}
+        tenant.leaving = True
+        if tenant.attached is None or all(other.leaving for other in self._tenants):
+            self._tenants.remove(tenant)
+        else:
+            self._ask_pager(Packet("detach", (tenant.number,)), tenant)
+
+    # -- deaths -------------------------------------------------------------------------------------------------------
 
     def _worth_another(self, status: int) -> bool:
         """Whether the pager that died with this wait status should have a successor."""
@@ -194,23 +278,26 @@ class Supervisor:
             self._tables.header[Tables.HEADER_DOOMED] = page + 1
             self._say(f"{said}; that page is lost, and whoever touches it gets a SIGBUS")
 
-    def _kill_program(self, status: int) -> None:
+    def _kill_everybody(self, status: int) -> None:
         self._say(
             f"the pager ended {self._deaths} times ({_how(status)}) without answering a fault; "
             "the program is ended, its tiered memory cannot be served"
         )
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.config.program, signal.SIGKILL)
-        select.select([self.config.program], [], [])
+        for tenant in self._tenants:
+            if tenant.attached is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(tenant.process, signal.SIGKILL)
+                select.select([tenant.process], [], [])
 
     def _say(self, message: str) -> None:
         with contextlib.suppress(OSError):  # stderr may be gone, and the program not
             print(f"thermocline: {message}", file=sys.stderr, flush=True)
 
     def _report(self) -> None:
-        if self.config.report >= 0:
+        if self._report_to >= 0:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
-            with os.fdopen(self.config.report, "w") as report, contextlib.suppress(BrokenPipeError):
+            report_to, self._report_to = self._report_to, -1
+            with os.fdopen(report_to, "w") as report, contextlib.suppress(BrokenPipeError):
                 json.dump(books, report)
 
 
@@ -219,11 +306,10 @@ def _how(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
 
 
-def _receive(channel: socket.socket) -> bytes:
-    try:
-        return channel.recv(MESSAGE_BYTES)
-    except ConnectionError:
-        return b""
+def _tell(peer: socket.socket, packet: Packet) -> None:
+    """Pass something on, to whom it may concern no longer."""
+    with contextlib.suppress(OSError):
+        control.send(peer, packet.word, *packet.numbers, fds=packet.fds)
 
 
 def main(configuration: str) -> NoReturn:
@@ -244,6 +330,8 @@ def main(configuration: str) -> NoReturn:
     status = 1
     try:
         status = Supervisor(config).run()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()
         os._exit(status)

@@ -25,6 +25,8 @@ RING_WORDS = 5
 MAX_GROUPS = 256
 #: Source files of one memory at once.
 MAX_SOURCES = (1 << 16) - 1
+#: Forked children of one memory at once; their own children count with them.
+MAX_CHILDREN = 1024
 #: Words a node: capacity, used, peak (bytes).
 NODE_WORDS = 3
 
@@ -46,6 +48,8 @@ class Tables:
     header : u64 x 16
         See the ``HEADER_*`` indices.
     counters, histograms, nodes, ring, group_limits : column of u64
+    children : column of u32
+        Of each forked child: which fork it came from (0: the row is free). See :mod:`thermocline.live.children`.
     page_columns : dict of str to column
         The page table's (:class:`~thermocline.protocol.page.PageTable`).
     region_pages, region_source, region_group, region_advice : column
@@ -66,6 +70,9 @@ class Tables:
     #: Nodes that are out of use, as bits, and reads and writes of stores (counted under injection only).
     HEADER_FAILED_NODES = 8
     HEADER_STORE_CALLS = 9
+    #: Processes that have the memory attached now, and how many have gone since it was made.
+    HEADER_ATTACHED = 10
+    HEADER_DEPARTED = 11
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd
@@ -77,6 +84,7 @@ class Tables:
             ("nodes", "Q", (MAX_NODES + 1) * NODE_WORDS),
             ("group_limits", "Q", MAX_GROUPS * 2),
             ("ring", "Q", RING_ENTRIES * RING_WORDS),
+            ("children", "I", MAX_CHILDREN),
             *((name, code, pages) for name, code in PageTable.COLUMNS.items()),
             ("region_pages", "I", pages),
             ("region_source", "H", pages),
@@ -107,6 +115,7 @@ class Tables:
         self.nodes = column("nodes")
         self.group_limits = column("group_limits")
         self.ring = column("ring")
+        self.children = column("children")
         self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
         self.region_pages = column("region_pages")
         self.region_source = column("region_source")

@@ -62,6 +62,8 @@ MESSAGE_SIZE = 32
 _MESSAGE = struct.Struct("=B7xQQ8x")
 _EVENT_PAGEFAULT = 0x12
 _PAGEFAULT_FLAG_WRITE = 1
+#: An address at which nobody registers anything: below where the kernel lets most processes map.
+_NOWHERE = mmap.PAGESIZE
 #: Messages taken from the kernel in one read.
 _MESSAGES_PER_READ = 64
 
@@ -233,3 +235,15 @@ class UserFaultFd:
     def wake(self, address: int, length: int) -> None:
         """Make the threads that wait on this range fault again (UFFDIO_WAKE)."""
         fcntl.ioctl(self.fd, _UFFDIO_WAKE, bytearray(_RANGE.pack(address, length)), True)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the address space that it belongs to is gone: its process has ended, or runs another program."""
+        try:
+            # No page there is registered. The kernel says so if it finds an address space to look in.
+            fcntl.ioctl(self.fd, _UFFDIO_WRITEPROTECT, bytearray(_WRITEPROTECT.pack(_NOWHERE, mmap.PAGESIZE, 0)), True)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False

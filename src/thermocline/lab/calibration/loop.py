@@ -18,6 +18,7 @@ from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples
 from thermocline.live import libc
 from thermocline.live.config import Config
+from thermocline.live.control import Packet
 from thermocline.live.pager import Pager
 from thermocline.live.ring import Bell
 from thermocline.live.session import Settings
@@ -90,7 +91,9 @@ class Loop:
                     lifeline=-1,
                     stores=stores,
                     **vars(Settings(readahead_pages=0)),
-                )
+                ),
+                theirs,
+                [Packet("attach", (0, program.address), (program.uffd.fd, process))],
             )
             undo.callback(self._stop)
             self._arena = program.arena

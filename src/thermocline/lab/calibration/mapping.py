@@ -55,7 +55,7 @@ class Mapping:
     def __init__(self, program: Program, cores: int) -> None:
         self._program = program
         self._cores = cores
-        self._arena = Arena(program.arena, program.uffd, program.address, mmap.PAGESIZE)
+        self._arena = Arena(program.arena, mmap.PAGESIZE, [program.mapping])
         self._source = buffer_of(_LARGEST // mmap.PAGESIZE, mmap.PAGESIZE)
         self._target = Buffer(_LARGEST)
         self._random = random.Random(0)
@@ -108,7 +108,7 @@ class Mapping:
         answered: dict[int, tuple[int, int]] = {}
 
         def answers(fault: PageFault) -> Protocol[None]:
-            page = self._arena.page_at(fault.address)
+            page = self._program.mapping.page_at(fault.address)
             if page in answered:  # a signal has made the thread fault again
                 self._arena.wake(page)
                 return
@@ -128,7 +128,7 @@ class Mapping:
                 self._scheduler.spawn(answers(fault))
             samples["message"].add(_clock() - now)
             for fault in faults:
-                heard.setdefault(self._arena.page_at(fault.address), now)
+                heard.setdefault(self._program.mapping.page_at(fault.address), now)
             self._scheduler.run_foreground()
         touches = program.touched(len(extents))
         # Touched again, all are there: what a touch takes by itself.

@@ -25,6 +25,7 @@ from typing import Self
 
 from thermocline.errors import ThermoclineError, UnsupportedError
 from thermocline.live import libc
+from thermocline.live.mapping import Mapping
 from thermocline.live.tables import cast_column
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
@@ -57,6 +58,8 @@ class Program:
         The memfd.
     address : int
         Where the program has mapped it.
+    mapping : Mapping
+        Where it has the arena, in base pages.
     uffd : UserFaultFd
         On which that mapping is registered.
     control : int
@@ -90,6 +93,7 @@ class Program:
             undo.callback(os.close, fds[0])
             self.uffd = UserFaultFd(fds[0])
             (self.address,) = _HELLO.unpack(hello)
+            self.mapping = Mapping(0, self.uffd, self.address, mmap.PAGESIZE, process=-1)
             self._undo = undo.pop_all()
 
     @property

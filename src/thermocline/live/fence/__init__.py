@@ -1,7 +1,7 @@
-"""The fence around tiered memory in a forked child: who touches it there is told why, and ends.
+"""The fence around tiered memory in a forked child that could not be attached: who touches it is told why, and ends.
 
-A child has no pager: it shares neither the registration of its parent's memory nor anybody who would answer a fault. So
-nothing is mapped there, a touch is a SIGSEGV, and a handler in machine code says what happened before that ends it.
+It shares neither the registration of its parent's memory nor anybody who would answer a fault. So nothing is mapped
+there, a touch is a SIGSEGV, and a handler in machine code says what happened before that ends it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FENCE = MachineCode(
 )
 
 _MESSAGE = (
-    b"thermocline: this forked child has touched a tiered array of its parent's, which it cannot use; it ends.\n"
-    b'thermocline: send it the array (pickled), or start children by "spawn" or "forkserver" and not by "fork".\n'
+    b"thermocline: this forked child has touched a tiered array of its parent's, which it was not given; it ends.\n"
+    b"thermocline: open files may have run out (ulimit -n), or userfaultfd be forbidden here; else pickle the array.\n"
 )
 #: Where the handler looks, which nobody can hand it anything: an address that is as good as never in use.
 ADDRESS = 0x1EAF00000000

@@ -1,0 +1,60 @@
+"""A mapping of the arena in one process, as the pager sees it: an address and a userfaultfd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thermocline.live.userfaultfd import UserFaultFd
+
+
+@dataclass(frozen=True, eq=False)
+class Mapping:
+    """Where a process has mapped the arena.
+
+    Its methods raise ``ProcessLookupError`` when that process, or the program that it ran, is gone.
+
+    Attributes
+    ----------
+    number : int
+        0 is the program's that made the memory.
+    process : int
+        A pidfd.
+    """
+
+    number: int
+    uffd: UserFaultFd
+    address: int
+    page_size: int
+    process: int
+
+    def page_at(self, address: int) -> int:
+        """The page that holds an address of the process's."""
+        return (address - self.address) // self.page_size
+
+    def copy(self, page: int, count: int, source: int, *, protect: bool) -> None:
+        """Make pages appear with the bytes at an address of ours, and wake who waits here."""
+        address, size = self._place(page, count)
+        self.uffd.copy(address, source, size, protect=protect)
+
+    def zero(self, page: int, count: int) -> None:
+        """Make pages of zeros appear, writable, and wake who waits here."""
+        self.uffd.zero(*self._place(page, count))
+
+    def protect(self, page: int, count: int) -> None:
+        """Stop the writers of pages here, present or to come."""
+        self.uffd.write_protect(*self._place(page, count))
+
+    def unprotect(self, page: int, count: int) -> None:
+        """Let the writers of pages go on."""
+        self.uffd.write_unprotect(*self._place(page, count))
+
+    def wake(self, page: int, count: int) -> None:
+        """Make the waiters of pages fault again."""
+        self.uffd.wake(*self._place(page, count))
+
+    def poison(self, page: int) -> None:
+        """Make every touch of an absent page a SIGBUS."""
+        self.uffd.poison(*self._place(page, 1))
+
+    def _place(self, page: int, count: int) -> tuple[int, int]:
+        return self.address + page * self.page_size, count * self.page_size
