@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from thermocline.protocol.histogram import Distribution
+    from thermocline.shared import SharedArray
 
 _ADVICE = {
     "normal": Advice.NORMAL,
@@ -113,7 +114,7 @@ class Memory(Arrays):
         False where this process is only allowed to have user-mode faults served (see userfaultfd(2)): such a call
         then fails with EFAULT. Copy to an ordinary array first, or :meth:`pin` the array.
         """
-        return self._regions.session.serves_system_calls
+        return self._regions.session.attachment.serves_system_calls
 
     def group(self, name: str, *, dram: int | str | None = None, memory: int | str | None = None) -> Group:
         """Make a group of arrays with limits of its own.
@@ -192,6 +193,21 @@ class Memory(Arrays):
                 self._regions.unpin(first, count)
         finally:
             self._pinned -= count
+
+    def share(self, array: NDArray[Any]) -> SharedArray:
+        """The same array, as one that is pickled as a handle: whoever it is sent to works on this very memory.
+
+        It can be sent to any process of this user on this machine, a pool's or joblib's for example, and so can its
+        views. Keep it until the receiver has it; who has it may keep it for as long as he likes.
+
+        Raises
+        ------
+        SpecError
+            The array is not in this memory.
+        """
+        from thermocline.shared import share
+
+        return share(array, *self._regions.share(self._span(array)[0]))
 
     def _span(self, array: NDArray[Any]) -> tuple[int, int]:
         """Where an array's bytes are: lowest address, and bytes from there."""

@@ -28,8 +28,8 @@ class Children:
         #: How many forks there were when a block that is allocated now is allocated.
         self.forks = 0
 
-    def expect(self) -> int:
-        """A fork begins -> its row of the table, 0 when there is none free. If not, it ends with :meth:`forked`."""
+    def expect(self) -> int | None:
+        """A fork begins -> its row of the table, and it ends with :meth:`forked`; None when no row is free."""
         with self._lock:
             for step in range(1, MAX_CHILDREN):
                 row = (self._last_row + step) % MAX_CHILDREN
@@ -39,7 +39,7 @@ class Children:
                     self._rows[row] = self._newest = self._forks
                     self._last_row = row
                     return row
-            return 0
+            return None
 
     def forked(self) -> None:
         """A fork is over. While any is under way, what is allocated may be the child's, too."""

@@ -1,18 +1,34 @@
 """Packets between the processes of a memory: a word, numbers, and open descriptors (unix(7), ``SOCK_SEQPACKET``).
 
-What is said (``+`` stands for a descriptor that goes with it), and what is answered:
+What is said (``+`` stands for a descriptor that goes with it), by whom, and what is answered:
 
-=========================  ============================================  ==========================================
-from a process             ``source N OFFSET LENGTH +file``              the same, when the pager has it; ``refused``
-                           ``drop N``                                    nothing
-                           ``child ROW +socket``                         nothing: its child speaks on that socket next
-                           ``close``                                     nothing
-from a child               ``attach ADDRESS +userfaultfd +process        ``attached``, when its faults are answered;
-                           +lifeline``                                   ``refused``
-from the supervisor        ``source``, ``drop``: passed on               ``source N``
-                           ``attach N ADDRESS +userfaultfd +process``    ``attach N``
-                           ``detach N``, ``close``                       nothing
-=========================  ============================================  ==========================================
+======================================================  ==========================================================
+from the program that made the memory
+------------------------------------------------------------------------------------------------------------------
+``source N OFFSET LENGTH +file``                        the same word, when the pager has it
+``drop N``                                              nothing
+``listen SECRET +socket``                               the same word: who connects to it and knows the secret may
+                                                        join
+``share SLOT TICKET FIRST PAGES``                       the same word: who joins may hold these pages
+``unshare SLOT``                                        nothing; the slot's word in the tables tells when nobody
+                                                        holds them any more
+from every process
+------------------------------------------------------------------------------------------------------------------
+``join SECRET``                                         ``join PAGES PAGE_SIZE +arena``
+``attach ADDRESS +userfaultfd +process +lifeline``      the same word, when its faults are answered
+``child ROW +socket``                                   nothing: its child speaks on that socket next
+``hold SLOT TICKET``                                    ``hold FIRST PAGES``
+``release SLOT``                                        nothing
+``close``                                               nothing; its lifeline is closed when it may unmap the memory
+from the supervisor, to the pager
+------------------------------------------------------------------------------------------------------------------
+``source``, ``drop``                                    passed on, and answered
+``attach N ADDRESS +userfaultfd +process``              ``attach N``
+``detach N``                                            ``detach N``
+``close``                                               nothing
+======================================================  ==========================================================
+
+Whatever cannot be done is answered by ``refused``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 from thermocline.errors import ClosedError, ThermoclineError
 from thermocline.live import libc, statistics
 from thermocline.live.extents import Extents
+from thermocline.live.guest import Ticket
 from thermocline.live.requests import Exclusion
 from thermocline.live.ring import What
 from thermocline.live.session import Session
@@ -48,7 +49,10 @@ class Regions:
         self._to_free: deque[int] = deque()
         #: Of blocks that were allocated after a fork: how many there had been.
         self._born: dict[int, int] = {}
-        #: First pages of regions that the program has freed, and a forked child may still look at.
+        #: By first page, regions that other processes can hold by name, and those of them that were freed here.
+        self._shared: dict[int, Ticket] = {}
+        self._unshared: set[int] = set()
+        #: First pages of regions that the program has freed, and another process may still look at.
         self._kept: list[int] = []
         #: Frees under way, the oldest first: request number, first page, pages.
         self._freeing: deque[tuple[int, int, int]] = deque()
@@ -128,7 +132,7 @@ class Regions:
             self._kept.clear()
         while self._to_free and len(self._freeing) < _MOST_FREES:
             start = self._to_free.popleft()
-            if children.hold(self._born.get(start, 0)):
+            if children.hold(self._born.get(start, 0)) or self._is_held(start):
                 self._kept.append(start)
                 continue
             self._born.pop(start, None)
@@ -143,6 +147,38 @@ class Regions:
             self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
             self._extents.free(start, pages)
             self.commitment.give(pages)
+
+    def _is_held(self, start: int) -> bool:
+        """Whether another process holds a region that is freed here, by a name that nobody else can use any more."""
+        ticket = self._shared.get(start)
+        if ticket is None:
+            return False
+        if start not in self._unshared:
+            self._unshared.add(start)
+            self.session.unshare(ticket)
+        if self.session.is_held(ticket):
+            return True
+        self._unshared.remove(start)
+        del self._shared[start]
+        return False
+
+    def share(self, address: int) -> tuple[Ticket, int, int]:
+        """Let other processes hold a block -> what they need to know, the block's address and bytes.
+
+        Raises
+        ------
+        ClosedError
+            The memory is closed, or this is a forked child.
+        """
+        if not self.session.usable:
+            raise ClosedError(CLOSED)
+        page, _ = self.pages_of(address, 1)
+        start = self._tables.page_columns["region"][page] - 1
+        pages = self._tables.region_pages[start]
+        with self._exclusion.held():
+            if start not in self._shared:
+                self._shared[start] = self.session.share(start, pages)
+        return self._shared[start], self.session.address + start * self.page_size, pages * self.page_size
 
     @property
     def usable(self) -> bool:

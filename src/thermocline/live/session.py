@@ -2,9 +2,8 @@
 
 The arena is mapped here and registered with userfaultfd; the supervisor gets a duplicate of every descriptor.
 
-A child that the program forks shares the arrays with it: before a fork, the supervisor is told to expect somebody, and
-the child attaches itself before anything of the user's runs in it (see :mod:`thermocline.live.attachment`). It cannot
-make arrays, nor free what it has: the books are the program's.
+Other processes may share the arrays (see :mod:`thermocline.live.attachment`), a forked child from the start. They
+cannot make any, nor free what they have: the books are the program's.
 """
 
 from __future__ import annotations
@@ -13,22 +12,21 @@ import contextlib
 import errno
 import os
 import socket
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.errors import UnsupportedError
-from thermocline.live import control, fence, injection, launch
-from thermocline.live.address_space import AddressSpace, address_space
+from thermocline.errors import ThermoclineError
+from thermocline.live import fence, injection, launch
+from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, map_arena
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
+from thermocline.live.guest import Door, Ticket
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
-from thermocline.live.tables import MAX_SOURCES, Tables
+from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.protocol.group import GroupReclaim
 from thermocline.spec import File, NodeSpec
@@ -78,53 +76,61 @@ class Session:
         self.before_close: list[Callable[[], object]] = []
         self.closed = False
         self._process = os.getpid()
-        #: Forks under way: the socket that the child of each will speak on, and its row of the table of children.
-        self._expected: dict[int, tuple[socket.socket, int]] = {}
-        self._row = 0
-        self._attachment: Attachment | None = None
         self._sources = 0
         self._free_sources: list[int] = []
+        self._door: Door | None = None
+        self._tickets = 0
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
             injection.parse(inject)  # a mistake in it is the program's to hear of
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as attached:
             opened = open_userfaultfd()
-            undo.callback(os.close, opened.fd)
-            self.serves_system_calls = opened.serves_system_calls
-            self._uffd = UserFaultFd(opened.fd)
+            attached.callback(os.close, opened.fd)
             self._arena = os.memfd_create("thermocline-arena", os.MFD_CLOEXEC)
             undo.callback(os.close, self._arena)
             self.tables = Tables.create(self.pages)
             undo.callback(self.tables.close)
             self.children = Children(self.tables)
             self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
+            undo.callback(self.commitment.close)
             request_bell = Bell(Bell.create(blocking=False))
             undo.callback(os.close, request_bell.fd)
             answer_bell = Bell(Bell.create(blocking=True))
             undo.callback(os.close, answer_bell.fd)
             self.requests = Requests(self.tables, request_bell, answer_bell)
-            self.address = self._map(undo)
-            undo.callback(self.commitment.close)
-            self._start(settings, report, inject, undo)
+            self.address = self._map(opened.fd, undo)
+            peer, lifeline = self._start(opened.fd, settings, report, inject, attached)
+            self.attachment = Attachment(
+                self._arena,
+                self.address,
+                self.size,
+                peer=peer,
+                lifeline=lifeline,
+                uffd=opened.fd,
+                serves_system_calls=opened.serves_system_calls,
+                children=self.children,
+            )
+            attached.pop_all()
             self._undo = undo.pop_all()
-        _sessions.add(self)
 
-    def _map(self, undo: contextlib.ExitStack) -> int:
+    def _map(self, uffd: int, undo: contextlib.ExitStack) -> int:
         """Map the arena and register it -> its address."""
         os.ftruncate(self._arena, self.size)
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(self.size)
         undo.callback(space.give, address, self.size)
-        map_arena(self._arena, address, self.size, self._uffd)
+        map_arena(self._arena, address, self.size, UserFaultFd(uffd))
         return address
 
-    def _start(self, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack) -> None:
-        """Open the stores and the sockets, and start the supervisor with all that is open."""
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(self._control.close)
-        self._lifeline, their_lifeline = socket.socketpair()
-        undo.callback(self._lifeline.close)
+    def _start(
+        self, uffd: int, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack
+    ) -> tuple[socket.socket, socket.socket]:
+        """Open the stores and the sockets, and start the supervisor with all that is open -> control and lifeline."""
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(control.close)
+        lifeline, their_lifeline = socket.socketpair()
+        undo.callback(lifeline.close)
         with contextlib.ExitStack() as handed_over:
             if report >= 0:
                 handed_over.callback(os.close, report)
@@ -147,7 +153,7 @@ class Session:
                     pages=self.pages,
                     arena_address=self.address,
                     program=program,
-                    uffd=self._uffd.fd,
+                    uffd=uffd,
                     arena=self._arena,
                     tables=self.tables.fd,
                     request_bell=self.requests.request_bell.fd,
@@ -160,7 +166,8 @@ class Session:
                     **vars(settings),
                 )
             )
-        launch.hold_lifeline(self._lifeline)
+        launch.hold_lifeline(lifeline)
+        return control, lifeline
 
     @property
     def usable(self) -> bool:
@@ -177,18 +184,44 @@ class Session:
         """
         number = self._free_sources.pop() if self._free_sources else self._sources + 1
         self._sources = max(self._sources, number)
-        if number <= MAX_SOURCES:
-            control.send(self._control, "source", number, offset, length, fds=[fd])
-            answer = control.receive(self._control)
-            if answer is not None and answer.word == "source":
-                return number
+        if number <= MAX_SOURCES and self.attachment.ask("source", number, offset, length, fds=[fd]) is not None:
+            return number
         self._free_sources.append(number)
         raise OSError(errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)")
 
     def drop_source(self, number: int) -> None:
         """Forget a source: the region that was made from it is freed. One thread at a time."""
-        control.send(self._control, "drop", number)
+        self.attachment.tell("drop", number)
         self._free_sources.append(number)
+
+    def share(self, first: int, pages: int) -> Ticket:
+        """Let other processes of this user hold a region, until :meth:`unshare`. One thread at a time.
+
+        Raises
+        ------
+        ThermoclineError
+            Too many regions are shared.
+        """
+        if self._door is None:
+            self._door = Door.open(self.attachment, self.page_size)
+        for step in range(MAX_SHARES):
+            slot = (self._tickets + step) % MAX_SHARES
+            if not self.tables.shares[slot]:
+                break
+        else:
+            raise ThermoclineError(f"a memory can share {MAX_SHARES} arrays at once; free some")
+        self._tickets += 1
+        if self.attachment.ask("share", slot, self._tickets, first, pages) is None:
+            raise ThermoclineError("the supervisor of this memory has ended")
+        return Ticket(self._door, slot, self._tickets)
+
+    def unshare(self, ticket: Ticket) -> None:
+        """Nobody may come to hold a region any more."""
+        self.attachment.tell("unshare", ticket.slot)
+
+    def is_held(self, ticket: Ticket) -> bool:
+        """Whether a region is shared, or was, and another process still holds it."""
+        return bool(self.tables.shares[ticket.slot])
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""
@@ -197,89 +230,13 @@ class Session:
     def close(self) -> None:
         """Give the memory up, and wait until what this process had of it is given back.
 
-        That is everything, and the helper processes have ended, unless children of this one still use it.
+        That is everything, and the helper processes have ended, unless other processes still use it. No block may be
+        held any more.
         """
         if not self.usable:
             return
         self.closed = True
         for callback in self.before_close:
             callback()
-        launch.let_go_of_lifeline(self._lifeline)
-        with contextlib.suppress(OSError):
-            control.send(self._control, "close")
-            self._lifeline.recv(1)  # it hangs up when nothing of this process is in the pager's hands any more
+        self.attachment.close()
         self._undo.close()
-
-    # -- children -----------------------------------------------------------------------------------------------------
-
-    def expect_child(self) -> None:
-        """This thread is about to fork: let the supervisor know. Where that fails, the child will not be served."""
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError:
-            return
-        with contextlib.closing(theirs):
-            row = self.children.expect() if self.usable else self._row
-            if not row:
-                ours.close()
-                return
-            self._expected[threading.get_ident()] = ours, row
-            with contextlib.suppress(OSError):
-                control.send(self._control, "child", row, fds=[theirs.fileno()])
-
-    def go_on_as_parent(self) -> None:
-        """This thread has forked, or has failed to."""
-        expected = self._expected.pop(threading.get_ident(), None)
-        if expected is not None:
-            expected[0].close()
-            if self.usable:
-                self.children.forked()
-
-    def go_on_as_child(self) -> bool:
-        """This process was forked: attach it -> False where that is not possible; nothing is mapped there then."""
-        peer, row = self._expected.pop(threading.get_ident(), (None, 0))
-        for other, _ in self._expected.values():
-            other.close()
-        self._expected.clear()
-        if self._attachment is not None:
-            self._attachment.forget()
-            self._attachment = None
-        self._control.close()
-        self._lifeline.close()
-        try:
-            if peer is None:
-                raise UnsupportedError("nobody expects this process")
-            self._attachment = Attachment(peer, self._arena, self.address, self.size)
-        except (OSError, UnsupportedError):
-            self._row = 0
-            AddressSpace.fence(self.address, self.size)
-            return False
-        self._control, self._row = peer, row
-        self.serves_system_calls = self._attachment.serves_system_calls
-        return True
-
-
-#: Every session of this process, for a child that is forked from it.
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _open_sessions() -> list[Session]:
-    return [session for session in _sessions if not session.closed]
-
-
-def _before_fork() -> None:
-    for session in _open_sessions():
-        session.expect_child()
-
-
-def _after_fork_in_parent() -> None:
-    for session in _open_sessions():
-        session.go_on_as_parent()
-
-
-def _after_fork_in_child() -> None:
-    if not all([session.go_on_as_child() for session in _open_sessions()]):
-        fence.install()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -29,6 +29,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import NoReturn
@@ -39,6 +40,7 @@ from thermocline.live import control, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
+from thermocline.live.shares import Shares
 from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, read_note
 from thermocline.live.tables import Tables
 from thermocline.live.tenants import Tenant, Tenants
@@ -46,6 +48,8 @@ from thermocline.protocol import vmstat
 
 #: Seconds that a pager which was told to close may take for it.
 _CLOSE_SECONDS = 5.0
+#: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
+_CREDENTIALS = struct.Struct("=iII")
 #: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
 _ATTACH_DESCRIPTORS = 3
 #: Pagers in a row that may die without having answered a fault.
@@ -70,6 +74,10 @@ class Supervisor:
         self._by_fd: dict[int, Tenant] = {}
         for fd in (program.socket.fileno(), program.process, program.lifeline):
             self._listen(program, fd)
+        self._shares = Shares(self._tables)
+        #: Where processes come in that were not forked, once the program has opened it.
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._secret = -1
         self._report_to = config.report
         self._deaths = 0
         self._faults = -1
@@ -107,6 +115,8 @@ class Supervisor:
                         return os.waitpid(pager, 0)[1]
                     if fd == self._pager.fileno():
                         self._hear_pager()
+                    elif fd == self._door.fileno():
+                        self._open_door()
                     elif self._hear(self._by_fd[fd], fd):
                         break  # what else was heard may be of somebody who is gone
             self._end_pager(pager, sentinel)
@@ -127,6 +137,7 @@ class Supervisor:
         try:
             setproctitle("thermocline-pager")
             ours.close()
+            self._door.close()
             attached = []
             for tenant in self._tenants:
                 # Lifelines must hang up when the supervisor dies, whether or not the pager lives.
@@ -209,29 +220,100 @@ class Supervisor:
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for. Where descriptors are missing, this process may not open more."""
-        if packet.word == "drop":
-            os.close(self._sources.pop(packet.numbers[0]).fds[0])
-            _tell(self._pager, packet)
-        elif packet.word == "child":
-            self._expect(packet)
-        elif packet.word == "source" and packet.fds:
-            self._sources[packet.numbers[0]] = packet
-            self._ask_pager(packet, tenant)
-        elif packet.word == "attach" and len(packet.fds) == _ATTACH_DESCRIPTORS:
-            attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
-            for fd in (tenant.process, tenant.lifeline):
-                self._listen(tenant, fd)
-            self._ask_pager(attach, tenant)
-        else:
-            for fd in packet.fds:
-                os.close(fd)
-            _tell(tenant.socket, Packet("refused"))
+        if not (tenant.welcome or (packet.word == "join" and packet.numbers[0] == self._secret)):
+            self._refuse(tenant, packet)
+            return
+        {
+            "source": self._take_source,
+            "drop": self._drop_source,
+            "listen": self._take_door,
+            "share": self._share,
+            "unshare": self._share,
+            "hold": self._hold,
+            "release": self._hold,
+            "join": self._welcome,
+            "child": self._expect,
+            "attach": self._attach,
+        }[packet.word](tenant, packet)
 
-    def _expect(self, packet: Packet) -> None:
+    def _take_source(self, tenant: Tenant, packet: Packet) -> None:
+        if not packet.fds:
+            self._refuse(tenant, packet)
+            return
+        self._sources[packet.numbers[0]] = packet
+        self._ask_pager(packet, tenant)
+
+    def _drop_source(self, _: Tenant, packet: Packet) -> None:
+        os.close(self._sources.pop(packet.numbers[0]).fds[0])
+        _tell(self._pager, packet)
+
+    def _share(self, tenant: Tenant, packet: Packet) -> None:
+        if packet.word == "unshare":
+            self._shares.unshare(*packet.numbers)
+        else:
+            self._shares.share(*packet.numbers)
+            _tell(tenant.socket, packet)
+
+    def _hold(self, tenant: Tenant, packet: Packet) -> None:
+        if packet.word == "release":
+            self._shares.release(tenant.number, *packet.numbers)
+            return
+        held = self._shares.hold(tenant.number, *packet.numbers)
+        if held is None:
+            self._refuse(tenant, packet)
+        else:
+            _tell(tenant.socket, Packet(packet.word, held))
+
+    def _take_door(self, tenant: Tenant, packet: Packet) -> None:
+        if not packet.fds:
+            self._refuse(tenant, packet)
+            return
+        self._door.close()
+        self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
+        self._poll.register(self._door, select.POLLIN)
+        _tell(tenant.socket, Packet(packet.word))
+
+    def _welcome(self, tenant: Tenant, packet: Packet) -> None:
+        tenant.welcome = True
+        _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
+
+    def _attach(self, tenant: Tenant, packet: Packet) -> None:
+        if len(packet.fds) < _ATTACH_DESCRIPTORS:
+            self._refuse(tenant, packet)
+            return
+        attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
+        for fd in (tenant.process, tenant.lifeline):
+            self._listen(tenant, fd)
+        self._ask_pager(attach, tenant)
+
+    @staticmethod
+    def _refuse(tenant: Tenant, packet: Packet) -> None:
+        for fd in packet.fds:
+            os.close(fd)
+        _tell(tenant.socket, Packet("refused"))
+
+    def _open_door(self) -> None:
+        """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
+        try:
+            peer, _ = self._door.accept()
+        except OSError:  # this process may not open more, and would be told so again at once
+            self._poll.unregister(self._door)
+            return
+        _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if user != os.getuid():
+            peer.close()
+            return
+        guest = self._tenants.expect(peer, row=0)
+        guest.welcome = False
+        self._listen(guest, peer.fileno())
+
+    def _expect(self, tenant: Tenant, packet: Packet) -> None:
         """A process is about to fork."""
         (row,) = packet.numbers
         for fd in packet.fds:
-            self._listen(self._tenants.expect(socket.socket(fileno=fd), row), fd)
+            child = self._tenants.expect(socket.socket(fileno=fd), row)
+            self._shares.inherit(child.number, tenant.number)
+            self._listen(child, fd)
         if not packet.fds:
             self._tenants.strike(row)
 
@@ -244,6 +326,7 @@ class Supervisor:
             self._forget(tenant.process)
             self._forget(tenant.lifeline)
         self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[1] is not tenant}
+        self._shares.leave(tenant.number)
         tenant.leaving = True
         if tenant.attached is None or all(other.leaving for other in self._tenants):
             self._tenants.remove(tenant)

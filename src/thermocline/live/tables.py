@@ -27,6 +27,8 @@ MAX_GROUPS = 256
 MAX_SOURCES = (1 << 16) - 1
 #: Forked children of one memory at once; their own children count with them.
 MAX_CHILDREN = 1024
+#: Arrays of one memory that are shared with other processes at once.
+MAX_SHARES = 1 << 16
 #: Words a node: capacity, used, peak (bytes).
 NODE_WORDS = 3
 
@@ -50,6 +52,8 @@ class Tables:
     counters, histograms, nodes, ring, group_limits : column of u64
     children : column of u32
         Of each forked child: which fork it came from (0: the row is free). See :mod:`thermocline.live.children`.
+    shares : column of u8
+        Of each shared region: 1 while it is shared, or somebody holds it. See :mod:`thermocline.live.shares`.
     page_columns : dict of str to column
         The page table's (:class:`~thermocline.protocol.page.PageTable`).
     region_pages, region_source, region_group, region_advice : column
@@ -85,6 +89,7 @@ class Tables:
             ("group_limits", "Q", MAX_GROUPS * 2),
             ("ring", "Q", RING_ENTRIES * RING_WORDS),
             ("children", "I", MAX_CHILDREN),
+            ("shares", "B", MAX_SHARES),
             *((name, code, pages) for name, code in PageTable.COLUMNS.items()),
             ("region_pages", "I", pages),
             ("region_source", "H", pages),
@@ -116,6 +121,7 @@ class Tables:
         self.group_limits = column("group_limits")
         self.ring = column("ring")
         self.children = column("children")
+        self.shares = column("shares")
         self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
         self.region_pages = column("region_pages")
         self.region_source = column("region_source")

@@ -37,6 +37,8 @@ class Tenant:
         Closing it kills the process (see :func:`thermocline.live.launch.hold_lifeline`), unless it has let go.
     leaving : bool
         It does not use the memory any more, but the pager may not know that yet.
+    welcome : bool
+        It was forked, or knows the secret.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Tenant:
     attached: Packet | None = None
     lifeline: int = -1
     leaving: bool = False
+    welcome: bool = True
 
     @property
     def process(self) -> int:
