@@ -22,6 +22,8 @@ from test_processes import helpers, wait_for_all
 from thermocline import Memory
 from thermocline.errors import ClosedError, SpecError
 from thermocline.live.guest import Door, guest_of
+from thermocline.live.shares import Shares
+from thermocline.live.tables import Tables
 from thermocline.shared import SharedArray
 
 GUEST = """
@@ -173,6 +175,25 @@ def test_whoever_dies_has_let_go(memory: Memory) -> None:
         other.process.kill()
     while memory._regions.commitment.committed:
         memory.stat()
+
+
+def test_a_ticket_is_for_one_region_of_a_slot() -> None:
+    tables = Tables.create(16)
+    shares = Shares(tables)
+    shares.share(3, 7, 0, 2)
+    assert shares.hold(1, 3, 7) == (0, 2)
+    shares.inherit(child=2, parent=1)
+    shares.unshare(3)
+    shares.leave(1)
+    assert tables.shares[3], "its child still has it"
+    assert shares.hold(4, 3, 7) == (0, 2), "who has it may let others have it"
+    shares.release(2, 3)
+    shares.release(4, 3)
+    assert not tables.shares[3]
+    assert shares.hold(1, 3, 7) is None
+    shares.share(3, 8, 5, 1)
+    assert shares.hold(1, 3, 7) is None
+    tables.close()
 
 
 def test_a_handle_of_what_is_gone_is_an_error(memory: Memory) -> None:
