@@ -78,7 +78,9 @@ class Copier:
         #: Called with the index of a node that has just been taken out of use.
         self.node_failed: Callable[[int], None] = lambda node: None
         self._refusals: dict[int, int] = {}
-        self._source = source
+        #: What nodes have refused pages with. Said once: no page is lost by it, and most are tried again and again.
+        self._refusals_said: set[tuple[int, int | None]] = set()
+        self.source = source
         self._bell = bell
         #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
         self._unreadable: dict[int, tuple[int, int]] = {}
@@ -187,7 +189,10 @@ class Copier:
         except StoreError as error:
             if error.errno != errno.ENOSPC:
                 self._refusals[node] = self._refusals.get(node, 0) + 1
-                self._say_of(pages[index], f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}")
+                if (node, error.errno) not in self._refusals_said:
+                    self._refusals_said.add((node, error.errno))
+                    what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
+                    self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
 
     def _judge(self, index: int) -> None:
@@ -258,7 +263,7 @@ class Copier:
         region = self.mm.region_of(page)
         if region is None:
             raise StoreError(errno.ESTALE, f"page {page} belongs to no array any more")
-        return self._source(region.source)
+        return self.source(region.source)
 
     def _take_buffer(self) -> Buffer:
         try:
