@@ -150,3 +150,29 @@ def test_patience_ends_although_the_device_takes_its_time_to_refuse(tmp_path: Pa
     ran = run_alone("hang write file 1 100ms on; fail write file ENOSPC 1 on; patience 2s", FILL, tmp_path)
     assert ran.returncode == -signal.SIGBUS, ran.stderr
     assert ran.stderr.count("there is no room for a page in any node") == 1
+
+
+def test_a_page_that_was_refused_for_want_of_room_is_not_lost(tmp_path: Path) -> None:
+    """An access to it stays refused, until it is brought up where there is room again."""
+    program = """
+        PAGE = 64 << 10
+        scratch = os.memfd_create("scratch")
+        def read(page):
+            try:
+                os.pwrite(scratch, below[page * PAGE : (page + 1) * PAGE].data, 0)
+            except OSError:
+                return "refused"
+            return set(os.pread(scratch, PAGE, 0))
+        memory = make()
+        below = memory.zeros(2 * PAGE, "u1")
+        below[:] = 5
+        memory.advise(below, "cold")
+        above = memory.zeros(16 * PAGE, "u1")
+        above[:] = 6
+        print(read(0), above.min(), above.max())
+        del above
+        with memory.pin(below):
+            print(read(0), read(1))
+    """
+    ran = run_alone("fail write file EIO 3 on; patience 1s", program, tmp_path)
+    assert (ran.stdout, ran.returncode) == ("refused 6 6\n{5} {5}\n", 0), ran.stderr
