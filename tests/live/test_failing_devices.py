@@ -176,3 +176,18 @@ def test_a_page_that_was_refused_for_want_of_room_is_not_lost(tmp_path: Path) ->
     """
     ran = run_alone("fail write file EIO 3 on; patience 1s", program, tmp_path)
     assert (ran.stdout, ran.returncode) == ("refused 6 6\n{5} {5}\n", 0), ran.stderr
+
+
+def test_a_message_that_nobody_can_hear_costs_nothing(tmp_path: Path) -> None:
+    """Standard error is a pipe whose reader has gone, as behind ``| head``."""
+    program = """
+        hears, says = os.pipe()
+        os.close(hears)
+        os.dup2(says, 2)
+        memory = make()
+        array = memory.zeros(2 << 20, "u1")
+        array[:] = 1
+        print(array.min(), memory.stat()["pager"]["starts"])
+    """
+    ran = run_alone("fail write file EIO 1", program, tmp_path)
+    assert (ran.stdout, ran.returncode) == ("1 1\n", 0)

@@ -13,7 +13,6 @@ in a worker ends the pager, if it does, in the pager's thread, which then says w
 from __future__ import annotations
 
 import errno
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from thermocline.errors import StoreError
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.messages import say
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.suspicion import note_of
@@ -202,11 +202,9 @@ class Copier:
             return
         self.mm.fail_node(node)
         self.node_failed(index)
-        print(
-            f"thermocline: {node.name} refuses every write and is out of use from now on; what is in it can be read "
-            "while the device answers, and new arrays get what the other nodes hold",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"{node.name} refuses every write and is out of use from now on; what is in it can be read "
+            "while the device answers, and new arrays get what the other nodes hold"
         )
 
     # -- both ---------------------------------------------------------------------------------------------------------
@@ -252,7 +250,7 @@ class Copier:
                 f"page {within} of {region.pages} of the array at {begins:#x},"
                 f" its bytes {within * size} to {(within + 1) * size - 1}"
             )
-        print(f"thermocline: page {page} ({array}) {what}", file=sys.stderr, flush=True)
+        say(f"page {page} ({array}) {what}")
 
     def _is_slow(self, node: int) -> bool:
         return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
