@@ -1,7 +1,7 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM
-# make torture     the pager killed 1,000 times, at every point of the protocol and at random
+# make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call
 # make lint | docs | clean
 
 PYTHON ?= python3

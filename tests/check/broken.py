@@ -18,10 +18,11 @@ from thermocline.protocol import fault, recovery, region
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred
+from thermocline.protocol.migrate import move as move_module
 from thermocline.protocol.migrate.move import move
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import EMPTY, FILLING, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.scan_control import Cause, ScanControl
 
 
@@ -43,7 +44,7 @@ class Broken(NamedTuple):
     kinds: set[str]
     design: Design = DESIGNS["deferred"]
     patches: tuple[tuple[Any, str, Callable[..., Any]], ...] = ()
-    crash: bool = False
+    crashes: int = 0
     cooperative: bool = True
 
 
@@ -247,6 +248,53 @@ def pins_are_not_looked_at(mm: Mm, page: int, node: Node) -> bool:
     return mm.node_of(page) == node.index and not mm.links.list_of[page]
 
 
+def a_dead_node_stays_in_use(mm: Mm, node: Node) -> None:
+    """What refuses every write is tried for ever, and what is below it never."""
+
+
+def a_dead_node_takes_those_below_it_along(mm: Mm, node: Node) -> None:
+    node.failed = True
+    while (below := mm.path.next_node(node.index)) is not None:
+        mm.path.remove(below)
+    mm.path.remove(node.index)
+
+
+def what_a_dead_node_refuses_is_given_up(
+    mm: Mm, pages: Sequence[int], slots: Sequence[int], sizes: Sequence[int], target: Node, sc: ScanControl
+) -> Protocol[list[int]]:
+    for page, size in zip(pages, sizes, strict=True):
+        if size == e.FAILED:
+            yield e.Commit(page, POISONED)
+    return (yield from right_commit_copies(mm, pages, slots, sizes, target, sc))
+
+
+right_commit_copies = move_module.commit_copies
+
+
+def giving_up(*steps: str) -> Callable[..., Protocol[None]]:
+    """The end of a doomed page, of its steps in another order, or without some."""
+
+    def wrong(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+        group = mm.group_of(page).index
+        for step in steps:
+            if step == "commit":
+                yield e.Commit(page, POISONED)
+            elif step == "punch" and present(page):
+                yield e.Punch([page])
+            elif step == "frame" and entry.state in (RESIDENT, SHADOWED, FILLING) and not present(page):
+                yield e.Release(0, 0, group)
+            elif step == "poison":
+                yield e.Poison(page)
+            elif step == "slot" and entry.node:
+                yield e.Release(entry.node, entry.slot, group)
+
+    return wrong
+
+
+def every_page_is_given_up(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+    return (yield from recovery._give_up(mm, page, entry, present))
+
+
 RIGHT_MOVE = ("unmap", "copy", "commit", "punch", "release", "unlock")
 RIGHT_FILL = ("filling", "fill", "resident", "release", "unlock")
 
@@ -346,14 +394,14 @@ BROKEN = (
         "direct reclaim",
         {"lost"},
         patches=((recovery, "_finish", half_filled_pages_are_taken_for_resident),),
-        crash=True,
+        crashes=1,
     ),
     Broken(
         "holes not punched again",
         "direct reclaim",
         {"leak", "budget", "lost"},
         patches=((recovery, "_finish", holes_are_not_punched_again),),
-        crash=True,
+        crashes=1,
     ),
     Broken(
         "not looked at again",
@@ -390,13 +438,59 @@ BROKEN = (
         patches=((Mm, "is_movable", pins_are_not_looked_at),),
         cooperative=False,
     ),
+    Broken(
+        "a dead node stays in use",
+        "dead device",
+        {"lost"},
+        patches=((Mm, "fail_node", a_dead_node_stays_in_use),),
+    ),
+    Broken(
+        "a dead node takes those below it along",
+        "dead device",
+        {"lost"},
+        patches=((Mm, "fail_node", a_dead_node_takes_those_below_it_along),),
+    ),
+    Broken(
+        "what a dead node refuses is given up",
+        "last device dead",
+        {"lost"},
+        patches=((move_module, "commit_copies", what_a_dead_node_refuses_is_given_up),),
+    ),
+    Broken(
+        "a doomed page keeps its slot",
+        "doomed page",
+        {"leak"},
+        patches=((recovery, "_give_up", giving_up("commit", "punch", "frame", "poison")),),
+        crashes=1,
+    ),
+    Broken(
+        "a doomed page keeps its bytes",
+        "doomed page",
+        {"leak", "lost", "budget"},
+        patches=((recovery, "_give_up", giving_up("commit", "frame", "poison", "slot")),),
+        crashes=1,
+    ),
+    Broken(
+        "the slot of a doomed page is released before the commit",
+        "doomed page",
+        {"slot"},
+        patches=((recovery, "_give_up", giving_up("slot", "commit", "punch", "frame", "poison")),),
+        crashes=1,
+    ),
+    Broken(
+        "more is given up than the doomed page",
+        "doomed page",
+        {"lost"},
+        patches=((recovery, "_finish", every_page_is_given_up),),
+        crashes=1,
+    ),
 )  # fmt: skip
 
 
-def case(name: str, *, crash: bool, cooperative: bool) -> Configuration:
+def case(name: str, *, crashes: int, cooperative: bool) -> Configuration:
     """A configuration by name."""
     known = {configuration.name: configuration for configuration in [*cases.cases(), two_batches(), same_page()]}
-    return replace(known[name], crashes=int(crash), cooperative=cooperative)
+    return replace(known[name], crashes=crashes, cooperative=cooperative)
 
 
 def two_batches() -> Configuration:

@@ -35,7 +35,9 @@ def test_every_schedule_with_a_kill_is_right(configuration: Configuration, desig
 
 
 @DESIGN
-@pytest.mark.parametrize("name", ["full target", "group limit", "shadow", "readahead", "failing device", "full disk"])
+@pytest.mark.parametrize(
+    "name", ["full target", "group limit", "shadow", "readahead", "failing device", "full disk", "doomed page"]
+)
 def test_tasks_that_take_turns_at_every_effect(name: str, design: str) -> None:
     """The smaller ones; `thermocline check --every-effect` has the others, and minutes to do."""
     (configuration,) = (made for made in cases(cooperative=False) if made.name == name)
@@ -43,7 +45,7 @@ def test_tasks_that_take_turns_at_every_effect(name: str, design: str) -> None:
 
 
 @DESIGN
-@pytest.mark.parametrize("name", ["shadow", "readahead", "tight target"])
+@pytest.mark.parametrize("name", ["shadow", "readahead", "tight target", "doomed page"])
 def test_a_successor_is_killed_too(name: str, design: str) -> None:
     (configuration,) = (made for made in cases() if made.name == name)
     search(replace(configuration, crashes=2), design)

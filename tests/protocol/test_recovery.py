@@ -81,6 +81,7 @@ def test_a_fill_that_cannot_be_finished_loses_the_page_and_keeps_the_budget(pres
     assert is_lost(made, 0)
     assert (states(made)[0], held(made, 1)) == ("POISONED", [])
     assert made.nodes[0].used == 0
+    assert made.vmstat["poisoned_pages"] == 1
 
 
 @pytest.mark.parametrize("parts", [(0,), (0, 1)], ids=["torn", "whole"])

@@ -1,10 +1,10 @@
-"""Pagers killed at random and at every point of the protocol, under a program that verifies all it reads.
+"""Pagers killed and stores that fail, at random and at every point, under programs that verify all they read.
 
-    python tests/torture/torture.py [--kills 1000] [--seed 0]
+    python tests/torture/torture.py [--kills 1000] [--seed 0] [--only TEXT]
 
 It prints a row for each point: how often a pager was killed there, how many words were wrong, whether the program hung,
-and the longest that it took to have another pager, from when the supervisor knew until faults were answered again. The
-exit status is 1 if anything was wrong.
+and the longest that it took to have another pager, from when the supervisor knew until faults were answered again. Then
+a row for each way in which stores fail (see `devices`). The exit status is 1 if anything was wrong.
 """
 
 import argparse
@@ -21,14 +21,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from devices import MODES, Sweep, sweep
+
 from thermocline.live.injection import POINTS
 from thermocline.protocol import vmstat
+from thermocline.protocol.migrate import DESIGNS
 
 WORKLOAD = Path(__file__).with_name("workload.py")
 #: Seconds that a program may take for its end: more is a hang.
 LIMIT = 30
 #: Steps of one thread without a new pager after which a point counts as not reached.
 STEPS = 400
+#: The design under which stores fail at every call, and under the others at every so-manieth.
+SWEPT, STEP = "batch", 7
 #: Which occurrences of an effect are tried. The first few are recovery's, or the first thing after it.
 OCCURRENCES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 
@@ -169,8 +174,25 @@ def plan(kills: int) -> Iterator[tuple[str, list[str]]]:
             yield f"{side} {effect}", rules_at(side, effect, OCCURRENCES[:each])
 
 
+def fail_stores(only: str) -> bool:
+    """Print the table of failing stores -> whether anything was wrong."""
+    print(f"{'stores':<22}{'points':>8}{'refused':>9}{'no memory':>11}{'wrong':>7}{'hangs':>7}", flush=True)
+    total = Sweep("all")
+    for mode in MODES:
+        if only not in mode:
+            continue
+        swept = Sweep(mode)
+        for design in DESIGNS:
+            swept.add(sweep(mode, design, step=1 if design == SWEPT else STEP))
+        total.add(swept)
+        print(swept.row(), flush=True)
+        print(*swept.said, sep="\n", end="", file=sys.stderr, flush=True)
+    print(total.row(), flush=True)
+    return bool(total.wrong or total.hangs)
+
+
 def main() -> int:
-    """Print the table -> exit status."""
+    """Print the tables -> exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000, help="about how many pagers are killed")
     parser.add_argument("--seed", type=int, default=0)
@@ -199,7 +221,8 @@ def main() -> int:
     row_of_all, total = total, Outcome()
     wanted, asked = asked, 0
     row("all", wanted, row_of_all)
-    return 1 if row_of_all.wrong or row_of_all.hangs else 0
+    wrong = fail_stores(arguments.only)
+    return 1 if wrong or row_of_all.wrong or row_of_all.hangs else 0
 
 
 if __name__ == "__main__":

@@ -258,6 +258,50 @@ def _failures(pages: int, threads: int) -> Configuration:
         kswapd=False,
         failures=1,
         may_lose=True,
+        may_poison=tuple(range(pages)),
+    )
+
+
+def _dead_device(pages: int, threads: int) -> Configuration:
+    """From some write on a node's device refuses all. There is another node below: nobody is to notice."""
+    return Configuration(
+        "dead device",
+        Layout(pages, pages - 1, (file(pages + 1), Place("disk", pages + 1, charged_to_memory=False))),
+        _threads(max(threads - 1, 1), lambda index: (either(index % pages),)),
+        placed=_all_but_one_in_dram(pages),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+        failures=1,
+        mortal=1,
+    )
+
+
+def _last_device(pages: int, threads: int) -> Configuration:
+    """The only device below dies at some write: room cannot be had any more, but no byte is lost."""
+    return Configuration(
+        "last device dead",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=_all_but_one_in_dram(pages),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+        failures=1,
+        mortal=1,
+        may_lose=True,
+    )
+
+
+def _doomed(pages: int, threads: int) -> Configuration:
+    """A killed pager's successor gives a page up, wherever it is by then, and no other."""
+    return Configuration(
+        "doomed page",
+        Layout(pages, pages - 1, (file(pages + 1),)),
+        _threads(max(threads - 1, 1), lambda index: (either(index % pages), writes((index + 1) % pages))),
+        placed=_all_but_one_in_dram(pages),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+        doomed=(0,),
+        may_poison=(0,),
     )
 
 
@@ -301,6 +345,9 @@ _CASES = (
     _readahead,
     _pins,
     _failures,
+    _dead_device,
+    _last_device,
+    _doomed,
     _full_disk,
     _incompressible,
 )

@@ -56,12 +56,18 @@ class Configuration:
         Whether each node has its background reclaim.
     failures : int
         How many copies and fills may fail.
+    mortal : int
+        A lower node: if it is not 0, then a failure is a write to it, and from then on its device refuses all.
     refused : tuple of int
         Pages that no lower node ever takes: its disk is full.
+    doomed : tuple of int
+        Pages that a killed pager's successor gives up.
     crashes : int
         How often the pager may be killed.
     may_lose : bool
         Whether an access may end in SIGBUS, because its bytes, or room for them, cannot be had.
+    may_poison : tuple of int
+        Pages whose bytes may be lost.
     """
 
     name: str
@@ -75,7 +81,10 @@ class Configuration:
     cooperative: bool = True
     kswapd: bool = True
     failures: int = 0
+    mortal: int = 0
     refused: tuple[int, ...] = ()
+    doomed: tuple[int, ...] = ()
     crashes: int = 0
     may_lose: bool = False
+    may_poison: tuple[int, ...] = ()
     discard_clean: bool = False

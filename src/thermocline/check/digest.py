@@ -76,6 +76,8 @@ class Describer:
                 for thread in self._program.threads.values()
             ),
             self._program.pager_listens,
+            tuple(sorted(machine.dead_devices)),
+            tuple(sorted(machine.failed_nodes)),
         )
 
     def _versions(self, page: int, versions: Iterable[int | None]) -> tuple[int, ...]:
@@ -113,6 +115,7 @@ class Describer:
             tuple(sorted(machine.kswapd_wanted)),
             tuple((task.name, group) for task, group in machine.throttled),
             machine.fruitless,
+            tuple(machine.refusals.values()),
             tuple(sorted(self._task(task) for task in machine.tasks.values())),
         )
 

@@ -41,6 +41,10 @@ class Footprint:
         """Note that an object was changed."""
         self.writes |= self._bit(name)
 
+    def write_all(self) -> None:
+        """Note that anything may have been read and changed."""
+        self.reads = self.writes = -1
+
     def clear(self) -> None:
         """Begin a new step."""
         self.reads = self.writes = 0

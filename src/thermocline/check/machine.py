@@ -19,9 +19,12 @@ from thermocline.check.violation import Violation
 from thermocline.check.world import World
 from thermocline.protocol import effects
 from thermocline.protocol.mm import DRAM, Policy
-from thermocline.protocol.node import Kind
+from thermocline.protocol.node import Kind, Node
 
 Job = Generator[None, None, Any]
+
+#: Writes that a dead device refuses before its node is out of use: one that the pager thinks nothing of, and one more.
+REFUSALS = 2
 
 
 class Machine(World):
@@ -33,6 +36,8 @@ class Machine(World):
         Which of :meth:`outcomes` the step being taken has: 0 is success.
     failing_copies, failing_fills : set of int
         Pages whose copy, or fill, fails.
+    mortal : int
+        A node: if it is not 0, then a write to it fails only because its device dies.
     wake_thread : callable
         Called with a page whose waiters are to fault again.
     """
@@ -41,6 +46,7 @@ class Machine(World):
         super().__init__(layout, policy, footprint)
         self.failing_copies: set[int] = set()
         self.failing_fills: set[int] = set()
+        self.mortal = 0
         self.outcome = 0
         #: The result of the effect that was performed last.
         self.answer: Any = None
@@ -85,11 +91,12 @@ class Machine(World):
 
     def outcomes(self, task: Task) -> int:
         """In how many ways the next step of a task can end, if things may fail."""
-        if task.job is None and isinstance(task.effect, effects.Copy | effects.Fill):
-            return 2
-        if task.job is None and isinstance(task.effect, effects.CopyList):
-            return 1 + len(task.effect.pages)
-        return 1
+        effect = task.effect
+        if task.job is not None or not isinstance(effect, effects.Copy | effects.CopyList | effects.Fill):
+            return 1
+        if self.mortal and (isinstance(effect, effects.Fill) or effect.node != self.mortal):
+            return 1
+        return 1 + len(effect.pages) if isinstance(effect, effects.CopyList) else 2
 
     def step(self, task: Task, outcome: int = 0) -> bool:
         """Take one step of a task that can run -> whether the pager of `live` would turn to another task now."""
@@ -328,16 +335,43 @@ class Machine(World):
             self.footprint.write("slot", effect.node, slot)
             if slot not in store.slots:
                 raise Violation("slot", f"{task.name} writes slot {slot} of {target.name}, which nobody has reserved")
-            if index == failing or page in self.failing_copies:
+            if index == failing and self.mortal:
+                self.footprint.write("device", effect.node)
+                self.dead_devices.add(effect.node)
+            if (index == failing and not self.mortal) or page in self.failing_copies:
                 sizes.append(effects.FAILED)
             elif not any(buffer.versions):
                 sizes.append(effects.ZERO)
+            elif self._refuses(effect.node):
+                sizes.append(effects.FAILED)
             else:
                 store.slots[slot] = Content(page, tuple(buffer.versions), place.size(page))
                 sizes.append(place.size(page))
         yield
         self.mm.uncharge_rest(effect, sizes)
+        self._judge(target)
         return sizes
+
+    def _refuses(self, node: int) -> bool:
+        """Whether a node's device refuses a write, which is counted."""
+        if not self.mortal:
+            return False
+        self.footprint.read("device", node)
+        if node not in self.dead_devices:
+            return False
+        self.footprint.write("refusals", node)
+        self.refusals[node] += 1
+        return True
+
+    def _judge(self, node: Node) -> None:
+        """Take a node out of use whose device refuses every write, as `live` does when a copy has ended."""
+        if not self.mortal:
+            return
+        self.footprint.read("refusals", node.index)
+        if self.refusals[node.index] >= REFUSALS and not node.failed:
+            self.footprint.write_all()
+            self.mm.fail_node(node)
+            self.failed_nodes.add(node.index)
 
     def _read_slot(self, page: int, node: int, slot: int) -> tuple[int, ...]:
         """The versions in the slot that a page comes from; zeros if it comes from none."""

@@ -14,12 +14,12 @@ from thermocline.check.footprint import Footprint
 from thermocline.check.invariants import check_rest, check_state, check_throttled
 from thermocline.check.machine import Machine
 from thermocline.check.phrases import phrase
-from thermocline.check.program import Program
+from thermocline.check.program import Program, Thread
 from thermocline.check.task import Task
 from thermocline.check.violation import Violation
 from thermocline.protocol.migrate import Design
 from thermocline.protocol.mm import Policy
-from thermocline.protocol.page import RESIDENT, State
+from thermocline.protocol.page import POISONED, RESIDENT, State
 from thermocline.protocol.reclaim import kswapd
 from thermocline.protocol.recovery import recover, slots_in_use
 
@@ -47,11 +47,14 @@ class System:
         for placed in configuration.placed:
             self.machine.place(placed.page, placed.node, shadow=placed.shadow)
         self.machine.failing_copies.update(configuration.refused)
+        self.machine.mortal = configuration.mortal
         self.machine.dying.update(configuration.freed)
         self.program = Program(self.machine, configuration.scripts)
         self._describer = Describer(self.machine, self.program)
         self._failures = configuration.failures
         self._crashes = configuration.crashes
+        #: Pages that the next pager gives up. It is told so until one has done it.
+        self._doomed = configuration.doomed
         #: The task that has not come to a point yet where another may take its place.
         self._running = ""
         self._unanswered = dict.fromkeys(configuration.requests)
@@ -126,16 +129,22 @@ class System:
         if step.actor == CRASH:
             return self._crash()
         if step.actor == PATIENCE:
-            self._touch_everything()
+            self.footprint.write_all()
             self.machine.retry_throttled()
             return "nothing else can run: allocations look for room again"
         thread = self.program.threads.get(step.actor)
         if thread is not None:
             did = self.program.step(thread, step.choice)
-            if thread.killed and not self.configuration.may_lose:
+            if thread.killed and not self._may_be_killed(thread):
                 raise Violation("lost", f"{thread.name} gets a SIGBUS in page {thread.current and thread.current.page}")
             return did
         return self._run_task(step)
+
+    def _may_be_killed(self, thread: Thread) -> bool:
+        """Whether the SIGBUS that a thread has got is one that it may get."""
+        if self.configuration.may_lose or thread.current is None:
+            return self.configuration.may_lose
+        return self.machine.entry(thread.current.page).state == POISONED  # which is checked for itself
 
     def _run_task(self, step: Step) -> str:
         task = self.machine.tasks[step.actor]
@@ -143,7 +152,8 @@ class System:
         ends = task.job is not None
         turns = self._step(task, step)
         if task.finished and task.name == _RECOVERY:
-            self._touch_everything()
+            self.footprint.write_all()
+            self._doomed = ()
             self.program.pager_listens = True
             self.program.wake_all()
             self._begin({})
@@ -165,7 +175,7 @@ class System:
 
     def _crash(self) -> str:
         """Kill the pager. Its successor knows what is shared, and begins by recovering it."""
-        self._touch_everything()
+        self.footprint.write_all()
         self._crashes -= 1
         self.program.pager_listens = False
         self._running = ""
@@ -175,22 +185,25 @@ class System:
         slots = slots_in_use(machine.mm, pages)
         for node, store in machine.stores.items():
             store.recover(slots.get(node, ()))
-        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.arena.present, machine.slot_size))
+        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.arena.present, machine.slot_size, self._doomed))
         return "the pager is killed; its successor begins"
-
-    def _touch_everything(self) -> None:
-        self.footprint.reads = self.footprint.writes = -1
 
     # -- judgements ---------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise a :class:`Violation` if the state is wrong."""
         check_state(self.machine)
+        self._check_poisoned()
         if self.machine.throttled and not self.machine.runnable():
             check_throttled(self.machine)
         if self.at_rest:
             check_rest(self.machine, self.program)
             self._check_pins()
+
+    def _check_poisoned(self) -> None:
+        for page in range(self.machine.layout.pages):
+            if self.machine.entry(page).state == POISONED and page not in self.configuration.may_poison:
+                raise Violation("lost", f"page {page} is given up, and its bytes could be had")
 
     def _check_pins(self) -> None:
         for page in self.configuration.pinned:
@@ -200,8 +213,12 @@ class System:
 
     def digest(self) -> bytes:
         """Stands for the state."""
-        return digest((self._describer.state(), self._running, self._failures, self._crashes, tuple(self._unanswered)))
+        return digest((self._describer.state(), self._running, *self._left()))
 
     def surviving_digest(self) -> bytes:
         """Stands for what a killed pager would leave behind."""
-        return digest((self._describer.surviving(), self._failures, self._crashes, tuple(self._unanswered)))
+        return digest((self._describer.surviving(), *self._left()))
+
+    def _left(self) -> tuple[object, ...]:
+        """What may still go wrong, and what is still asked for."""
+        return self._failures, self._crashes, self._doomed, tuple(self._unanswered)

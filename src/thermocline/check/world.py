@@ -38,6 +38,9 @@ class World:
         Who holds the lock of each locked page; ``waiters``: who queues for it.
     dying : set of int
         Pages of arrays that are being freed: their bytes are nobody's concern.
+    dead_devices : set of int
+        Nodes whose devices refuse every write, and ``failed_nodes``: those of them that are out of use, as the pager
+        tells its successor. ``refusals`` counts what they have refused, and is the pager's own.
     """
 
     def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
@@ -54,6 +57,8 @@ class World:
         self._entries = columns["entry"].unwatched
         self.regions: dict[int, Region] = {}
         self.dying: set[int] = set()
+        self.dead_devices: set[int] = set()
+        self.failed_nodes: set[int] = set()
         self.vmstat = VmStat()
         for extent in layout.arrays:
             self._add_region(extent.start + 1, extent)
@@ -107,6 +112,9 @@ class World:
                 )
             )
         self.mm.groups = {group.index: group for group in self.groups}
+        self.refusals = dict.fromkeys(self.stores, 0)
+        for index in self.failed_nodes:
+            self.mm.fail_node(nodes[index])
         for node in nodes[:-1]:
             for group in self.mm.groups:
                 self.mm.lruvec(node.index, group)

@@ -13,7 +13,6 @@ in a worker ends the pager, if it does, in the pager's thread, which then says w
 from __future__ import annotations
 
 import errno
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from thermocline.errors import StoreError
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.messages import say
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.suspicion import note_of
@@ -78,7 +78,9 @@ class Copier:
         #: Called with the index of a node that has just been taken out of use.
         self.node_failed: Callable[[int], None] = lambda node: None
         self._refusals: dict[int, int] = {}
-        self._source = source
+        #: What nodes have refused pages with. Said once: no page is lost by it, and most are tried again and again.
+        self._refusals_said: set[tuple[int, int | None]] = set()
+        self.source = source
         self._bell = bell
         #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
         self._unreadable: dict[int, tuple[int, int]] = {}
@@ -187,7 +189,10 @@ class Copier:
         except StoreError as error:
             if error.errno != errno.ENOSPC:
                 self._refusals[node] = self._refusals.get(node, 0) + 1
-                self._say_of(pages[index], f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}")
+                if (node, error.errno) not in self._refusals_said:
+                    self._refusals_said.add((node, error.errno))
+                    what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
+                    self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
 
     def _judge(self, index: int) -> None:
@@ -197,11 +202,9 @@ class Copier:
             return
         self.mm.fail_node(node)
         self.node_failed(index)
-        print(
-            f"thermocline: {node.name} refuses every write and is out of use from now on; what is in it can be read "
-            "while the device answers, and new arrays get what the other nodes hold",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"{node.name} refuses every write and is out of use from now on; what is in it can be read "
+            "while the device answers, and new arrays get what the other nodes hold"
         )
 
     # -- both ---------------------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ class Copier:
                 f"page {within} of {region.pages} of the array at {begins:#x},"
                 f" its bytes {within * size} to {(within + 1) * size - 1}"
             )
-        print(f"thermocline: page {page} ({array}) {what}", file=sys.stderr, flush=True)
+        say(f"page {page} ({array}) {what}")
 
     def _is_slow(self, node: int) -> bool:
         return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
@@ -258,7 +261,7 @@ class Copier:
         region = self.mm.region_of(page)
         if region is None:
             raise StoreError(errno.ESTALE, f"page {page} belongs to no array any more")
-        return self._source(region.source)
+        return self.source(region.source)
 
     def _take_buffer(self) -> Buffer:
         try:

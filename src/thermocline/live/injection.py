@@ -13,7 +13,8 @@ pager's handlers and stores are then untouched. Rules are parted by semicolons::
 
 Each pager obeys one rule that begins with ``kill``: the first pager the first, its successor the second, and so on.
 ``after`` an effect that a worker performs is while the worker is at it. A store is named by its kind (``zstd``,
-``file``), or ``any``; a call is ``read``, ``write`` or ``any``; each pager counts them from 1.
+``file``; ``source`` for the files of ``from_file`` arrays), or ``any``; a call is ``read``, ``write`` or ``any``; each
+pager counts them from 1.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 from thermocline.errors import SpecError, StoreError
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.copier import Copier
 from thermocline.live.stores.store import Store
 from thermocline.live.suspicion import note_of
 from thermocline.live.tables import Tables
@@ -146,7 +148,7 @@ class Injection:
     predecessors : int
         Pagers that there were before.
     header : column
-        Of the shared tables: calls of stores are counted there.
+        Of the shared tables: calls of stores are counted there, and those that were disturbed.
     """
 
     def __init__(self, text: str, predecessors: int, header: Column) -> None:
@@ -166,6 +168,7 @@ class Injection:
         nodes: Sequence[Node],
         arena: Arena,
         interpreter: Interpreter,
+        copier: Copier,
     ) -> None:
         """Put the rules between a pager and what it does."""
         for kind, handler in scheduler.handlers.items():
@@ -175,17 +178,19 @@ class Injection:
         if fatal:
             for name in ("read", "install", "install_zeros"):
                 setattr(arena, name, _exiting(fatal, scheduler, getattr(arena, name)))
-        calls = itertools.count(1)
+        calls, disturbed = itertools.count(1), itertools.count(1)
+
+        def disturb(call: str, name: str) -> None:
+            self._header[Tables.HEADER_STORE_CALLS] = next(calls)
+            for rule, counter in self._disturbances.items():
+                if rule.concerns(call, name) and rule.hits(next(counter)):
+                    self._header[Tables.HEADER_DISTURBED] = next(disturbed)
+                    _disturb(rule, name)
+
         for index, store in stores.items():
-            name = nodes[index].name.partition(":")[0]
-
-            def disturb(call: str, name: str = name) -> None:
-                self._header[Tables.HEADER_STORE_CALLS] = next(calls)
-                for rule, counter in self._disturbances.items():
-                    if rule.concerns(call, name) and rule.hits(next(counter)):
-                        _disturb(rule, name)
-
-            stores[index] = DisturbedStore(store, disturb)
+            stores[index] = DisturbedStore(store, nodes[index].name.partition(":")[0], disturb)
+        find_source = copier.source
+        copier.source = lambda number: DisturbedStore(find_source(number), "source", disturb)
         for seconds in self._patience:
             interpreter.patience = seconds
 
@@ -225,10 +230,17 @@ def _disturb(rule: Disturb, name: str) -> None:
 
 
 class DisturbedStore(Store):
-    """A store whose reads and writes are announced first, to what may raise or take its time."""
+    """A store whose reads and writes are announced first, to what may raise or take its time.
 
-    def __init__(self, store: Store, disturb: Callable[[str], None]) -> None:
+    Parameters
+    ----------
+    disturb : callable
+        Told which call it is, and of which store.
+    """
+
+    def __init__(self, store: Store, name: str, disturb: Callable[[str, str], None]) -> None:
         self._store = store
+        self._name = name
         self._disturb = disturb
         self.slow = store.slow  # type: ignore[misc]
         self.slot_bytes = store.slot_bytes
@@ -237,11 +249,11 @@ class DisturbedStore(Store):
         return self._store.reserve()
 
     def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
-        self._disturb("write")
+        self._disturb("write", self._name)
         return self._store.write(slot, buffer, offset, hint)
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
-        self._disturb("read")
+        self._disturb("read", self._name)
         self._store.read(slot, buffer, offset)
 
     def size(self, slot: int) -> int:

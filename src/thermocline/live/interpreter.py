@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from typing import Any
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
+from thermocline.live.messages import say
 from thermocline.live.stores import Store
 from thermocline.protocol import effects
 from thermocline.protocol.interpreter import Interpreter
@@ -34,7 +34,7 @@ class LiveInterpreter(Interpreter):
 
     def say(self, message: str) -> None:
         """Tell the user on stderr."""
-        print(f"thermocline: {message}", file=sys.stderr, flush=True)
+        say(message)
 
     # -- the program's mapping ----------------------------------------------------------------------------------------
 

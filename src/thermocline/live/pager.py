@@ -39,6 +39,7 @@ from thermocline.live.userfaultfd import UserFaultFd
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
+from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind, Node
@@ -52,8 +53,6 @@ from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
 from thermocline.spec import Compressed
 
-#: Seconds between two looks at the device while an allocation waits for room.
-_THROTTLE_TICK = 0.05
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
 
@@ -130,7 +129,7 @@ class Pager:
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
-            injection.install(self.scheduler, stores, nodes, self.arena, self.interpreter)
+            injection.install(self.scheduler, stores, nodes, self.arena, self.interpreter, self.copier)
         for index in range(1, len(nodes)):
             if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
                 self.mm.fail_node(nodes[index])
@@ -202,7 +201,7 @@ class Pager:
         if not scheduler.idle:
             timeout: float | None = 0.0
         elif interpreter.throttled:
-            timeout = _THROTTLE_TICK
+            timeout = THROTTLE_TICK
         elif interpreter.untrimmed:
             timeout = _TRIM_AFTER
         else:
@@ -218,7 +217,7 @@ class Pager:
                     self._serve(request)
             elif fd == self._peer.fileno() and not self._obey(control.receive(self._peer)):
                 return False
-        if not events and interpreter.throttled:
+        if interpreter.throttled:
             interpreter.retry_throttled()
         elif not events and scheduler.idle and interpreter.untrimmed:
             interpreter.untrimmed = any([store.trim() for store in self._stores.values()])

@@ -40,6 +40,7 @@ from thermocline.live import control, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
+from thermocline.live.messages import say
 from thermocline.live.shares import Shares
 from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, read_note
 from thermocline.live.tables import Tables
@@ -356,13 +357,13 @@ class Supervisor:
         said = f"the pager ended {CONVICTED_AFTER} times or more ({_how(status)}) at page {page} (address {address:#x})"
         if down:
             self._held.add(page)
-            self._say(f"{said} while moving it down; it stays where it is from now on")
+            say(f"{said} while moving it down; it stays where it is from now on")
         else:
             self._tables.header[Tables.HEADER_DOOMED] = page + 1
-            self._say(f"{said}; that page is lost, and whoever touches it gets a SIGBUS")
+            say(f"{said}; that page is lost, and whoever touches it gets a SIGBUS")
 
     def _kill_everybody(self, status: int) -> None:
-        self._say(
+        say(
             f"the pager ended {self._deaths} times ({_how(status)}) without answering a fault; "
             "the program is ended, its tiered memory cannot be served"
         )
@@ -371,10 +372,6 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(tenant.process, signal.SIGKILL)
                 select.select([tenant.process], [], [])
-
-    def _say(self, message: str) -> None:
-        with contextlib.suppress(OSError):  # stderr may be gone, and the program not
-            print(f"thermocline: {message}", file=sys.stderr, flush=True)
 
     def _report(self) -> None:
         if self._report_to >= 0:

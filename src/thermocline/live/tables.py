@@ -71,12 +71,14 @@ class Tables:
     #: When a pager was found dead (CLOCK_MONOTONIC, ns), and the longest time from there to its successor's readiness.
     HEADER_DIED_AT = 6
     HEADER_LONGEST_REPLACEMENT = 7
-    #: Nodes that are out of use, as bits, and reads and writes of stores (counted under injection only).
+    #: Nodes that are out of use, as bits; and, under injection only, reads and writes of stores, and those of them that
+    #: a rule was for.
     HEADER_FAILED_NODES = 8
     HEADER_STORE_CALLS = 9
+    HEADER_DISTURBED = 10
     #: Processes that have the memory attached now, and how many have gone since it was made.
-    HEADER_ATTACHED = 10
-    HEADER_DEPARTED = 11
+    HEADER_ATTACHED = 11
+    HEADER_DEPARTED = 12
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

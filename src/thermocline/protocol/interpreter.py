@@ -18,8 +18,10 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 _SECOND = 1_000_000_000
 #: Seconds without any room anywhere after which an allocation gives up.
 PATIENCE = 60
-#: Seconds without room after which the user is told, once.
+#: Seconds without room after which the user is told, once; at once if it is plain by then that none will come.
 _SAY_AFTER = 2
+#: Seconds between two looks for room of an allocation that waits.
+THROTTLE_TICK = 0.05
 #: Seconds after which an allocation that waits is a new case, and not one that looks again every now and then.
 _NEW_STALL = 1
 
@@ -60,7 +62,12 @@ class Interpreter:
         self._kswapd_wanted: set[int] = set()
         #: Since when allocations wait without a frame having been freed, and when one last began to wait.
         self._stuck_since = self._last_throttled = 0
+        #: When those that wait last looked for room, and those of them that are still at it.
+        self._looked_at = 0
+        self._looking_again: set[Task] = set()
         self._said_no_room = False
+        #: Nodes out of use when the user was told that the others are full.
+        self._said_dead: list[str] = []
         self.patience: float = PATIENCE
         for kind in effects.Effect.__subclasses__():
             scheduler.handlers[kind] = getattr(self, _method_name(kind))
@@ -107,8 +114,13 @@ class Interpreter:
         if self.mm.nodes[effect.node].has_room and not group.excess(self.mm.page_size):
             return True  # a frame was freed since reclaim gave up
         now = self._clock()
-        if now - self._last_throttled > _NEW_STALL * _SECOND:
-            self._stuck_since = now
+        # An allocation that looks again may take its time over it: a device can be slow to refuse a page.
+        looks_again = task in self._looking_again
+        if not self._throttled:
+            self._looked_at = now
+            if not looks_again and now - self._last_throttled > _NEW_STALL * _SECOND:
+                self._stuck_since = now
+        self._looking_again.discard(task)
         self._last_throttled = now
         self._throttled.append(task)
         return PARKED
@@ -123,6 +135,7 @@ class Interpreter:
         # because its device refused the page is no room at all.
         self._stuck_since = self._clock()
         self._said_no_room = False
+        self._looking_again.clear()
         self._resume_throttled(True)
 
     def _resume_throttled(self, patient: bool) -> None:
@@ -136,13 +149,36 @@ class Interpreter:
         return bool(self._throttled)
 
     def retry_throttled(self) -> None:
-        """Let allocations that wait look again: a device may have room now. They give up when patience has ended."""
-        stuck = self._clock() - self._stuck_since
-        if stuck > _SAY_AFTER * _SECOND and not self._said_no_room:
-            self._said_no_room = True
-            patience = f"{self.patience:g} s, then the access ends in SIGBUS"
+        """Let allocations that wait look again, if it is time: a device may have room now. Patience ends here, too."""
+        now = self._clock()
+        if now - self._looked_at < THROTTLE_TICK * _SECOND:
+            return
+        stuck = now - self._stuck_since
+        self._say_no_room(stuck)
+        patient = stuck < self.patience * _SECOND
+        if patient:
+            self._looking_again.update(self._throttled)
+        self._resume_throttled(patient)
+
+    def _say_no_room(self, stuck: int) -> None:
+        """Tell the user what allocations wait for: before any of them gives up, and once for each time of want."""
+        if self._said_no_room:
+            return
+        dead = [node.name for node in self.mm.nodes if node.failed]
+        full = not any(self.mm.nodes[index].has_room for index in self.mm.path.from_node(DRAM)[1:])
+        patience = f"for up to {self.patience:g} s, then the access ends in SIGBUS"
+        if dead and full and dead != self._said_dead:
+            # Reclaim has just found nothing that could go anywhere, so only the program can make room.
+            self._said_dead = dead
+            self.say(
+                f"{' and '.join(dead)} cannot take the pages it should hold, and there is no room for them in any other"
+                f" node; waiting until arrays are freed or unpinned ({patience})"
+            )
+        elif stuck > min(_SAY_AFTER, self.patience) * _SECOND:
             self.say(f"there is no room for a page in any node; waiting ({patience})")
-        self._resume_throttled(stuck < self.patience * _SECOND)
+        else:
+            return
+        self._said_no_room = True
 
     def say(self, message: str) -> None:
         """Tell the user, if there is one."""

@@ -83,6 +83,7 @@ def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> 
             else:
                 yield Release(_DRAM, 0, mm.group_of(page).index)
             yield Poison(page)
+            mm.vmstat.add("poisoned_pages")
         if entry.node:
             yield Release(entry.node, entry.slot, mm.group_of(page).index)
     elif entry.state == POISONED:

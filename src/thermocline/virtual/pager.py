@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from thermocline.errors import ThermoclineError
 from thermocline.protocol.fault import fault
-from thermocline.protocol.interpreter import Interpreter
+from thermocline.protocol.interpreter import THROTTLE_TICK, Interpreter
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.page import State
 from thermocline.protocol.scheduler import Scheduler
@@ -22,7 +22,7 @@ from thermocline.virtual.program import Program
 from thermocline.virtual.thread import ProgramThread
 
 #: Between two looks for room while an allocation waits for some: what `live` waits, in picoseconds.
-_THROTTLE_TICK = 50_000_000 * NS
+_THROTTLE_TICK = round(THROTTLE_TICK * 1e9) * NS
 #: Turns without any touch, no thread asleep, after which nobody believes any more that there will be one. (A list of
 #: so many cold pages is nothing unusual, and on one core the program stands while the pager runs.)
 _LOST_TURNS = 1_000_000
@@ -98,26 +98,24 @@ class Pager:
         clock, scheduler, interpreter = self.clock, self.scheduler, self.interpreter
         clock.take(self.costs.turn)
         self.program.advance(clock.now)
-        news = self._take_faults()
-        news = self.inbox.take(clock.now) or news
-        if not news and interpreter.throttled:
+        self._take_faults()
+        self.inbox.take(clock.now)
+        if interpreter.throttled:
             interpreter.retry_throttled()
         scheduler.run_foreground()
         scheduler.run_background()
         self._check_progress()
 
-    def _take_faults(self) -> bool:
+    def _take_faults(self) -> None:
         stopwatch = self.scheduler.stopwatch
         now = stopwatch.clock()
 
         def answered(_: None) -> None:
             stopwatch.fault.add(stopwatch.clock() - now)
 
-        messages = self.program.take_messages()
-        for page, write in messages:
+        for page, write in self.program.take_messages():
             self.clock.take(self.costs.message)
             self.scheduler.spawn(fault(self.mm, page, write), done=answered)
-        return bool(messages)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
