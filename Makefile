@@ -1,6 +1,6 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks
-# make test-numpy  NumPy's own suite in 16 MiB of DRAM
+# make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
 # make torture     the pager killed 1,000 times, at every point of the protocol and at random
 # make lint | docs | clean
 
@@ -20,6 +20,7 @@ demo: $(READY)
 test: lint types imports docs pytest
 
 test-numpy: $(READY)
+	$(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --) \
 	$(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
 
 torture: $(READY)

@@ -188,6 +188,8 @@ class Pager:
             timeout = _TRIM_AFTER
         else:
             timeout = None
+        if scheduler.idle:
+            self.tables.header[Tables.HEADER_RESTED] = self.tables.header[Tables.HEADER_PAGER_STARTS]
         events = self._poll.poll(timeout)
         for fd, _ in events:
             if fd == self.config.uffd:

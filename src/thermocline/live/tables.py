@@ -66,6 +66,8 @@ class Tables:
     #: Nodes that are out of use, as bits, and reads and writes of stores (counted under injection only).
     HEADER_FAILED_NODES = 8
     HEADER_STORE_CALLS = 9
+    #: Which pager, counted from 1, was the last to have had nothing left to do.
+    HEADER_RESTED = 10
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd
