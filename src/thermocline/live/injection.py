@@ -176,6 +176,7 @@ class Injection:
             for name in ("read", "install", "install_zeros"):
                 setattr(arena, name, _exiting(fatal, scheduler, getattr(arena, name)))
         calls = itertools.count(1)
+        injected = itertools.count(self._header[Tables.HEADER_INJECTED] + 1)
         for index, store in stores.items():
             name = nodes[index].name.partition(":")[0]
 
@@ -183,6 +184,7 @@ class Injection:
                 self._header[Tables.HEADER_STORE_CALLS] = next(calls)
                 for rule, counter in self._disturbances.items():
                     if rule.concerns(call, name) and rule.hits(next(counter)):
+                        self._header[Tables.HEADER_INJECTED] = next(injected)
                         _disturb(rule, name)
 
             stores[index] = DisturbedStore(store, disturb)

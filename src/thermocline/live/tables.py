@@ -68,6 +68,8 @@ class Tables:
     HEADER_STORE_CALLS = 9
     #: Which pager, counted from 1, was the last to have had nothing left to do.
     HEADER_RESTED = 10
+    #: How many calls of stores were made to fail or to wait.
+    HEADER_INJECTED = 11
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd
