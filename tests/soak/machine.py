@@ -11,11 +11,15 @@ hypothesis makes small.
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from subject import Subject, Tally
+from subject import HangError, Subject, Tally
 
 PAGE = 4 << 10
 DRAM = 24 * PAGE
@@ -51,8 +55,8 @@ class TieredArrays(RuleBasedStateMachine):
     tally: ClassVar[Tally] = Tally()
     #: It serves one example after the other, for as long as nothing is wrong.
     subject: ClassVar[Subject | None] = None
-    #: The steps of the first example that failed, as they were really taken.
-    first_failure: ClassVar[list[Any]] = []
+    #: Whether an example has failed.
+    failed_before: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,19 +70,35 @@ class TieredArrays(RuleBasedStateMachine):
     def tell(self, what: str, **arguments: Any) -> Any:
         """Let the program do something; what it lost meanwhile must have been announced -> what it says."""
         self.tally.steps += 1
-        try:
+        with self.failing_loudly():
             answer = self.program.tell(what, **arguments)
+            self.tally.lost_pages += len(answer["lost"])
             for page in answer["lost"]:
-                self.tally.lost_pages += 1
                 assert self.lossy, f"page {page} is lost"
-                assert self.program.has_announced(page, self.began), (
-                    f"nobody has said that page {page} is lost:\n{self.program.said(self.began)}"
-                )
-        except BaseException:
-            type(self).first_failure = self.first_failure or self.program.trace
+                assert self.program.has_announced(page, self.began), f"nobody has said that page {page} is lost"
+            return answer["said"]
+
+    @contextmanager
+    def failing_loudly(self) -> Iterator[None]:
+        """Say at once what has failed first, for it may never do so again; and have no more of that program."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, AssertionError):
+                self.tally.hangs += isinstance(error, HangError)
+                self.tally.wrong += not isinstance(error, HangError)
+                if not self.failed_before:
+                    type(self).failed_before = True
+                    self.say_what_was_done(error)
             self.stop_program()
             raise
-        return answer["said"]
+
+    def say_what_was_done(self, error: AssertionError) -> None:
+        """The steps that were really taken, and what became of them."""
+        print(f"{self.design}: {error}\nafter these steps:", file=sys.stderr)
+        for step in self.program.trace:
+            print(f"  {json.dumps(step)}", file=sys.stderr)
+        print(f"and these words:\n{self.program.said(self.began)}", file=sys.stderr, flush=True)
 
     @classmethod
     def stop_program(cls) -> None:
@@ -122,16 +142,16 @@ class TieredArrays(RuleBasedStateMachine):
 
     @rule(pages=st.integers(1, 40), group=st.integers(0, 2), kind=st.sampled_from(KINDS), seed=st.integers(0, 1000))
     def allocate(self, pages: int, group: int, kind: str, seed: int) -> None:
-        if self.may_commit(pages) and self.tell(
-            "allocate", key=self.next, pages=pages, group=group, kind=kind, seed=seed
-        ):
+        if self.may_commit(pages):
+            self.tell("allocate", key=self.next, pages=pages, group=group, kind=kind, seed=seed)
             self.keep(pages * PAGE - seed % PAGE)
 
     @rule(pages=st.integers(1, 20), seed=st.integers(0, 1000), left=st.integers(0, 40))
     def make_from_file(self, pages: int, seed: int, left: int) -> None:
         """Where pages may be lost, the file may be cut short behind our back."""
         left = left if self.lossy else pages
-        if self.may_commit(pages) and self.tell("make_from_file", key=self.next, pages=pages, seed=seed, left=left):
+        if self.may_commit(pages):
+            self.tell("make_from_file", key=self.next, pages=pages, seed=seed, left=left)
             self.keep(pages * PAGE - seed % 100)
 
     @precondition(lambda self: self.sizes)
@@ -208,11 +228,12 @@ class TieredArrays(RuleBasedStateMachine):
     def capacities_hold(self) -> None:
         if hasattr(self, "program"):
             self.books = books = self.tell("books")
-            deaths = books["pager"]["starts"] - 1
-            assert deaths <= self.tally.kills - self.kills_then + self.deaths, self.program.said(self.began)
-            assert books["arena"]["peak_resident"] <= DRAM
-            for node in books["nodes"].values():
-                assert 0 <= node["used"] <= node["peak"] <= node["capacity"]
+            with self.failing_loudly():
+                deaths = books["pager"]["starts"] - 1
+                assert deaths <= self.tally.kills - self.kills_then + self.deaths, "a pager has died by itself"
+                assert books["arena"]["peak_resident"] <= DRAM
+                for node in books["nodes"].values():
+                    assert 0 <= node["used"] <= node["peak"] <= node["capacity"], node
 
     def teardown(self) -> None:
         """Verify everything and close the memory.
@@ -223,7 +244,8 @@ class TieredArrays(RuleBasedStateMachine):
             self.tell("verify")
             self.capacities_hold()
             self.tell("close")
-            assert "Traceback" not in self.program.said(self.began), self.program.said(self.began)
+            with self.failing_loudly():
+                assert "Traceback" not in self.program.said(self.began), "a helper has met an exception"
             kills = self.tally.kills - self.kills_then
             self.tally.deaths_injected += max(self.books["pager"]["starts"] - 1 - kills, 0)
             self.tally.disturbed_calls += self.books["injected"]

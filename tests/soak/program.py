@@ -124,6 +124,9 @@ class Program:
 
     def __init__(self) -> None:
         self.twins: dict[int, Twins] = {}
+        #: Arrays that there was no room for. What is to be done with one of these is nothing: whether there is room may
+        #: depend on the instant of a node's death, and what is asked for next must not.
+        self.refused: set[int] = set()
 
     def open(self, inject: str, lossy: bool, **settings: Any) -> None:
         """Make a memory, under injection."""
@@ -138,8 +141,8 @@ class Program:
             self.memory.group("total", memory=24 * PAGE),
         ]
 
-    def allocate(self, key: int, pages: int, group: int, kind: str, seed: int) -> bool:
-        """An array, written or left as it is -> whether there was room."""
+    def allocate(self, key: int, pages: int, group: int, kind: str, seed: int) -> None:
+        """An array, written or left as it is."""
         size = pages * PAGE - seed % PAGE
         try:
             tiered = self.groups[group].empty(size, "u1")
@@ -148,15 +151,15 @@ class Program:
             failed = regions.session.tables.header[Tables.HEADER_FAILED_NODES]
             if not failed and regions.commitment.committed + pages <= regions.commitment.limit:
                 raise WrongError(f"no room for {pages} pages, which would not be the last") from None
-            return False
+            self.refused.add(key)
+            return
         twins = self._keep(key, tiered, np.zeros(size, "u1"))
         twins.compare()
         if seed % 3:
             twins.write(0, size, lambda _: contents(kind, size, seed))
-        return True
 
-    def make_from_file(self, key: int, pages: int, seed: int, left: int) -> bool:
-        """An array of a file, of which then only ``left`` pages are left -> whether there was room."""
+    def make_from_file(self, key: int, pages: int, seed: int, left: int) -> None:
+        """An array of a file, of which then only ``left`` pages are left."""
         plain = contents("ramp" if seed % 2 else "noise", pages * PAGE - seed % 100, seed)
         with tempfile.NamedTemporaryFile(dir=self.directory.name) as file:
             file.write(plain.tobytes())
@@ -164,10 +167,10 @@ class Program:
             try:
                 tiered = self.memory.from_file(file.name, "u1")
             except MemoryError:
-                return False
+                self.refused.add(key)
+                return
             file.truncate(min(left * PAGE, len(plain)))
         self._keep(key, tiered, plain)
-        return True
 
     def _keep(self, key: int, tiered: np.ndarray, plain: np.ndarray) -> Twins:
         first, _ = self.memory._regions.pages_of(tiered.ctypes.data, 1)
@@ -239,6 +242,7 @@ class Program:
     def close(self) -> None:
         """Free everything: then nothing is used, and the memory can go."""
         self.twins.clear()
+        self.refused.clear()
         for _ in range(LOOKS):
             used = {name: node["used"] for name, node in self.memory.stat()["nodes"].items() if node["used"]}
             if not used:
@@ -265,7 +269,8 @@ def main() -> None:
     for line in sys.stdin:
         what, arguments = json.loads(line)
         try:
-            answer = {"said": getattr(program, what)(**arguments), "lost": program.found_lost()}
+            said = None if arguments.get("key") in program.refused else getattr(program, what)(**arguments)
+            answer = {"said": said, "lost": program.found_lost()}
         except WrongError as error:
             answer = {"wrong": str(error)}
         except BaseException:

@@ -28,6 +28,10 @@ STOPPED = 0.01
 MOST_KILLS = 2
 
 
+class HangError(AssertionError):
+    """A step takes for ever."""
+
+
 @dataclass
 class Tally:
     """What has been done so far."""
@@ -50,7 +54,7 @@ class Subject:
     Attributes
     ----------
     trace : list
-        What it was told since its memory was made, and what was done to its pagers meanwhile.
+        What it was told since its memory was made: step, arguments, and what was planned for its pagers meanwhile.
     """
 
     tally: Tally
@@ -80,7 +84,7 @@ class Subject:
 
     def tell(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Let it do one thing, with its pagers dying as planned -> its answer. It is ended if anything is wrong."""
-        self.trace.append([what, arguments])
+        self.trace.append([what, arguments, self.plan])
         try:
             return self._tell(what, arguments)
         except BaseException:
@@ -96,15 +100,12 @@ class Subject:
             self._answers_within(milliseconds / 1000)  # it is this instant that is random
             self._do_to_pager(how)
         if not self._answers_within(LIMIT):
-            self.tally.hangs += 1
-            raise AssertionError(f"{what} hangs\n{self.state()}")
+            raise HangError(f"{what} hangs\n{self.state()}")
         line = self.process.stdout.readline()
         if not line:
-            self.tally.wrong += 1
             raise AssertionError(f"{what} ended the program, status {self.process.wait()}\n{self.said()}")
         answer: dict[str, Any] = json.loads(line)
         if "wrong" in answer:
-            self.tally.wrong += 1
             raise AssertionError(f"{what}: {answer['wrong']}\n{self.said()}")
         return answer
 
