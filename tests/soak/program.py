@@ -253,9 +253,9 @@ class Program:
         if used or resident or not self.memory._regions.session.closed:
             raise WrongError(f"all arrays are gone; used: {used}, resident: {resident} bytes")
 
-    def found_lost(self) -> list[int]:
-        """The pages that were found lost since this was last asked."""
-        found = [page for twins in self.twins.values() for page in twins.found_lost]
+    def found_lost(self) -> list[tuple[int, int]]:
+        """The pages that were found lost since this was last asked, each with the array it is of."""
+        found = [(key, page) for key, twins in self.twins.items() for page in twins.found_lost]
         for twins in self.twins.values():
             twins.found_lost.clear()
         return found

@@ -292,6 +292,7 @@ class Pager:
 
             def freed(_: None, number: int = request.first) -> None:
                 self._regions.pop(number, None)
+                self.copier.forget(range(region.start, region.end))
                 answer(None)
 
             spawn(free_region(mm, region), done=freed)
