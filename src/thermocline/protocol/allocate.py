@@ -94,7 +94,7 @@ def _may_make_room(mm: Mm, target: Node) -> bool:
     every page of this node, and so on down: a search whose length is the product of all nodes' pages.
     """
     nodes = [mm.nodes[index] for index in mm.path.from_node(target.index)]
-    return any(node.shadows or (node is not target and node.has_room) for node in nodes)
+    return any((node.shadows and not node.failed) or (node is not target and node.has_room) for node in nodes)
 
 
 def allocate_targets(mm: Mm, target: Node, sc: ScanControl, count: int) -> Protocol[list[int]]:
