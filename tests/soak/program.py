@@ -234,6 +234,10 @@ class Program:
         injected = int(self.memory._regions.session.tables.header[Tables.HEADER_INJECTED])
         return {**{name: books[name] for name in ("nodes", "arena", "pager")}, "injected": injected}
 
+    def forge(self, key: int, at: int) -> None:
+        """Change what is held to be right."""
+        self.twins[key].plain[at] ^= 1
+
     def verify(self) -> None:
         """Read everything."""
         for twins in self.twins.values():

@@ -55,10 +55,13 @@ class Subject:
     ----------
     trace : list
         What it was told since its memory was made: step, arguments, and what was planned for its pagers meanwhile.
+    limit : float
+        Seconds that a step may take.
     """
 
     tally: Tally
     trace: list[Any] = field(default_factory=list)
+    limit: float = LIMIT
 
     def __post_init__(self) -> None:
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -71,7 +74,7 @@ class Subject:
             text=True,
             start_new_session=True,  # Ctrl-C is for whoever watches
         )
-        self._supervisor = self._pager = -1
+        self.supervisor = self._pager = -1
         self._faults: memoryview | None = None
         self._faults_then = self._kills_since = 0
         #: What is to be done to pagers while the next step is under way: milliseconds, and what.
@@ -99,7 +102,7 @@ class Subject:
         for milliseconds, how in plan:
             self._answers_within(milliseconds / 1000)  # it is this instant that is random
             self._do_to_pager(how)
-        if not self._answers_within(LIMIT):
+        if not self._answers_within(self.limit):
             raise HangError(f"{what} hangs\n{self.state()}")
         line = self.process.stdout.readline()
         if not line:
@@ -116,7 +119,7 @@ class Subject:
 
     def find_helpers(self) -> None:
         """Look at the helpers of the memory that it has just made."""
-        self._supervisor = find_supervisor(self.process.pid)
+        self.supervisor = find_supervisor(self.process.pid)
         self._faults = open_fault_counter(self.process.pid)
         self._faults_then = self._kills_since = 0
 
@@ -126,7 +129,7 @@ class Subject:
         self._kills_since = 0 if self._faults[0] != self._faults_then else self._kills_since
         if self._kills_since == MOST_KILLS:
             return
-        found = wait_for_pager(self._supervisor, self._pager, self.process)
+        found = wait_for_pager(self.supervisor, self._pager, self.process)
         if found is None:
             return
         pager, handle = found
@@ -168,7 +171,7 @@ class Subject:
             self.process.send_signal(signal.SIGUSR1)
         self._answers_within(1)
         lines = [self.said(before)]
-        for name, pid in (("program", self.process.pid), ("supervisor", self._supervisor), *self._pagers()):
+        for name, pid in (("program", self.process.pid), ("supervisor", self.supervisor), *self._pagers()):
             for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
                 with contextlib.suppress(OSError):
                     status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
@@ -177,7 +180,7 @@ class Subject:
         return "\n".join([*lines, "said so far:", self.said()])
 
     def _pagers(self) -> list[tuple[str, int]]:
-        return [("pager", pid) for pid in children(self._supervisor)]
+        return [("pager", pid) for pid in children(self.supervisor)]
 
     # -- its end ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +189,8 @@ class Subject:
         self.process.kill()
         self.process.communicate()
         self._stderr.close()
+        self._faults = None
         with contextlib.suppress(OSError):  # there is none, or none any more
-            handle = os.pidfd_open(self._supervisor)
+            handle = os.pidfd_open(self.supervisor)
             select.select([handle], [], [], LIMIT)
             os.close(handle)
