@@ -39,7 +39,7 @@ kills_at_points = st.builds(
 failing_writes = st.builds("fail write {} {} {}".format, _nodes, st.sampled_from(["EIO", "ENOSPC", "EAGAIN"]), _calls)
 failing_reads = st.builds("fail read {} EIO {}".format, _nodes, _calls)
 stalls = st.builds("hang any file {} 20ms".format, _calls)
-deaths_of_nodes = st.builds("fail write {} EIO {} on".format, _nodes, _calls)
+deaths_of_nodes = st.builds("fail {} {} EIO {} on".format, st.sampled_from(["write", "any"]), _nodes, _calls)
 what_goes_wrong = st.tuples(
     st.lists(kills_at_points, max_size=2),
     st.lists(st.one_of(failing_writes, stalls), max_size=3),
@@ -119,7 +119,7 @@ class TieredArrays(RuleBasedStateMachine):
     def open(self, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...]) -> None:
         kills, nuisances, lossy_reads, deaths = wrong
         self.deaths = len(kills)
-        self.lossy = bool(lossy_reads)
+        self.lossy = bool(lossy_reads) or any(death.startswith("fail any") for death in deaths)
         self.most_pages = SAFE_WITHOUT_A_NODE if deaths else 1 << 20
         if TieredArrays.subject is None:
             TieredArrays.subject = Subject(self.tally)

@@ -3,7 +3,8 @@
 Each line names a method of :class:`Program` and its arguments; the answer is a line, too: what it returned, the pages
 that were found lost meanwhile, or what was wrong. Who tells it can kill its pager, time it and survive it.
 
-What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``.
+What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``. (To fork is not
+one of them yet: a child is ended when it touches a tiered array.)
 """
 
 import errno
