@@ -65,6 +65,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._last_words: bytes | None = None
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM)],
@@ -152,8 +153,9 @@ class Subject:
 
     def said(self, since: int = 0) -> str:
         """What is on stderr, from a position on."""
-        size = os.fstat(self._stderr.fileno()).st_size
-        return os.pread(self._stderr.fileno(), size - since, since).decode()
+        if self._last_words is not None:
+            return self._last_words[since:].decode()
+        return os.pread(self._stderr.fileno(), self.position() - since, since).decode()
 
     def position(self) -> int:
         """How much is on stderr."""
@@ -188,6 +190,7 @@ class Subject:
         """Kill it; its helpers go with it."""
         self.process.kill()
         self.process.communicate()
+        self._last_words = self.said().encode()
         self._stderr.close()
         self._faults = None
         with contextlib.suppress(OSError):  # there is none, or none any more
