@@ -1,7 +1,8 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks
-# make test-numpy  NumPy's own suite in 16 MiB of DRAM
+# make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call
+# make soak        all that a program can do, while pagers die and devices fail, for MINUTES=10 from a printed seed
 # make lint | docs | clean
 
 PYTHON ?= python3
@@ -10,8 +11,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
+KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
+MINUTES ?= 10
 
-.PHONY: demo test test-numpy torture lint types imports docs pytest clean
+.PHONY: demo test test-numpy torture soak lint types imports docs pytest clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -20,10 +23,13 @@ demo: $(READY)
 test: lint types imports docs pytest
 
 test-numpy: $(READY)
-	$(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
 
 torture: $(READY)
 	$(BIN)/python tests/torture/torture.py --kills 1000
+
+soak: $(READY)
+	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(BIN)/ruff check .

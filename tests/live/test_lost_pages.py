@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from test_processes import helpers
 
+from thermocline import Memory
+
 PAGE = 64 << 10
 PAGES = 48
 MARK = b"the very words of the page "
@@ -221,3 +223,23 @@ def test_a_flipped_bit_in_compressed_memory(codec: str) -> None:
         lost = started.lost()
         assert len(lost) == 1
         check_messages(started.end(lost[0]), started, lost, ROTTEN, codec)
+
+
+def test_an_array_hears_of_its_lost_page_though_another_has_lost_the_same_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scratch = os.memfd_create("scratch")
+    addresses = set()
+    with Memory("dram=1MiB, zstd=1MiB", page_size="4KiB") as memory:
+        for name in ("one", "other"):
+            (tmp_path / name).write_bytes(b"x" * 4096)
+            array = memory.from_file(tmp_path / name, "u1")
+            addresses.add(array.ctypes.data)
+            os.truncate(tmp_path / name, 0)
+            with pytest.raises(OSError):
+                os.write(scratch, array.data)
+            del array
+            memory.stat()  # what was freed before is free after it
+    os.close(scratch)
+    assert len(addresses) == 1
+    assert capfd.readouterr().err.count("cannot be read from source") == 2

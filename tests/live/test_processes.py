@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagers import children, find_supervisor
 from thermocline import Memory, OutOfMemory
 from thermocline.live.fence import ADDRESS, FENCE, plain
+from thermocline.live.tables import Tables
 
 PAGE = 64 << 10
 PRELUDE = """
@@ -97,6 +99,16 @@ def wait_for_all(pids: list[int]) -> None:
             os.close(handle)
 
 
+@pytest.fixture
+def memory_of_one_array(tmp_path: Path) -> Iterator[Memory]:
+    """A memory whose array is written once and then left alone."""
+    with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB") as memory:
+        array = memory.zeros(8 << 20, "u1")
+        array[:] = 1
+        yield memory
+        assert (array == 1).all()
+
+
 def test_helpers_show_by_name(tmp_path: Path) -> None:
     with program(tmp_path, CHECK) as process:
         found = helpers(process.pid)
@@ -115,6 +127,19 @@ def test_a_killed_pager_is_replaced_and_the_program_goes_on(tmp_path: Path) -> N
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait() == 0
+
+
+def test_pagers_killed_while_nobody_asks_for_anything_are_replaced_for_ever(
+    memory_of_one_array: Memory,
+) -> None:
+    """A second without a fault is nothing special, and says nothing against the pager of that second."""
+    header = memory_of_one_array._regions.session.tables.header
+    supervisor = find_supervisor(os.getpid())
+    for number in range(1, 15):
+        while header[Tables.HEADER_RESTED] != number:
+            os.sched_yield()
+        os.kill(children(supervisor)[0], signal.SIGKILL)
+    assert memory_of_one_array.stat()["pager"]["starts"] == 15
 
 
 def test_pager_killed_while_threads_write(tmp_path: Path) -> None:

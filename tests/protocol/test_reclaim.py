@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from machines import FILE, at_rest, held, lock_forever, machine, nodes, read, states, write
+from machines import FILE, at_rest, counts, held, lock_forever, machine, nodes, read, states, write
 
 from thermocline.check.layout import Extent, Place
 from thermocline.check.machine import Machine
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.reclaim import kswapd, reclaim_pages, shrink_node
+from thermocline.protocol.reclaim import DEF_PRIORITY, kswapd, reclaim_pages, shrink_node
 from thermocline.protocol.scan_control import Cause
 
 DESIGN = pytest.mark.parametrize("design", DESIGNS)
@@ -159,3 +159,15 @@ def test_scans_and_steals_are_counted_by_cause() -> None:
     made.run(shrink_node(made.mm, made.nodes[0], Cause.KSWAPD))
     for what in ("pgscan", "pgsteal", "pgdemote"):
         assert made.vmstat[f"{what}_direct"] == made.vmstat[f"{what}_kswapd"] == 1
+
+
+@DESIGN
+def test_when_all_nodes_are_full_a_page_that_cannot_go_costs_a_look_and_no_search_of_all_below(design: str) -> None:
+    below = [Place(name, 8) for name in ("lz4", "zstd", "file")]
+    made = machine(32, 8, *below, design=design)
+    write(made, *range(32))
+    before = counts(made).get("pgscan_direct", 0)
+    assert made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT)) == 0
+    rounds = DEF_PRIORITY // 4 + 1
+    assert counts(made)["pgscan_direct"] - before <= 8 * rounds
+    at_rest(made)

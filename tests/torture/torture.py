@@ -8,9 +8,7 @@ a row for each way in which stores fail (see `devices`). The exit status is 1 if
 """
 
 import argparse
-import contextlib
 import json
-import mmap
 import os
 import random
 import select
@@ -24,8 +22,11 @@ from pathlib import Path
 from devices import MODES, Sweep, sweep
 
 from thermocline.live.injection import POINTS
-from thermocline.protocol import vmstat
 from thermocline.protocol.migrate import DESIGNS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pagers import find_supervisor, open_fault_counter, wait_for_pager
 
 WORKLOAD = Path(__file__).with_name("workload.py")
 #: Seconds that a program may take for its end: more is a hang.
@@ -120,50 +121,6 @@ def at_random(kills: int, seed: int) -> Outcome:
             os.close(handle)
         faults.release()
         return judge(process, kills)
-
-
-def find_supervisor(program: int) -> int:
-    """The supervisor of a program's memory: it has the same arena open, and a pager for a child."""
-    arena = inode_of_arena(program)
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
-            if name == b"thermocline-supervisor" and inode_of_arena(int(pid)) == arena:
-                return int(pid)
-        except OSError:
-            continue
-    raise RuntimeError("there is no supervisor")
-
-
-def open_fault_counter(program: int) -> memoryview:
-    """How many faults pagers have begun to answer, in the tables that they share with the program."""
-    for fd in os.listdir(f"/proc/{program}/fd"):
-        if "thermocline-tables" in os.readlink(f"/proc/{program}/fd/{fd}"):
-            with open(f"/proc/{program}/fd/{fd}", "rb") as tables:
-                # The counters are on the page behind the header's.
-                counters = mmap.mmap(tables.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
-            return memoryview(counters).cast("Q")[vmstat.INDEX["pgfault"] :]
-    raise RuntimeError("there are no tables")
-
-
-def inode_of_arena(pid: int) -> int:
-    """The arena that a process has open."""
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        if "thermocline-arena" in os.readlink(f"/proc/{pid}/fd/{fd}"):
-            return os.stat(f"/proc/{pid}/fd/{fd}").st_ino
-    return -1
-
-
-def wait_for_pager(supervisor: int, last: int, program: subprocess.Popen[str]) -> tuple[int, int] | None:
-    """The pager that comes after ``last``, and a pidfd of it; None when the program has ended."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
-    while program.poll() is None:
-        for pid in map(int, children.read_text().split()):
-            if pid != last:
-                with contextlib.suppress(ProcessLookupError):
-                    return pid, os.pidfd_open(pid)
-        os.sched_yield()
-    return None
 
 
 def plan(kills: int) -> Iterator[tuple[str, list[str]]]:

@@ -240,6 +240,12 @@ class Copier:
                     self._say_of(page, f"cannot be read from {self.mm.nodes[home].name}: {error.strerror}")
         return failed
 
+    def forget(self, pages: range) -> None:
+        """Their array is freed: another one that gets them, and cannot read them either, is to be told, too."""
+        for page in list(self._unreadable):  # in one go: workers add to it
+            if page in pages:
+                self._unreadable.pop(page, None)
+
     def _say_of(self, page: int, what: str) -> None:
         """Tell the user what became of a page: of which array, as the program sees it, and which part of that."""
         region, size = self.mm.region_of(page), self.mm.page_size

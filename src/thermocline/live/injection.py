@@ -178,7 +178,7 @@ class Injection:
         if fatal:
             for name in ("read", "install", "install_zeros"):
                 setattr(arena, name, _exiting(fatal, scheduler, getattr(arena, name)))
-        calls, disturbed = itertools.count(1), itertools.count(1)
+        calls, disturbed = itertools.count(1), itertools.count(self._header[Tables.HEADER_DISTURBED] + 1)
 
         def disturb(call: str, name: str) -> None:
             self._header[Tables.HEADER_STORE_CALLS] = next(calls)

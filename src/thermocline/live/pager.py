@@ -206,6 +206,8 @@ class Pager:
             timeout = _TRIM_AFTER
         else:
             timeout = None
+        if scheduler.idle:
+            self.tables.header[Tables.HEADER_RESTED] = self.tables.header[Tables.HEADER_PAGER_STARTS]
         events = self._poll.poll(timeout)
         for fd, _ in events:
             if fd in self._faulting:
@@ -344,6 +346,7 @@ class Pager:
 
             def freed(_: None, number: int = request.first) -> None:
                 self._regions.pop(number, None)
+                self.copier.forget(range(region.start, region.end))
                 answer(None)
 
             spawn(free_region(mm, region), done=freed)

@@ -42,7 +42,7 @@ from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.messages import say
 from thermocline.live.shares import Shares
-from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, read_note
+from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, from_outside, read_note
 from thermocline.live.tables import Tables
 from thermocline.live.tenants import Tenant, Tenants
 from thermocline.protocol import vmstat
@@ -341,6 +341,10 @@ class Supervisor:
         faults = self._tables.counters[vmstat.INDEX["pgfault"]]
         self._deaths = self._deaths + 1 if faults == self._faults else 1
         self._faults = faults
+        # Of one that had nothing left to do it cannot be said that it has answered nothing: nobody has asked.
+        rested = self._tables.header[Tables.HEADER_RESTED] == self._tables.header[Tables.HEADER_PAGER_STARTS]
+        if rested and from_outside(status):
+            self._deaths = 0
         note = self._tables.header[Tables.HEADER_NOTE]
         self._tables.header[Tables.HEADER_NOTE] = 0
         hopeless = self._deaths > _DEATHS

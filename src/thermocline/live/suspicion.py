@@ -20,7 +20,6 @@ import signal
 
 #: Deaths in a row, at one page, that convict it.
 CONVICTED_AFTER = 3
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 
 def note_of(page: int, *, down: bool = False) -> int:
@@ -31,6 +30,11 @@ def note_of(page: int, *, down: bool = False) -> int:
 def read_note(note: int) -> tuple[int, bool]:
     """The page of a note, and whether it goes down."""
     return (note >> 1) - 1, bool(note & 1)
+
+
+def from_outside(status: int) -> bool:
+    """Whether a wait status is of a process that somebody has killed."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGTERM)
 
 
 class Suspicion:
@@ -48,7 +52,7 @@ class Suspicion:
         if note != self._note:
             self._note, self._deaths, self._own_deaths = note, 0, 0
         self._deaths += 1
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) in _FROM_OUTSIDE):
+        if not from_outside(status):
             self._own_deaths += 1
         convicted = note != 0 and (
             self._own_deaths >= CONVICTED_AFTER or (hopeless and self._deaths >= CONVICTED_AFTER)

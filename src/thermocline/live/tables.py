@@ -79,6 +79,8 @@ class Tables:
     #: Processes that have the memory attached now, and how many have gone since it was made.
     HEADER_ATTACHED = 11
     HEADER_DEPARTED = 12
+    #: Which pager, counted from 1, was the last to have had nothing left to do.
+    HEADER_RESTED = 13
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

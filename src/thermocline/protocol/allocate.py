@@ -78,13 +78,23 @@ def allocate_target(mm: Mm, target: Node, sc: ScanControl) -> Protocol[int | Non
     """
     yield Trace(Event.ALLOCATE)
     slot: int | None = yield Reserve(target.index, sc.group)
-    if slot is None:
+    if slot is None and _may_make_room(mm, target):
         yield from reclaim.shrink_node(mm, target, sc.cause)
         slot = yield Reserve(target.index, sc.group)
     if target.below_low:
         yield WakeKswapd(target.index)
     yield Trace(Event.ALLOCATED)
     return slot
+
+
+def _may_make_room(mm: Mm, target: Node) -> bool:
+    """Whether anything could leave a full lower node: a copy that nobody needs, or a page that one below has room for.
+
+    Where nothing can, reclaim would ask in vain for each page of the node above, and for each of those it would look at
+    every page of this node, and so on down: a search whose length is the product of all nodes' pages.
+    """
+    nodes = [mm.nodes[index] for index in mm.path.from_node(target.index)]
+    return any((node.shadows and not node.failed) or (node is not target and node.has_room) for node in nodes)
 
 
 def allocate_targets(mm: Mm, target: Node, sc: ScanControl, count: int) -> Protocol[list[int]]:
