@@ -188,6 +188,13 @@ class Session:
         self._control.send(drop_message(number))
         self._free_sources.append(number)
 
+    def release_page_tables(self, first: int, count: int) -> None:
+        """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
+        address, size = self.address + first * self.page_size, count * self.page_size
+        # A table with a marker of write-protection in it is not empty.
+        self._uffd.write_unprotect(address, size)
+        libc.madvise(address, size, libc.MADV_DONTNEED)
+
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""
         return os.fstat(self._arena).st_blocks * 512

@@ -66,6 +66,8 @@ class Tables:
     #: Nodes that are out of use, as bits, and reads and writes of stores (counted under injection only).
     HEADER_FAILED_NODES = 8
     HEADER_STORE_CALLS = 9
+    #: Bytes of the program's page tables, as it last looked.
+    HEADER_PAGE_TABLES = 10
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

@@ -4,8 +4,9 @@ Segregated lists as in TLSF (Masmano, Ripoll, Crespo and Real, "TLSF: a new dyna
 real-time systems", ECRTS 2004): a list of holes per size and a bitmap of the lists that are not empty, so
 that the best fit is one shift and one bit scan. TLSF groups sizes in two levels to keep its bitmaps in
 machine words. A Python integer is as long as we like, so every size has a list of its own here and the fit is
-exact. Boundary tags become two dictionaries, by start and by end. The end of the space that was never used is
-kept apart and used last (Lea's "wilderness"), because the first touch of memory is what costs most.
+exact. What TLSF's boundary tags say is asked of the holes in order (`ranges`): tags would be in memory that is given
+back to the kernel. The end of the space that was never used is kept apart and used last (Lea's "wilderness"), because
+the first touch of memory is what costs most.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import errno
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
+from thermocline.live.stores.ranges import Ranges
 
 
 class Holes:
@@ -42,19 +44,19 @@ class Holes:
     def _clear(self) -> None:
         self.grown: dict[int, None] = {}
         self._frontier = 0  # where the wilderness begins
-        self._length: dict[int, int] = {}  # start -> length
-        self._start: dict[int, int] = {}  # end -> start
-        self._lists: list[dict[int, None]] = [{} for _ in range(self._most + 1)]
+        self._holes = Ranges()
+        self._lists: list[set[int]] = [set() for _ in range(self._most + 1)]
         self._filled = 0  # bit n: self._lists[n] is not empty
 
     def take(self, length: int) -> int | None:
         """Cut a piece out of the smallest hole that holds it -> its start, or None when no hole does."""
         fitting = self._filled >> length
         if fitting:
-            start, whole = self._pop((fitting & -fitting).bit_length() - 1 + length)
+            start = self._pop((fitting & -fitting).bit_length() - 1 + length)
+            whole = self._holes.cut(start, length)
             grown = self.grown.pop(start, 0) is None
             if whole > length:
-                self._insert(start + length, whole - length)
+                self._list(start + length, whole - length)
                 if grown:
                     self.grown[start + length] = None
             return start
@@ -73,27 +75,28 @@ class Holes:
             return self.quanta - rest, rest
         if longest < 0:
             return None
-        start, length = self._pop(longest)
+        start = self._pop(longest)
         self.grown.pop(start, None)
-        return start, length
+        return start, self._holes.cut(start, self.quanta)
 
     def give(self, start: int, length: int) -> None:
         """Return a piece and merge it with the holes beside it."""
-        before = self._start.get(start)
+        before = self._holes.before(start)
         if before is not None:
             length += self._remove(before)
             self.grown.pop(before, None)
             start = before
         after = start + length
-        if after in self._length:
+        if self._holes.length(after):
             length += self._remove(after)
             self.grown.pop(after, None)
-        self._insert(start, length)
+        self._holes.insert(start, length)
+        self._list(start, length)
         self.grown[start] = None
 
     def end(self, start: int) -> int:
         """Where the free space ends that the hole at `start` begins: the wilderness after it included."""
-        end = start + self._length[start]
+        end = start + self._holes.length(start)
         return self.quanta if end == self._frontier else end
 
     def rebuild(self, taken: Iterable[tuple[int, int]], used: int) -> None:
@@ -117,28 +120,24 @@ class Holes:
             self.give(end, used - end)
         self._frontier = max(end, used)
 
-    def _insert(self, start: int, length: int) -> None:
-        self._length[start] = length
-        self._start[start + length] = start
+    def _list(self, start: int, length: int) -> None:
+        """Put a hole on the list of its size."""
         size = min(length, self._most)
-        self._lists[size][start] = None
+        self._lists[size].add(start)
         self._filled |= 1 << size
 
     def _remove(self, start: int) -> int:
-        """Unlink the hole that begins there -> its length."""
-        length = self._length.pop(start)
-        del self._start[start + length]
+        """Forget the hole that begins there -> its length."""
+        length = self._holes.cut(start, self.quanta)
         size = min(length, self._most)
-        del self._lists[size][start]
+        self._lists[size].remove(start)
         if not self._lists[size]:
             self._filled ^= 1 << size
         return length
 
-    def _pop(self, size: int) -> tuple[int, int]:
-        """Unlink the hole that joined a list last, the likeliest to be in a cache -> its start and length."""
-        start, _ = self._lists[size].popitem()
+    def _pop(self, size: int) -> int:
+        """Take any hole off the list of a size -> its start."""
+        start = self._lists[size].pop()
         if not self._lists[size]:
             self._filled ^= 1 << size
-        length = self._length.pop(start)
-        del self._start[start + length]
-        return start, length
+        return start
