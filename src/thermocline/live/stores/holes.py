@@ -1,12 +1,10 @@
 """The free space of a pool: contiguous holes, found by size and merged with their neighbours.
 
-Segregated lists as in TLSF (Masmano, Ripoll, Crespo and Real, "TLSF: a new dynamic memory allocator for
-real-time systems", ECRTS 2004): a list of holes per size and a bitmap of the lists that are not empty, so
-that the best fit is one shift and one bit scan. TLSF groups sizes in two levels to keep its bitmaps in
-machine words. A Python integer is as long as we like, so every size has a list of its own here and the fit is
-exact. What TLSF's boundary tags say is asked of the holes in order (`ranges`): tags would be in memory that is given
-back to the kernel. The end of the space that was never used is kept apart and used last (Lea's "wilderness"), because
-the first touch of memory is what costs most.
+The smallest hole that holds a piece is cut (best fit). A hole is a word in either of two sorted sets, by place and by
+length, and so takes some 20 bytes of the pager's memory: with pages of random length there is one for every four or
+five of them. (TLSF's boundary tags take none, but they are in the free space itself, which is given back to the kernel
+here; and a list for every length, with dictionaries for what the tags say, takes 500.) The end of the space that was
+never used is kept apart and used last (Lea's "wilderness"), because the first touch of memory is what costs most.
 """
 
 from __future__ import annotations
@@ -15,50 +13,49 @@ import errno
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
-from thermocline.live.stores.ranges import Ranges
+from thermocline.live.stores.words import Words
+
+_SHIFT = 32
+_MASK = (1 << _SHIFT) - 1
 
 
 class Holes:
-    """Free space, counted in quanta. Every operation takes the same short time, whatever the size of the
+    """Free space, counted in quanta. Every operation takes about the same short time, whatever the size of the
     space.
 
     Parameters
     ----------
     quanta : int
         The size of the space.
-    most : int
-        The longest piece that is ever asked for. Holes at least so long share a list.
 
     Attributes
     ----------
-    grown : dict of int to None
+    grown : set of int
         The starts of holes that have taken in released space: what there is for a trim to look at. The caller
         removes those it has seen to.
     """
 
-    def __init__(self, quanta: int, most: int) -> None:
+    def __init__(self, quanta: int) -> None:
         self.quanta = quanta
-        self._most = most
         self._clear()
 
     def _clear(self) -> None:
-        self.grown: dict[int, None] = {}
+        self.grown = Words()
         self._frontier = 0  # where the wilderness begins
-        self._holes = Ranges()
-        self._lists: list[set[int]] = [set() for _ in range(self._most + 1)]
-        self._filled = 0  # bit n: self._lists[n] is not empty
+        self._by_start = Words()  # start << 32 | length
+        self._by_length = Words()  # length << 32 | start
 
     def take(self, length: int) -> int | None:
         """Cut a piece out of the smallest hole that holds it -> its start, or None when no hole does."""
-        fitting = self._filled >> length
-        if fitting:
-            start = self._pop((fitting & -fitting).bit_length() - 1 + length)
-            whole = self._holes.cut(start, length)
-            grown = self.grown.pop(start, 0) is None
+        fitting = self._by_length.at_or_above(length << _SHIFT)
+        if fitting is not None:
+            start, whole = fitting & _MASK, fitting >> _SHIFT
+            grown = start in self.grown
+            self._remove(start, whole)
             if whole > length:
-                self._list(start + length, whole - length)
+                self._insert(start + length, whole - length)
                 if grown:
-                    self.grown[start + length] = None
+                    self.grown.add(start + length)
             return start
         start = self._frontier
         if start + length > self.quanta:
@@ -67,36 +64,35 @@ class Holes:
         return start
 
     def take_longest(self) -> tuple[int, int] | None:
-        """Take a whole hole of the longest kind -> its start and length, or None when nothing is free."""
+        """Take the longest hole, whole -> its start and length, or None when nothing is free."""
         rest = self.quanta - self._frontier
-        longest = self._filled.bit_length() - 1
-        if rest > 0 and rest >= longest:
+        longest = self._by_length.below(1 << 2 * _SHIFT)
+        if rest > 0 and (longest is None or rest >= longest >> _SHIFT):
             self._frontier = self.quanta
             return self.quanta - rest, rest
-        if longest < 0:
+        if longest is None:
             return None
-        start = self._pop(longest)
-        self.grown.pop(start, None)
-        return start, self._holes.cut(start, self.quanta)
+        start, length = longest & _MASK, longest >> _SHIFT
+        self._remove(start, length)
+        return start, length
 
     def give(self, start: int, length: int) -> None:
         """Return a piece and merge it with the holes beside it."""
-        before = self._holes.before(start)
-        if before is not None:
-            length += self._remove(before)
-            self.grown.pop(before, None)
-            start = before
-        after = start + length
-        if self._holes.length(after):
-            length += self._remove(after)
-            self.grown.pop(after, None)
-        self._holes.insert(start, length)
-        self._list(start, length)
-        self.grown[start] = None
+        before = self._by_start.below(start << _SHIFT)
+        if before is not None and (before >> _SHIFT) + (before & _MASK) == start:
+            self._remove(before >> _SHIFT, before & _MASK)
+            start = before >> _SHIFT
+            length += before & _MASK
+        after = self._length(start + length)
+        if after:
+            self._remove(start + length, after)
+            length += after
+        self._insert(start, length)
+        self.grown.add(start)
 
     def end(self, start: int) -> int:
         """Where the free space ends that the hole at `start` begins: the wilderness after it included."""
-        end = start + self._holes.length(start)
+        end = start + self._length(start)
         return self.quanta if end == self._frontier else end
 
     def rebuild(self, taken: Iterable[tuple[int, int]], used: int) -> None:
@@ -120,24 +116,16 @@ class Holes:
             self.give(end, used - end)
         self._frontier = max(end, used)
 
-    def _list(self, start: int, length: int) -> None:
-        """Put a hole on the list of its size."""
-        size = min(length, self._most)
-        self._lists[size].add(start)
-        self._filled |= 1 << size
+    def _length(self, start: int) -> int:
+        """How long the hole is that begins there; 0: none does."""
+        word = self._by_start.at_or_above(start << _SHIFT)
+        return word & _MASK if word is not None and word >> _SHIFT == start else 0
 
-    def _remove(self, start: int) -> int:
-        """Forget the hole that begins there -> its length."""
-        length = self._holes.cut(start, self.quanta)
-        size = min(length, self._most)
-        self._lists[size].remove(start)
-        if not self._lists[size]:
-            self._filled ^= 1 << size
-        return length
+    def _insert(self, start: int, length: int) -> None:
+        self._by_start.add(start << _SHIFT | length)
+        self._by_length.add(length << _SHIFT | start)
 
-    def _pop(self, size: int) -> int:
-        """Take any hole off the list of a size -> its start."""
-        start = self._lists[size].pop()
-        if not self._lists[size]:
-            self._filled ^= 1 << size
-        return start
+    def _remove(self, start: int, length: int) -> None:
+        self._by_start.discard(start << _SHIFT | length)
+        self._by_length.discard(length << _SHIFT | start)
+        self.grown.discard(start)
