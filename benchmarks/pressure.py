@@ -2,8 +2,8 @@
 
     python benchmarks/pressure.py [SECTION ...] [--directory DIR] [--scale FRACTION]
 
-Sections: regions, pages, sparse, churn, page-tables, cycles, threads (all of them unless some are named). ``--scale 0.01``
-makes all sizes smaller, for a quick look. What a process takes is what the kernel says that it takes (proc(5)).
+Sections: regions, pages, sparse, churn, page-tables, cycles, threads (all of them unless some are named). ``--scale
+0.01`` makes all sizes smaller, for a quick look. What a process takes is what the kernel says that it takes (proc(5)).
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def regions(directory: str, scale: float) -> None:
             begun = time.perf_counter()
             made += [memory.zeros(8, "i8") for _ in range(tenth)]
             seconds.append(time.perf_counter() - begun)
-        row(f"{count:,} regions: an allocation, first and last tenth", *(f"{1e6 * s / tenth:.1f} us" for s in seconds[::9]))
+        ends = [f"{1e6 * taken / tenth:.1f} us" for taken in seconds[::9]]
+        row(f"{count:,} regions: an allocation, first and last tenth", *ends)
         for number, array in enumerate(made):
             array[0] = number
         assert all(int(array[0]) == number for number, array in enumerate(made))
@@ -135,7 +136,8 @@ def regions(directory: str, scale: float) -> None:
                 made[at] = first
             memory.stat()  # waits until all of it is free
             seconds.append(time.perf_counter() - begun)
-        row("  a free, in random order, first and last tenth", *(f"{1e6 * s / tenth:.1f} us" for s in seconds[::9]))
+        ends = [f"{1e6 * taken / tenth:.1f} us" for taken in seconds[::9]]
+        row("  a free, in random order, first and last tenth", *ends)
 
 
 def pages(directory: str, scale: float) -> None:
@@ -153,7 +155,8 @@ def pages(directory: str, scale: float) -> None:
                 part = numbers[start : start + 1024]
                 array[part[0] : part[-1] + 1] = part[:, None] * 1_000_003 + np.arange(words)
             filled = time.perf_counter() - begun
-            row(f"{count:,} pages over dram=64MiB, {below.split(':')[0]}: filled", f"{1e6 * filled / count:.0f} us a page", "")
+            what = f"{count:,} pages over dram=64MiB, {below.split(':')[0]}: filled"
+            row(what, f"{1e6 * filled / count:.0f} us a page", "")
             random = np.random.default_rng(1)
             begun = time.perf_counter()
             looks = max(count // 20, 1)
@@ -206,7 +209,8 @@ def churn(directory: str, scale: float) -> None:
         for number in random.integers(0, count, count):
             array[number, 0]
         seconds = time.perf_counter() - begun
-        row(f"{count:,} pages of random length written 3 times, read once", f"{1e6 * seconds / count / 4:.0f} us each", "")
+        what = f"{count:,} pages of random length written 3 times, read once"
+        row(what, f"{1e6 * seconds / count / 4:.0f} us each", "")
         overhead.rows(size)
         del array
 
@@ -224,8 +228,8 @@ def tables_of_pages(directory: str, scale: float) -> None:
         gc.collect()
         memory.stat()
         freed = page_tables(pid) - fresh
-        row(f"page tables after {size / GIB:.1f} GiB were touched", f"{touched / MIB:.2f} MiB", f"{100 * touched / size:.3f} %")
-        row("  and after they were freed", f"{freed / MIB:.2f} MiB", f"{100 * freed / size:.3f} %")
+        for what, grown in ((f"{size / GIB:.1f} GiB touched", touched), ("and freed", freed)):
+            row(f"page tables, {what}", f"{grown / MIB:.2f} MiB", f"{100 * grown / size:.3f} %")
 
 
 def cycles(directory: str, scale: float) -> None:

@@ -106,6 +106,26 @@ def test_space_that_was_never_used_is_used_last() -> None:
     assert holes.take(3) == 30
 
 
+def test_free_space_longer_than_a_word_says_is_all_there() -> None:
+    quanta = 5 << 24
+    holes = Holes(quanta)
+    holes.rebuild([], quanta)
+    pieces = []
+    while (piece := holes.take_longest()) is not None:
+        pieces.append(piece)
+    ends = [0]
+    for start, size in sorted(pieces):
+        assert start == ends[-1]
+        ends.append(start + size)
+    assert ends[-1] == quanta
+    for start, size in pieces:
+        holes.give(start, size)
+    taken = set()
+    while (first := holes.take(1 << 20)) is not None:
+        taken.add(first)
+    assert len(taken) >= quanta // (1 << 20) - len(pieces)  # no more than one a stretch is too short
+
+
 @pytest.mark.parametrize("pieces", [[(0, 5), (4, 2)], [(90, 11)], [(3, 1), (3, 1)]])
 def test_rebuilding_from_pieces_that_cannot_be(pieces: list[tuple[int, int]]) -> None:
     with pytest.raises(StoreError) as caught:

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from thermocline.errors import SpecError
 from thermocline.live import fence, injection, launch, libc
 from thermocline.live.address_space import AddressSpace, address_space
 from thermocline.live.commitment import Commitment
@@ -22,9 +23,10 @@ from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.sources import CLOSE, MESSAGE_BYTES, REFUSED, drop_message, source_message
 from thermocline.live.stores import STORES
-from thermocline.live.tables import MAX_SOURCES, Tables
+from thermocline.live.tables import MAX_PAGES, MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.protocol.group import GroupReclaim
+from thermocline.sizes import format_size
 from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
@@ -68,6 +70,12 @@ class Session:
         self.page_size = page_size
         self.commitment = Commitment(self.nodes, page_size)
         self.pages = _SPREAD * self.commitment.limit + 1
+        if self.pages > MAX_PAGES:
+            most = format_size(MAX_PAGES // _SPREAD * page_size)
+            raise SpecError(
+                f"pages of {format_size(page_size)} can be counted up to {most}, and the nodes hold more; "
+                "write a larger page_size, or smaller nodes"
+            )
         self.size = self.pages * page_size
         self.before_close: list[Callable[[], object]] = []
         self.closed = False

@@ -29,10 +29,11 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        and the bytes of the program's page tables when it last looked, by the kernel's account. ``pager``: how many were started (more than one: one was killed), the processor time
-        of the present one in seconds, and the longest that one took to take another's place, from when the supervisor
-        knew of the death until faults were answered again. ``vmstat``: every counter. ``fault_seconds`` and so on: what
-        is timed (see :data:`thermocline.protocol.stopwatch.TIMED`).
+        and the bytes of the program's page tables when it last looked, by the kernel's account. ``pager``: how many
+        were started (more than one: one was killed), the processor time of the present one in seconds, and the longest
+        that one took to take another's place, from when the supervisor knew of the death until faults were answered
+        again. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
+        :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
     for index, name in enumerate(names):

@@ -14,10 +14,13 @@ import os
 from typing import Any
 
 from thermocline.protocol import histogram, vmstat
+from thermocline.protocol.lru import MAX_LISTS
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.stopwatch import TIMED
 from thermocline.spec import MAX_NODES
 
+#: Pages of one arena: their numbers, and those of list heads behind them, are in columns of 32 bits.
+MAX_PAGES = (1 << 32) - MAX_LISTS - 2
 #: Requests that the program may have under way at once (see :mod:`thermocline.live.ring`).
 RING_ENTRIES = 4096
 RING_WORDS = 5

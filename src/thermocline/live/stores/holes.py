@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from thermocline.errors import StoreError
 from thermocline.live.stores.words import Words
 
-_SHIFT = 32
-_MASK = (1 << _SHIFT) - 1
+#: Bits of a length, and of a start: together a word. Longer stretches are holes side by side.
+_LENGTH_BITS, _START_BITS = 24, 40
+_LONGEST = (1 << _LENGTH_BITS) - 1
+_START_MASK = (1 << _START_BITS) - 1
 
 
 class Holes:
@@ -42,14 +44,14 @@ class Holes:
     def _clear(self) -> None:
         self.grown = Words()
         self._frontier = 0  # where the wilderness begins
-        self._by_start = Words()  # start << 32 | length
-        self._by_length = Words()  # length << 32 | start
+        self._by_start = Words()  # start, length
+        self._by_length = Words()  # length, start
 
     def take(self, length: int) -> int | None:
         """Cut a piece out of the smallest hole that holds it -> its start, or None when no hole does."""
-        fitting = self._by_length.at_or_above(length << _SHIFT)
+        fitting = self._by_length.at_or_above(length << _START_BITS)
         if fitting is not None:
-            start, whole = fitting & _MASK, fitting >> _SHIFT
+            start, whole = fitting & _START_MASK, fitting >> _START_BITS
             grown = start in self.grown
             self._remove(start, whole)
             if whole > length:
@@ -66,27 +68,28 @@ class Holes:
     def take_longest(self) -> tuple[int, int] | None:
         """Take the longest hole, whole -> its start and length, or None when nothing is free."""
         rest = self.quanta - self._frontier
-        longest = self._by_length.below(1 << 2 * _SHIFT)
-        if rest > 0 and (longest is None or rest >= longest >> _SHIFT):
+        longest = self._by_length.below(1 << _LENGTH_BITS + _START_BITS)
+        if rest > 0 and (longest is None or rest >= longest >> _START_BITS):
             self._frontier = self.quanta
             return self.quanta - rest, rest
         if longest is None:
             return None
-        start, length = longest & _MASK, longest >> _SHIFT
+        start, length = longest & _START_MASK, longest >> _START_BITS
         self._remove(start, length)
         return start, length
 
     def give(self, start: int, length: int) -> None:
         """Return a piece and merge it with the holes beside it."""
-        before = self._by_start.below(start << _SHIFT)
-        if before is not None and (before >> _SHIFT) + (before & _MASK) == start:
-            self._remove(before >> _SHIFT, before & _MASK)
-            start = before >> _SHIFT
-            length += before & _MASK
-        after = self._length(start + length)
-        if after:
-            self._remove(start + length, after)
-            length += after
+        before = self._by_start.below(start << _LENGTH_BITS)
+        if before is not None:
+            first, size = before >> _LENGTH_BITS, before & _LONGEST
+            if first + size == start and size + length <= _LONGEST:
+                self._remove(first, size)
+                start, length = first, size + length
+        size = self._length(start + length)
+        if size and length + size <= _LONGEST:
+            self._remove(start + length, size)
+            length += size
         self._insert(start, length)
         self.grown.add(start)
 
@@ -109,23 +112,26 @@ class Holes:
         for start, length in sorted(taken):
             if start < end or start + length > self.quanta:
                 raise StoreError(errno.EIO, f"two pages of the pool overlap at quantum {start}")
-            if start > end:
-                self.give(end, start - end)
+            self._give_stretch(end, start)
             end = start + length
-        if end < used:
-            self.give(end, used - end)
+        self._give_stretch(end, used)
         self._frontier = max(end, used)
+
+    def _give_stretch(self, start: int, end: int) -> None:
+        """Return what is between two places, however long."""
+        for first in range(start, end, _LONGEST):
+            self.give(first, min(end - first, _LONGEST))
 
     def _length(self, start: int) -> int:
         """How long the hole is that begins there; 0: none does."""
-        word = self._by_start.at_or_above(start << _SHIFT)
-        return word & _MASK if word is not None and word >> _SHIFT == start else 0
+        word = self._by_start.at_or_above(start << _LENGTH_BITS)
+        return word & _LONGEST if word is not None and word >> _LENGTH_BITS == start else 0
 
     def _insert(self, start: int, length: int) -> None:
-        self._by_start.add(start << _SHIFT | length)
-        self._by_length.add(length << _SHIFT | start)
+        self._by_start.add(start << _LENGTH_BITS | length)
+        self._by_length.add(length << _START_BITS | start)
 
     def _remove(self, start: int, length: int) -> None:
-        self._by_start.discard(start << _SHIFT | length)
-        self._by_length.discard(length << _SHIFT | start)
+        self._by_start.discard(start << _LENGTH_BITS | length)
+        self._by_length.discard(length << _START_BITS | start)
         self.grown.discard(start)
