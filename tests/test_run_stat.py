@@ -28,6 +28,7 @@ class TestStat:
             assert 0 <= node["used"] <= node["peak"] <= node["capacity"]
         assert counters["nodes"]["dram"]["capacity"] == 4 * 1024**2
         assert 0 < counters["arena"]["peak_resident"] <= 4 * 1024**2
+        assert counters["arena"]["page_tables"] > 0
         assert counters["vmstat"]["pgfault"] > 0
         assert set(counters["fault_seconds"]) >= {"p50", "p99", "p999", "max"}
 

@@ -46,6 +46,12 @@ def begin(settings: Mapping[str, Any]) -> None:
     except BaseException as error:
         _refuse(error, report)
 
+    def look_once_more() -> None:
+        with suppress(ThermoclineError):  # a forked child cannot, and need not
+            memory.stat()  # what only the program can see of itself goes into the final counters
+
+    _entered.callback(look_once_more)
+
     def tier() -> None:
         try:
             _entered.enter_context(memory.numpy(min_array=settings["min_array"]))

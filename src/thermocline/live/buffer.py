@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import mmap
 
+from thermocline.live.libc import MAP_NORESERVE
+
 
 class Buffer:
     """Page-aligned private memory outside Python's heap.
@@ -30,7 +32,8 @@ class Buffer:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # Not reserved: a sparse column may be larger than the machine, and the kernel refuses to promise as much.
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.view = memoryview(self._map)
 

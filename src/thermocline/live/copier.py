@@ -38,6 +38,8 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 #: Threads that read from, and that write to, each slow node.
 _READERS, _WRITERS = 4, 2
+#: Scratch buffers that are kept while nobody needs them. As many are in use as there are threads that fault at once.
+_SPARE_BUFFERS = 4
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
 #: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
@@ -112,7 +114,7 @@ class Copier:
                 noted[0] = note_of(pages[0])
                 self.arena.install(pages[0], len(pages), buffer, 0, protect=not effect.writable)
             finally:
-                self._buffers.append(buffer)
+                self._put_buffer(buffer)
             self._note_resident()
             return True
 
@@ -137,7 +139,7 @@ class Copier:
         sizes: list[int] = []
 
         def settle() -> Any:
-            self._buffers.append(buffer)
+            self._put_buffer(buffer)
             self.mm.uncharge_rest(effect, sizes)
             self._judge(node)
             return result(sizes)
@@ -274,6 +276,13 @@ class Copier:
             return self._buffers.pop()
         except IndexError:
             return Buffer(SCRATCH_PAGES * self.mm.page_size)
+
+    def _put_buffer(self, buffer: Buffer) -> None:
+        """Keep a buffer for the next one who needs it. In any thread."""
+        if len(self._buffers) < _SPARE_BUFFERS:
+            self._buffers.append(buffer)
+        else:
+            buffer.close()
 
     # -- workers ------------------------------------------------------------------------------------------------------
 

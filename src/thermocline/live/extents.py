@@ -1,10 +1,14 @@
 """Free ranges of an address space, in units: cut on allocation, merged with their neighbours on return.
 
-Ranges are kept by size in powers of two (a buddy allocator's lists, without its rounding). The end of the space that
-was never used is taken last, so that the rows of tables that are indexed by page stay dense.
+The smallest range that holds a request is cut (best fit). Ranges are kept by their exact length, and the lengths that
+there are in order: ranges of n different lengths are n * n / 2 units together, so there are few lengths however many
+ranges there are. The end of the space that was never used is taken last, so that the rows of tables that are indexed
+by page stay dense.
 """
 
 from __future__ import annotations
+
+from bisect import bisect_left, insort
 
 
 class Extents:
@@ -15,27 +19,29 @@ class Extents:
         self._frontier = 0
         self._length: dict[int, int] = {}
         self._start_by_end: dict[int, int] = {}
-        self._bins: list[dict[int, None]] = [{} for _ in range(size.bit_length() + 1)]
+        #: Length -> the starts of the ranges of that length; and the lengths, ascending.
+        self._starts: dict[int, dict[int, None]] = {}
+        self._lengths: list[int] = []
 
     def allocate(self, length: int) -> int | None:
-        """Cut ``length`` units from a free range that holds them -> its start, or None."""
-        if length > self.size:
-            return None
-        smallest = length.bit_length()
-        for start in self._bins[smallest]:
-            if self._length[start] >= length:
-                return self._cut(start, length)
-        for larger in self._bins[smallest + 1 :]:
-            if larger:
-                return self._cut(next(iter(larger)), length)
+        """Cut ``length`` units from the smallest free range that holds them -> its start, or None."""
+        at = bisect_left(self._lengths, length)
+        if at < len(self._lengths):
+            whole = self._lengths[at]
+            # popitem(), because a dictionary looks for its first key behind all that were deleted before it.
+            start, _ = self._starts[whole].popitem()
+            self._forget(start, whole)
+            if whole > length:
+                self._insert(start + length, whole - length)
+            return start
         start = self._frontier
         if start + length > self.size:
             return None
         self._frontier += length
         return start
 
-    def free(self, start: int, length: int) -> None:
-        """Return units and merge them with what is free beside them."""
+    def free(self, start: int, length: int) -> range:
+        """Return units and merge them with what is free beside them -> the free range that they are in now."""
         before = self._start_by_end.get(start)
         if before is not None:
             length += self._remove(before)
@@ -44,22 +50,29 @@ class Extents:
             length += self._remove(start + length)
         if start + length == self._frontier:
             self._frontier = start
-        else:
-            self._insert(start, length)
-
-    def _cut(self, start: int, length: int) -> int:
-        whole = self._remove(start)
-        if whole > length:
-            self._insert(start + length, whole - length)
-        return start
+            return range(start, self.size)
+        self._insert(start, length)
+        return range(start, start + length)
 
     def _insert(self, start: int, length: int) -> None:
         self._length[start] = length
         self._start_by_end[start + length] = start
-        self._bins[length.bit_length()][start] = None
+        starts = self._starts.get(length)
+        if starts is None:
+            starts = self._starts[length] = {}
+            insort(self._lengths, length)
+        starts[start] = None
 
     def _remove(self, start: int) -> int:
-        length = self._length.pop(start)
-        del self._start_by_end[start + length]
-        del self._bins[length.bit_length()][start]
+        length = self._length[start]
+        del self._starts[length][start]
+        self._forget(start, length)
         return length
+
+    def _forget(self, start: int, length: int) -> None:
+        """Take a range that is no longer among those of its length out of the rest."""
+        del self._length[start]
+        del self._start_by_end[start + length]
+        if not self._starts[length]:
+            del self._starts[length]
+            del self._lengths[bisect_left(self._lengths, length)]

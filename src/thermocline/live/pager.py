@@ -53,6 +53,8 @@ from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
 from thermocline.spec import Compressed
 
+#: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
+_MOST_REGIONS = 4096
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
 
@@ -168,6 +170,8 @@ class Pager:
             if region.group not in self.mm.groups:
                 self._read_group(region.group)
             if not region.freed:  # its pages may belong to another region the next time somebody asks
+                if len(self._regions) >= _MOST_REGIONS:
+                    del self._regions[next(iter(self._regions))]
                 self._regions[number] = region
         return region
 

@@ -7,6 +7,7 @@ region, and its share of the commitment, return when the answer is there.
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from collections import deque
 from typing import Any
@@ -18,7 +19,7 @@ from thermocline.live.guest import Ticket
 from thermocline.live.requests import Exclusion
 from thermocline.live.ring import What
 from thermocline.live.session import Session
-from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES
+from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES, Tables
 from thermocline.protocol.histogram import Distribution
 from thermocline.protocol.page import SLOTTED, pack
 from thermocline.protocol.pin import MAX_PINS
@@ -29,6 +30,8 @@ DECLINED = -1
 CLOSED = "this memory is closed here; a forked child can use its parent's arrays, but for all else needs its own Memory"
 #: Frees under way at once.
 _MOST_FREES = RING_ENTRIES // 2
+#: Bytes of addresses that one page of a page table maps: entries are words.
+_PAGE_TABLE_SPAN = mmap.PAGESIZE // 8 * mmap.PAGESIZE
 
 
 class Regions:
@@ -145,7 +148,7 @@ class Regions:
                 self.session.drop_source(self._tables.region_source[start])
             self._tables.region_pages[start] = 0
             self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
-            self._extents.free(start, pages)
+            self._release_page_tables(start, pages, self._extents.free(start, pages))
             self.commitment.give(pages)
 
     def _is_held(self, start: int) -> bool:
@@ -179,6 +182,17 @@ class Regions:
             if start not in self._shared:
                 self._shared[start] = self.session.share(start, pages)
         return self._shared[start], self.session.address + start * self.page_size, pages * self.page_size
+
+    def _release_page_tables(self, start: int, pages: int, free: range) -> None:
+        """Give back the page tables which map nothing any more, now that these pages are free within a free range.
+
+        They do not go by themselves: where a page was demoted or punched, they keep a marker.
+        """
+        span = max(_PAGE_TABLE_SPAN // self.page_size, 1)
+        first = max(start // span, -(-free.start // span)) * span
+        last = min(-(-(start + pages) // span), free.stop // span) * span
+        if first < last:
+            self.session.release_page_tables(first, last - first)
 
     @property
     def usable(self) -> bool:
@@ -285,6 +299,7 @@ class Regions:
                 self._requests.wait_for(number)
             self._collect()
         self.ask(What.STAT)
+        self._tables.header[Tables.HEADER_PAGE_TABLES] = statistics.page_tables()
         return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
 
     def times(self) -> dict[str, Distribution]:

@@ -15,8 +15,8 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thermocline.errors import ThermoclineError
-from thermocline.live import fence, injection, launch
+from thermocline.errors import SpecError, ThermoclineError
+from thermocline.live import fence, injection, launch, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, map_arena
 from thermocline.live.children import Children
@@ -26,9 +26,10 @@ from thermocline.live.guest import Door, Ticket
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
-from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
+from thermocline.live.tables import MAX_PAGES, MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.protocol.group import GroupReclaim
+from thermocline.sizes import format_size
 from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
@@ -72,6 +73,12 @@ class Session:
         self.page_size = page_size
         self.commitment = Commitment(self.nodes, page_size)
         self.pages = _SPREAD * self.commitment.limit + 1
+        if self.pages > MAX_PAGES:
+            most = format_size(MAX_PAGES // _SPREAD * page_size)
+            raise SpecError(
+                f"pages of {format_size(page_size)} can be counted up to {most}, and the nodes hold more; "
+                "write a larger page_size, or smaller nodes"
+            )
         self.size = self.pages * page_size
         self.before_close: list[Callable[[], object]] = []
         self.closed = False
@@ -222,6 +229,13 @@ class Session:
     def is_held(self, ticket: Ticket) -> bool:
         """Whether a region is shared, or was, and another process still holds it."""
         return bool(self.tables.shares[ticket.slot])
+
+    def release_page_tables(self, first: int, count: int) -> None:
+        """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
+        address, size = self.address + first * self.page_size, count * self.page_size
+        # A table with a marker of write-protection in it is not empty.
+        UserFaultFd(self.attachment.uffd).write_unprotect(address, size)
+        libc.madvise(address, size, libc.MADV_DONTNEED)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""

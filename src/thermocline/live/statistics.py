@@ -29,11 +29,12 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        by the kernel's account. ``pager``: how many were started (more than one: one was killed), the processor time
-        of the present one in seconds, and the longest that one took to take another's place, from when the supervisor
-        knew of the death until faults were answered again. ``processes``: how many use the memory now, this one and
-        forked children. ``vmstat``: every counter. ``fault_seconds`` and so on: what
-        is timed (see :data:`thermocline.protocol.stopwatch.TIMED`).
+        and the bytes of the program's page tables when it last looked, by the kernel's account. ``pager``: how many
+        were started (more than one: one was killed), the processor time of the present one in seconds, and the longest
+        that one took to take another's place, from when the supervisor knew of the death until faults were answered
+        again. ``processes``: how many use the memory now: this one, forked children, and those that were sent shared
+        arrays. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
+        :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
     for index, name in enumerate(names):
@@ -45,7 +46,10 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
         }
     return {
         "nodes": nodes,
-        "arena": {"peak_resident": tables.header[Tables.HEADER_PEAK_RESIDENT]},
+        "arena": {
+            "peak_resident": tables.header[Tables.HEADER_PEAK_RESIDENT],
+            "page_tables": tables.header[Tables.HEADER_PAGE_TABLES],
+        },
         "pager": {
             "starts": tables.header[Tables.HEADER_PAGER_STARTS],
             "cpu_seconds": tables.header[Tables.HEADER_PAGER_CPU] / 1e9,
@@ -55,6 +59,12 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
         "vmstat": VmStat(tables.counters).as_dict(),
         **{f"{name}_seconds": _summary(times) for name, times in timed(tables).items()},
     }
+
+
+def page_tables() -> int:
+    """Bytes of this process's page tables, of the arena and of all else that it maps (proc(5), ``VmPTE``)."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmPTE:"))
 
 
 def timed(tables: Tables) -> dict[str, Distribution]:

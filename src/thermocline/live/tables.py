@@ -14,10 +14,13 @@ import os
 from typing import Any
 
 from thermocline.protocol import histogram, vmstat
+from thermocline.protocol.lru import MAX_LISTS
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.stopwatch import TIMED
 from thermocline.spec import MAX_NODES
 
+#: Pages of one arena: their numbers, and those of list heads behind them, are in columns of 32 bits.
+MAX_PAGES = (1 << 32) - MAX_LISTS - 2
 #: Requests that the program may have under way at once (see :mod:`thermocline.live.ring`).
 RING_ENTRIES = 4096
 RING_WORDS = 5
@@ -81,6 +84,8 @@ class Tables:
     HEADER_DEPARTED = 12
     #: Which pager, counted from 1, was the last to have had nothing left to do.
     HEADER_RESTED = 13
+    #: Bytes of the program's page tables, as it last looked.
+    HEADER_PAGE_TABLES = 14
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.effects import (
@@ -136,7 +137,7 @@ def _cluster(mm: Mm, node: Node) -> int:
 def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
     """Give up clean copies of resident pages: room that costs no move."""
     freed = 0
-    for page in list(node.shadows)[:SWAP_CLUSTER_MAX]:
+    for page in list(islice(node.shadows, SWAP_CLUSTER_MAX)):
         if group is not None and mm.group_of(page) is not group:
             continue
         if not (yield TryLock(page)):

@@ -1,11 +1,10 @@
 """The free space of a pool: contiguous holes, found by size and merged with their neighbours.
 
-Segregated lists as in TLSF (Masmano, Ripoll, Crespo and Real, "TLSF: a new dynamic memory allocator for
-real-time systems", ECRTS 2004): a list of holes per size and a bitmap of the lists that are not empty, so
-that the best fit is one shift and one bit scan. TLSF groups sizes in two levels to keep its bitmaps in
-machine words. A Python integer is as long as we like, so every size has a list of its own here and the fit is
-exact. Boundary tags become two dictionaries, by start and by end. The end of the space that was never used is
-kept apart and used last (Lea's "wilderness"), because the first touch of memory is what costs most.
+The smallest hole that holds a piece is cut (best fit). A hole is a word in either of two sorted sets, by place and by
+length, and so takes some 20 bytes of the pager's memory: with pages of random length there is one for every four or
+five of them. (TLSF's boundary tags take none, but they are in the free space itself, which is given back to the kernel
+here; and a list for every length, with dictionaries for what the tags say, takes 500.) The end of the space that was
+never used is kept apart and used last (Lea's "wilderness"), because the first touch of memory is what costs most.
 """
 
 from __future__ import annotations
@@ -14,49 +13,51 @@ import errno
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
+from thermocline.live.stores.words import Words
+
+#: Bits of a length, and of a start: together a word. Longer stretches are holes side by side.
+_LENGTH_BITS, _START_BITS = 24, 40
+_LONGEST = (1 << _LENGTH_BITS) - 1
+_START_MASK = (1 << _START_BITS) - 1
 
 
 class Holes:
-    """Free space, counted in quanta. Every operation takes the same short time, whatever the size of the
+    """Free space, counted in quanta. Every operation takes about the same short time, whatever the size of the
     space.
 
     Parameters
     ----------
     quanta : int
         The size of the space.
-    most : int
-        The longest piece that is ever asked for. Holes at least so long share a list.
 
     Attributes
     ----------
-    grown : dict of int to None
+    grown : set of int
         The starts of holes that have taken in released space: what there is for a trim to look at. The caller
         removes those it has seen to.
     """
 
-    def __init__(self, quanta: int, most: int) -> None:
+    def __init__(self, quanta: int) -> None:
         self.quanta = quanta
-        self._most = most
         self._clear()
 
     def _clear(self) -> None:
-        self.grown: dict[int, None] = {}
+        self.grown = Words()
         self._frontier = 0  # where the wilderness begins
-        self._length: dict[int, int] = {}  # start -> length
-        self._start: dict[int, int] = {}  # end -> start
-        self._lists: list[dict[int, None]] = [{} for _ in range(self._most + 1)]
-        self._filled = 0  # bit n: self._lists[n] is not empty
+        self._by_start = Words()  # start, length
+        self._by_length = Words()  # length, start
 
     def take(self, length: int) -> int | None:
         """Cut a piece out of the smallest hole that holds it -> its start, or None when no hole does."""
-        fitting = self._filled >> length
-        if fitting:
-            start, whole = self._pop((fitting & -fitting).bit_length() - 1 + length)
-            grown = self.grown.pop(start, 0) is None
+        fitting = self._by_length.at_or_above(length << _START_BITS)
+        if fitting is not None:
+            start, whole = fitting & _START_MASK, fitting >> _START_BITS
+            grown = start in self.grown
+            self._remove(start, whole)
             if whole > length:
                 self._insert(start + length, whole - length)
                 if grown:
-                    self.grown[start + length] = None
+                    self.grown.add(start + length)
             return start
         start = self._frontier
         if start + length > self.quanta:
@@ -65,35 +66,36 @@ class Holes:
         return start
 
     def take_longest(self) -> tuple[int, int] | None:
-        """Take a whole hole of the longest kind -> its start and length, or None when nothing is free."""
+        """Take the longest hole, whole -> its start and length, or None when nothing is free."""
         rest = self.quanta - self._frontier
-        longest = self._filled.bit_length() - 1
-        if rest > 0 and rest >= longest:
+        longest = self._by_length.below(1 << _LENGTH_BITS + _START_BITS)
+        if rest > 0 and (longest is None or rest >= longest >> _START_BITS):
             self._frontier = self.quanta
             return self.quanta - rest, rest
-        if longest < 0:
+        if longest is None:
             return None
-        start, length = self._pop(longest)
-        self.grown.pop(start, None)
+        start, length = longest & _START_MASK, longest >> _START_BITS
+        self._remove(start, length)
         return start, length
 
     def give(self, start: int, length: int) -> None:
         """Return a piece and merge it with the holes beside it."""
-        before = self._start.get(start)
+        before = self._by_start.below(start << _LENGTH_BITS)
         if before is not None:
-            length += self._remove(before)
-            self.grown.pop(before, None)
-            start = before
-        after = start + length
-        if after in self._length:
-            length += self._remove(after)
-            self.grown.pop(after, None)
+            first, size = before >> _LENGTH_BITS, before & _LONGEST
+            if first + size == start and size + length <= _LONGEST:
+                self._remove(first, size)
+                start, length = first, size + length
+        size = self._length(start + length)
+        if size and length + size <= _LONGEST:
+            self._remove(start + length, size)
+            length += size
         self._insert(start, length)
-        self.grown[start] = None
+        self.grown.add(start)
 
     def end(self, start: int) -> int:
         """Where the free space ends that the hole at `start` begins: the wilderness after it included."""
-        end = start + self._length[start]
+        end = start + self._length(start)
         return self.quanta if end == self._frontier else end
 
     def rebuild(self, taken: Iterable[tuple[int, int]], used: int) -> None:
@@ -110,35 +112,26 @@ class Holes:
         for start, length in sorted(taken):
             if start < end or start + length > self.quanta:
                 raise StoreError(errno.EIO, f"two pages of the pool overlap at quantum {start}")
-            if start > end:
-                self.give(end, start - end)
+            self._give_stretch(end, start)
             end = start + length
-        if end < used:
-            self.give(end, used - end)
+        self._give_stretch(end, used)
         self._frontier = max(end, used)
 
+    def _give_stretch(self, start: int, end: int) -> None:
+        """Return what is between two places, however long."""
+        for first in range(start, end, _LONGEST):
+            self.give(first, min(end - first, _LONGEST))
+
+    def _length(self, start: int) -> int:
+        """How long the hole is that begins there; 0: none does."""
+        word = self._by_start.at_or_above(start << _LENGTH_BITS)
+        return word & _LONGEST if word is not None and word >> _LENGTH_BITS == start else 0
+
     def _insert(self, start: int, length: int) -> None:
-        self._length[start] = length
-        self._start[start + length] = start
-        size = min(length, self._most)
-        self._lists[size][start] = None
-        self._filled |= 1 << size
+        self._by_start.add(start << _LENGTH_BITS | length)
+        self._by_length.add(length << _START_BITS | start)
 
-    def _remove(self, start: int) -> int:
-        """Unlink the hole that begins there -> its length."""
-        length = self._length.pop(start)
-        del self._start[start + length]
-        size = min(length, self._most)
-        del self._lists[size][start]
-        if not self._lists[size]:
-            self._filled ^= 1 << size
-        return length
-
-    def _pop(self, size: int) -> tuple[int, int]:
-        """Unlink the hole that joined a list last, the likeliest to be in a cache -> its start and length."""
-        start, _ = self._lists[size].popitem()
-        if not self._lists[size]:
-            self._filled ^= 1 << size
-        length = self._length.pop(start)
-        del self._start[start + length]
-        return start, length
+    def _remove(self, start: int, length: int) -> None:
+        self._by_start.discard(start << _LENGTH_BITS | length)
+        self._by_length.discard(length << _START_BITS | start)
+        self.grown.discard(start)

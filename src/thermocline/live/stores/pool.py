@@ -84,7 +84,7 @@ class Pool:
         self._checksum = digest.library().xxh3_64_intdigest
         self._quantum = _quantum(most)
         self.item_bytes = worst_case(most)
-        self._holes = Holes(capacity // self._quantum, -(-(most + WORD) // self._quantum))
+        self._holes = Holes(capacity // self._quantum)
         self._slots = Slots(slots)
         pool_bytes, table_bytes = _layout(capacity, slots)
         self._map = mmap.mmap(fd, pool_bytes + table_bytes)
@@ -226,7 +226,7 @@ class Pool:
         left = TRIM_PAGES
         grown = self._holes.grown
         while grown and left:
-            start, _ = grown.popitem()
+            start = grown.pop()
             until = self._holes.end(start)
             end = until * self._quantum // _BASE if until < self._holes.quanta else len(self._touched)
             first = self._touched.find(1, -(-start * self._quantum // _BASE), end)
@@ -237,7 +237,7 @@ class Pool:
             punch_hole(self._fd, first * _BASE, pages * _BASE)
             self._touched[first : first + pages] = bytes(pages)
             left -= pages
-            grown[start] = None  # there may be more in it
+            grown.add(start)  # there may be more in it
         return (TRIM_PAGES - left) * _BASE
 
     def close(self) -> None:

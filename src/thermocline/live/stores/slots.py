@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import errno
+from array import array
 from collections.abc import Iterable
-from heapq import heappop, heappush
 
 from thermocline.errors import StoreError
+
+#: Bits of a word, and their logarithm.
+_BITS, _SHIFT = 64, 6
+_FULL = (1 << _BITS) - 1
 
 
 class Slots:
     """Hands out the integers from 1 to `most`, the lowest free one first.
 
-    Lowest first keeps tables and files short, and slots that are reserved together lie together. A heap makes
-    it O(log n); it holds only numbers that were given back.
+    Lowest first keeps tables and files short, and slots that are reserved together lie together. A number that was
+    given back is a bit; a bit of the level above says that a word has any, and so on up to a single word. So it takes
+    an eighth of a byte a number, and a step a level to find the lowest.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self._clear()
+
+    def _clear(self) -> None:
         self._next = 1
-        self._free: list[int] = []
+        self._levels = [array("Q")]
+        while _BITS ** len(self._levels) <= self.most:
+            self._levels.append(array("Q"))
 
     def reserve(self) -> int:
         """Take the lowest free number; StoreError (ENOSPC) when all are taken."""
-        if self._free:
-            return heappop(self._free)
+        top = self._levels[-1]
+        if top and top[0]:
+            slot = 0
+            for level in reversed(self._levels):
+                word = level[slot]
+                slot = slot << _SHIFT | (word & -word).bit_length() - 1
+            self._unmark(slot)
+            return slot
         if self._next > self.most:
             raise StoreError(errno.ENOSPC, f"all {self.most} slots of the store are taken")
         self._next += 1
@@ -32,13 +48,25 @@ class Slots:
 
     def release(self, slot: int) -> None:
         """Give a number back."""
-        heappush(self._free, slot)
-        if len(self._free) == self._next - 1:  # none is taken: millions of numbers need not be remembered
-            self._next = 1
-            self._free.clear()
+        for level in self._levels:
+            at, bit = slot >> _SHIFT, 1 << (slot & _BITS - 1)
+            if at >= len(level):
+                level.frombytes(bytes((at + 1 - len(level)) * level.itemsize))
+            level[at] |= bit
+            slot = at
 
     def recover(self, taken: Iterable[int]) -> None:
         """Start again with exactly these numbers taken."""
-        numbers = set(taken)
-        self._next = max(numbers, default=0) + 1
-        self._free = [slot for slot in range(1, self._next) if slot not in numbers]  # ascending: a heap
+        self._clear()
+        for number in sorted(taken):
+            for free in range(self._next, number):
+                self.release(free)
+            self._next = number + 1
+
+    def _unmark(self, slot: int) -> None:
+        for level in self._levels:
+            at, bit = slot >> _SHIFT, 1 << (slot & _BITS - 1)
+            level[at] &= ~bit
+            if level[at]:
+                break
+            slot = at
