@@ -3,6 +3,7 @@
 Each program here is a real one, killed for real. Its end is waited for, not slept for.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -134,12 +135,47 @@ def test_pagers_killed_while_nobody_asks_for_anything_are_replaced_for_ever(
 ) -> None:
     """A second without a fault is nothing special, and says nothing against the pager of that second."""
     header = memory_of_one_array._regions.session.tables.header
-    supervisor = find_supervisor(os.getpid())
-    for number in range(1, 15):
-        while header[Tables.HEADER_RESTED] != number:
+    last = 0
+    for _ in range(14):
+        while header[Tables.HEADER_RESTED] == last:
             os.sched_yield()
-        os.kill(children(supervisor)[0], signal.SIGKILL)
+        last = header[Tables.HEADER_RESTED]
+        os.kill(last, signal.SIGKILL)
     assert memory_of_one_array.stat()["pager"]["starts"] == 15
+
+
+def kill_each_pager_at_birth(supervisor: int, times: int) -> None:
+    """Before it has answered anything, as far as that can be: it is killed as soon as it is seen."""
+    last = 0
+    for _ in range(times):
+        pager = last
+        while pager == last and Path(f"/proc/{supervisor}").exists():
+            pager = next(iter(children(supervisor)), last)
+        os.kill(pager, signal.SIGKILL)
+        last = pager
+
+
+def test_pagers_that_are_killed_faster_than_they_are_replaced_are_a_stall(tmp_path: Path) -> None:
+    with program(tmp_path, CHECK) as process:
+        supervisor = find_supervisor(process.pid)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        kill_each_pager_at_birth(supervisor, 40)
+        assert process.stdout.readline(), "the check has failed, or the program was ended"
+
+
+def test_pagers_that_are_killed_for_ever_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THERMOCLINE_INJECT", "patience 0.2s")
+    with program(tmp_path, CHECK) as process:
+        supervisor = find_supervisor(process.pid)
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            kill_each_pager_at_birth(supervisor, 1000)
+        assert process.wait(20) == -signal.SIGKILL
+        assert "without answering a fault" in process.stderr.read()
 
 
 def test_pager_killed_while_threads_write(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from thermocline import Memory
 from thermocline.errors import SpecError
-from thermocline.live.suspicion import Suspicion, note_of, read_note
+from thermocline.live.suspicion import Despair, Suspicion, note_of, read_note
 
 PRELUDE = """
 import os, sys
@@ -90,6 +90,31 @@ def test_kills_convict_before_the_program_has_to_be_ended() -> None:
 def test_deaths_at_no_page_convict_nobody() -> None:
     suspicion = Suspicion()
     assert not any(suspicion.convicts(0, by_status(1), hopeless=True) for _ in range(9))
+
+
+KILLED, FAILED = by_signal(signal.SIGKILL), by_status(1)
+
+
+def test_the_sixth_death_of_their_own_without_a_fault_is_the_last() -> None:
+    despair = Despair(patience=30)
+    assert [despair.grows(FAILED, 7, 0.0, rested=False) for _ in range(6)] == [False] * 5 + [True]
+
+
+def test_an_answered_fault_is_hope() -> None:
+    despair = Despair(patience=30)
+    assert not any(despair.grows(FAILED, faults, 0.0, rested=False) for faults in (1, 1, 1, 1, 2, 2, 2, 2, 2))
+
+
+def test_kills_from_outside_are_borne_for_a_while() -> None:
+    despair = Despair(patience=30)
+    assert not any(despair.grows(KILLED, 7, second, rested=False) for second in range(31))
+    assert despair.grows(KILLED, 7, 31, rested=False)
+
+
+def test_who_has_rested_is_killed_for_ever() -> None:
+    despair = Despair(patience=30)
+    assert not any(despair.grows(KILLED, 7, second, rested=True) for second in range(0, 1000, 10))
+    assert [despair.grows(FAILED, 7, 1000, rested=True) for _ in range(6)][-1], "not who has failed"
 
 
 def test_a_page_that_kills_whoever_brings_it_up_is_lost_alone() -> None:

@@ -9,7 +9,8 @@ pager's handlers and stores are then untouched. Rules are parted by semicolons::
     fail write file ENOSPC 3      the third write to the file node fails
     fail write file ENOSPC 3 on   so do all that follow; this can be said of ``break`` and ``hang``, too
     hang read file 5 2s           the fifth read waits for two seconds first
-    patience 2s                   an allocation without room gives up after two seconds
+    patience 2s                   an allocation without room gives up after two seconds, and so does a supervisor
+                                  whose pagers are killed before they have answered a fault
 
 Each pager obeys one rule that begins with ``kill``: the first pager the first, its successor the second, and so on.
 ``after`` an effect that a worker performs is while the worker is at it. A store is named by its kind (``zstd``,
@@ -112,6 +113,11 @@ def parse(text: str) -> list[Rule]:
         It is not one.
     """
     return [_parse_rule(rule) for rule in (" ".join(part.split()) for part in text.split(";")) if rule]
+
+
+def patience_of(text: str) -> float | None:
+    """How long one waits, if a text says so."""
+    return next((rule.seconds for rule in parse(text) if isinstance(rule, Patience)), None)
 
 
 def _parse_rule(text: str) -> Rule:

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from thermocline.errors import StoreError
 from thermocline.live import control, statistics
@@ -86,6 +86,7 @@ class Pager:
         for source in sources:
             self._sources.open(source)
         self._peer = peer
+        self._pid = os.getpid()
         self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
         stores: dict[int, Store] = {}
         nodes = [Node(DRAM, "dram", Kind.MAPPED, config.nodes[0].capacity, config.page_size)]
@@ -211,7 +212,7 @@ class Pager:
         else:
             timeout = None
         if scheduler.idle:
-            self.tables.header[Tables.HEADER_RESTED] = self.tables.header[Tables.HEADER_PAGER_STARTS]
+            self.tables.header[Tables.HEADER_RESTED] = self._pid
         events = self._poll.poll(timeout)
         for fd, _ in events:
             if fd in self._faulting:
@@ -239,7 +240,7 @@ class Pager:
         starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
         self.tables.header[Tables.HEADER_PAGER_STARTS] = starts + 1
         if starts:
-            pages = [page for start, count in self._region_rows() for page in range(start, start + count)]
+            pages = [page for start, count in self.tables.regions() for page in range(start, start + count)]
             slots = slots_in_use(self.mm, pages)
             for index, store in self._stores.items():
                 store.recover(slots.get(index, ()))
@@ -275,15 +276,6 @@ class Pager:
             header = self.tables.header
             taken = time.monotonic_ns() - header[Tables.HEADER_DIED_AT]
             header[Tables.HEADER_LONGEST_REPLACEMENT] = max(taken, header[Tables.HEADER_LONGEST_REPLACEMENT])
-
-    def _region_rows(self) -> Iterator[tuple[int, int]]:
-        """Start and number of pages of every region."""
-        start, column = 0, self.tables.region_pages
-        while start < len(column):
-            count = column[start]
-            if count:
-                yield start, count
-            start += count or 1
 
     def _hear_faults(self, mapping: Mapping) -> None:
         self._faulting[mapping.uffd.fd] = mapping

@@ -36,13 +36,13 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from thermocline.live import control, libc, statistics
+from thermocline.live import control, injection, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.messages import say
 from thermocline.live.shares import Shares
-from thermocline.live.suspicion import CONVICTED_AFTER, Suspicion, from_outside, read_note
+from thermocline.live.suspicion import CONVICTED_AFTER, Despair, Suspicion, read_note
 from thermocline.live.tables import Tables
 from thermocline.live.tenants import Tenant, Tenants
 from thermocline.protocol import vmstat
@@ -53,8 +53,8 @@ _CLOSE_SECONDS = 5.0
 _CREDENTIALS = struct.Struct("=iII")
 #: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
 _ATTACH_DESCRIPTORS = 3
-#: Pagers in a row that may die without having answered a fault.
-_DEATHS = 5
+#: Seconds for which pagers may be killed, from outside, before they have answered a fault.
+_PATIENCE = 30.0
 
 
 class Supervisor:
@@ -80,9 +80,8 @@ class Supervisor:
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._secret = -1
         self._report_to = config.report
-        self._deaths = 0
-        self._faults = -1
         self._suspicion = Suspicion()
+        self._despair = Despair(injection.patience_of(config.inject) or _PATIENCE)
         #: Pages that no pager moves any more. One stays in here when its array is freed: its address is then a page of
         #: another array that does not sink, which costs a frame.
         self._held: set[int] = set()
@@ -90,19 +89,19 @@ class Supervisor:
     def run(self) -> int:
         """Serve until nobody uses the memory any more -> exit status."""
         while True:
-            status = self._with_pager()
-            if status is None:
+            died = self._with_pager()
+            if died is None:
                 self._report()
                 return 0
-            if not self._worth_another(status):
-                self._kill_everybody(status)
+            if not self._worth_another(*died):
+                self._kill_everybody(died[1])
                 self._report()
                 return 1
 
     # -- the pager ----------------------------------------------------------------------------------------------------
 
-    def _with_pager(self) -> int | None:
-        """Run one pager -> its wait status if it died, None when it is over."""
+    def _with_pager(self) -> tuple[int, int] | None:
+        """Run one pager -> its pid and wait status if it died, None when it is over."""
         pager, self._pager = self._start_pager()
         sentinel = os.pidfd_open(pager)
         for fd in (sentinel, self._pager.fileno()):
@@ -113,7 +112,7 @@ class Supervisor:
                 for fd, _ in self._poll.poll():
                     if fd == sentinel:
                         self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
-                        return os.waitpid(pager, 0)[1]
+                        return os.waitpid(pager, 0)
                     if fd == self._pager.fileno():
                         self._hear_pager()
                     elif fd == self._door.fileno():
@@ -336,21 +335,16 @@ class Supervisor:
 
     # -- deaths -------------------------------------------------------------------------------------------------------
 
-    def _worth_another(self, status: int) -> bool:
+    def _worth_another(self, pager: int, status: int) -> bool:
         """Whether the pager that died with this wait status should have a successor."""
+        rested = self._tables.header[Tables.HEADER_RESTED] == pager
         faults = self._tables.counters[vmstat.INDEX["pgfault"]]
-        self._deaths = self._deaths + 1 if faults == self._faults else 1
-        self._faults = faults
-        # Of one that had nothing left to do it cannot be said that it has answered nothing: nobody has asked.
-        rested = self._tables.header[Tables.HEADER_RESTED] == self._tables.header[Tables.HEADER_PAGER_STARTS]
-        if rested and from_outside(status):
-            self._deaths = 0
+        hopeless = self._despair.grows(status, faults, time.monotonic(), rested=rested)
         note = self._tables.header[Tables.HEADER_NOTE]
         self._tables.header[Tables.HEADER_NOTE] = 0
-        hopeless = self._deaths > _DEATHS
         if self._suspicion.convicts(note, status, hopeless=hopeless):
             self._convict(note, status)
-            self._deaths = 0
+            self._despair.end()
             return True
         return not hopeless
 
@@ -368,7 +362,7 @@ class Supervisor:
 
     def _kill_everybody(self, status: int) -> None:
         say(
-            f"the pager ended {self._deaths} times ({_how(status)}) without answering a fault; "
+            f"the pager ended {self._despair.deaths} times ({_how(status)}) without answering a fault; "
             "the program is ended, its tiered memory cannot be served"
         )
         for tenant in self._tenants:

@@ -11,6 +11,9 @@ it from then on, and nothing is lost.
 A pager that was killed from outside (SIGKILL, SIGTERM) says nothing against the page that it happened to work on; were
 it counted, three unlucky kills would lose a page. Only if pagers die so often without answering a fault that the
 program would have to be ended, a page that all of them died at is convicted instead.
+
+When that is, :class:`Despair` knows. Kills from outside take it long: whoever kills pagers may do so faster than they
+are replaced on a busy machine, and stops at some time.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import signal
 
 #: Deaths in a row, at one page, that convict it.
 CONVICTED_AFTER = 3
+#: Deaths in a row that are too many, for the program.
+_DEATHS = 5
 
 
 def note_of(page: int, *, down: bool = False) -> int:
@@ -60,3 +65,47 @@ class Suspicion:
         if convicted:
             self._note = self._deaths = self._own_deaths = 0
         return convicted
+
+
+class Despair:
+    """Counts deaths in a row without a fault that was answered in between.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds for which a pager may be killed from outside without having got anywhere.
+
+    Attributes
+    ----------
+    deaths : int
+        In this row.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._faults = -1
+        self._since = 0.0
+        self.deaths = 0
+
+    def grows(self, status: int, faults: int, now: float, *, rested: bool) -> bool:
+        """Count a death with this wait status -> whether there is no use in another pager.
+
+        Parameters
+        ----------
+        faults : int
+            That were ever answered.
+        now : float
+            Seconds, by any clock.
+        rested : bool
+            It had nothing left to do: nobody had asked it for anything.
+        """
+        outside = from_outside(status)
+        if faults != self._faults or (rested and outside):
+            self._faults, self._since = faults, now
+            self.deaths = 0
+        self.deaths += 1
+        return self.deaths > _DEATHS and (not outside or now - self._since > self._patience)
+
+    def end(self) -> None:
+        """There is hope again."""
+        self.deaths = 0

@@ -9,8 +9,11 @@ Every field is an aligned machine word with one writer at a time, so a reader se
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from thermocline.protocol import histogram, vmstat
@@ -82,7 +85,7 @@ class Tables:
     #: Processes that have the memory attached now, and how many have gone since it was made.
     HEADER_ATTACHED = 11
     HEADER_DEPARTED = 12
-    #: Which pager, counted from 1, was the last to have had nothing left to do.
+    #: Which pager (its pid) was the last to have had nothing left to do.
     HEADER_RESTED = 13
     #: Bytes of the program's page tables, as it last looked.
     HEADER_PAGE_TABLES = 14
@@ -133,9 +136,32 @@ class Tables:
         self.shares = column("shares")
         self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
         self.region_pages = column("region_pages")
+        self._region_pages_at = offsets["region_pages"][1]
         self.region_source = column("region_source")
         self.region_group = column("region_group")
         self.region_advice = column("region_advice")
+
+    def regions(self) -> Iterator[tuple[int, int]]:
+        """First page and number of pages of every region.
+
+        Reads what was ever written of the column, and no more: it is as long as the arena, and nearly all of it is a
+        hole, which a read through the mapping would fill (lseek(2), ``SEEK_DATA``).
+        """
+        position = self._region_pages_at
+        end = position + self.pages * self.region_pages.itemsize
+        while position < end:
+            try:
+                begin = os.lseek(self.fd, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            position = min(os.lseek(self.fd, begin, os.SEEK_HOLE), end)
+            words = array("I", os.pread(self.fd, max(position - begin, 0), begin))
+            first = (begin - self._region_pages_at) // words.itemsize
+            for start, count in enumerate(words, first):
+                if count:
+                    yield start, count
 
     @classmethod
     def create(cls, pages: int) -> Tables:
