@@ -14,8 +14,7 @@ from thermocline.live.guest import Ticket, guest_of
 class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     """An array in a tiered memory, which is pickled as a handle. Made by :meth:`thermocline.Memory.share`.
 
-    So are its views. What is computed from it is an array of this class, too, but with memory of its own, and is
-    pickled as any other.
+    So are its views. What is computed from it is an ordinary array.
     """
 
     _ticket: Ticket | None = None
@@ -25,6 +24,11 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __array_finalize__(self, made_from: Any) -> None:
         if isinstance(made_from, SharedArray):
             self._ticket, self._region = made_from._ticket, made_from._region
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        if array is self:  # computed in place
+            return array
+        return array[()] if return_scalar else array.view(np.ndarray)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         low, high = byte_bounds(self)
