@@ -33,6 +33,7 @@ Whatever cannot be done is answered by ``refused``.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def send(peer: socket.socket, word: str, *numbers: int, fds: Sequence[int] = ())
 
 
 def receive(peer: socket.socket) -> Packet | None:
-    """Wait for what is said next -> None when the other end has hung up.
+    """Wait for what is said next -> None when the other end has hung up, or does not speak this language.
 
     There are fewer descriptors than were sent where this process may not open more.
     """
@@ -72,5 +73,10 @@ def receive(peer: socket.socket) -> Packet | None:
         return None
     if not said:
         return None
-    word, *numbers = said.decode().split()
-    return Packet(word, tuple(map(int, numbers)), tuple(fds))
+    try:
+        word, *numbers = said.decode().split()
+        return Packet(word, tuple(map(int, numbers)), tuple(fds))
+    except ValueError:  # nobody of ours
+        for fd in fds:
+            os.close(fd)
+        return None

@@ -220,7 +220,7 @@ class Supervisor:
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for. Where descriptors are missing, this process may not open more."""
-        if not (tenant.welcome or (packet.word == "join" and packet.numbers[0] == self._secret)):
+        if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
             self._refuse(tenant, packet)
             return
         {
