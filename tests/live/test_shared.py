@@ -230,6 +230,19 @@ def test_a_handle_of_a_memory_that_is_gone_is_an_error(tmp_path: Path) -> None:
     assert ran.stdout.startswith("the memory that this array is in is closed")
 
 
+def test_a_program_that_received_its_own_array_keeps_it(tmp_path: Path) -> None:
+    """It has dropped the array, and closed the memory; what came back is the same array, and holds both."""
+    memory = Memory("dram=2MiB, zstd=4MiB")
+    array = memory.array(np.arange(1 << 18))
+    received = pickle.loads(pickle.dumps(memory.share(array)))
+    del array
+    memory.close()
+    assert np.array_equal(received, np.arange(1 << 18))
+    assert memory._regions.session.usable
+    del received
+    assert not memory._regions.session.usable
+
+
 def test_plain_arrays_are_not_shared(memory: Memory) -> None:
     with pytest.raises(SpecError, match="not in this memory"):
         memory.share(np.zeros(10))

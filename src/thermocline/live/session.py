@@ -22,7 +22,7 @@ from thermocline.live.attachment import Attachment, map_arena
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
-from thermocline.live.guest import Door, Ticket
+from thermocline.live.guest import Door, Ticket, guest_of
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
@@ -86,6 +86,8 @@ class Session:
         self._sources = 0
         self._free_sources: list[int] = []
         self._door: Door | None = None
+        #: Called when such an array is gone.
+        self.let_go: Callable[[], object] = lambda: None
         self._tickets = 0
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
@@ -210,7 +212,7 @@ class Session:
             Too many regions are shared.
         """
         if self._door is None:
-            self._door = Door.open(self.attachment, self.page_size)
+            self._door = Door.open(self.attachment, self.page_size, self.let_go)
         for step in range(MAX_SHARES):
             slot = (self._tickets + step) % MAX_SHARES
             if not self.tables.shares[slot]:
@@ -225,6 +227,11 @@ class Session:
     def unshare(self, ticket: Ticket) -> None:
         """Nobody may come to hold a region any more."""
         self.attachment.tell("unshare", ticket.slot)
+
+    @property
+    def holds_shared(self) -> bool:
+        """Whether this program has received an array of its own back, and still has it."""
+        return self._door is not None and guest_of(self._door).holds_any
 
     def is_held(self, ticket: Ticket) -> bool:
         """Whether a region is shared, or was, and another process still holds it."""
