@@ -44,8 +44,10 @@ imports: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
+# The checker only computes, so its tests take all processors; the others want the machine for themselves.
 pytest: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto tests/check
+	$(BIN)/pytest --ignore tests/check
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.
