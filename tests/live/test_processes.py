@@ -234,6 +234,8 @@ def test_supervisor_killed_ends_the_program(tmp_path: Path) -> None:
         os.kill(found["thermocline-supervisor"], signal.SIGKILL)
         assert process.wait(20) == -signal.SIGKILL
         wait_for_all(list(found.values()))
+        assert process.stderr is not None
+        assert process.stderr.read().startswith("thermocline: the supervisor has ended;")
 
 
 def test_all_helpers_killed_at_once_end_the_program(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from thermocline.live.copier import SCRATCH_PAGES, Copier
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.mapping import Mapping
+from thermocline.live.messages import say
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
@@ -296,6 +297,8 @@ class Pager:
 
     def _obey(self, packet: Packet | None) -> bool:
         """Do what the supervisor asks for -> False when it is over."""
+        if packet is None:
+            say("the supervisor has ended; every process of this memory is killed, nobody could answer its faults")
         if packet is None or packet.word == "close":
             return False
         if packet.word == "source":
