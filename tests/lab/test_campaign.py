@@ -69,7 +69,7 @@ def test_an_allocation_that_fails_moves_nothing(interpreter: str, tmp_path: Path
     )
     assert (found["batch"].migrated, found["deferred"].migrated) == (0, 0)
     assert found["batch"].source_lock.count == 0
-    assert found["deferred"].allocating.total > found["deferred"].source_lock.total / 2
+    assert 0 < found["deferred"].allocating.total < found["deferred"].source_lock.total
 
 
 def test_a_full_target_keeps_deferred_pages_locked_while_the_slow_node_is_written(tmp_path: Path) -> None:

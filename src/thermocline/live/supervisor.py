@@ -23,6 +23,7 @@ Who ends when:
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -138,6 +139,8 @@ class Supervisor:
             setproctitle("thermocline-pager")
             ours.close()
             self._door.close()
+            if self._report_to >= 0:
+                os.close(self._report_to)
             attached = []
             for tenant in self._tenants:
                 # Lifelines must hang up when the supervisor dies, whether or not the pager lives.
@@ -376,7 +379,7 @@ class Supervisor:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
             report_to, self._report_to = self._report_to, -1
             with os.fdopen(report_to, "w") as report, contextlib.suppress(BrokenPipeError):
-                json.dump(books, report)
+                report.write(json.dumps(books) + "\n")
 
 
 def _how(status: int) -> str:
@@ -405,6 +408,7 @@ def main(configuration: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     setproctitle("thermocline-supervisor")
+    gc.freeze()  # a collection would write to each object, and so copy the pages that pagers share with this process
     status = 1
     try:
         status = Supervisor(config).run()
