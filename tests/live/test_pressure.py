@@ -173,14 +173,14 @@ def through_from_file(memory: Memory, file: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("make", "cycles"),
-    [(through_zeros, 30_000), (through_numpy, 30_000), (through_from_file, 4_000)],
+    [(through_zeros, 30_000), (through_numpy, 30_000), (through_from_file, 8_000)],
 )
 def test_cycles_of_making_and_freeing_leave_nothing(
     make: Callable[[Memory, Path], np.ndarray], cycles: int, tmp_path: Path
 ) -> None:
     """No descriptor in any of the three processes, not eight bytes a cycle, and no object of Python's in the program.
 
-    (Its heap has room from other tests, in which a few bytes would not be seen.)
+    The first half is for what grows once: frees that nobody has answered yet may be two thousand. (The program's heap has room from other tests, in which a few bytes would not be seen.)
     """
     file = tmp_path / "data"
     file.write_bytes(bytes(64 * KIB))
@@ -196,14 +196,14 @@ def test_cycles_of_making_and_freeing_leave_nothing(
             gc.collect()
 
         pids = processes(memory)
-        turn(cycles // 10)
+        turn(cycles // 2)
         before = {role: (private(pid), descriptors(pid)) for role, pid in pids.items()}
         objects = sys.getallocatedblocks()
-        turn(cycles - cycles // 10)
+        turn(cycles // 2)
         assert sys.getallocatedblocks() - objects < cycles / 10
         for role, pid in pids.items():
             assert descriptors(pid) <= before[role][1], role
-            assert private(pid) - before[role][0] < 8 * cycles + 64 * KIB, role
+            assert private(pid) - before[role][0] < 4 * cycles + 64 * KIB, role
 
 
 # -- many threads -----------------------------------------------------------------------------------------------------
