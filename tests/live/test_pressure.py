@@ -180,7 +180,8 @@ def test_cycles_of_making_and_freeing_leave_nothing(
 ) -> None:
     """No descriptor in any of the three processes, not eight bytes a cycle, and no object of Python's in the program.
 
-    The first half is for what grows once: frees that nobody has answered yet may be two thousand. (The program's heap has room from other tests, in which a few bytes would not be seen.)
+    The first half is for what grows once: frees that nobody has answered yet may be two thousand. (The program's heap
+    has room from other tests, in which a few bytes would not be seen.)
     """
     file = tmp_path / "data"
     file.write_bytes(bytes(64 * KIB))
