@@ -20,14 +20,16 @@ LIMIT = 20
 POOLS, FILES = ("lz4", "zstd"), ("file", "plain file")
 #: Each damage, who finds it, and at how many points of which stores.
 CLASSES = {
-    ("a flipped bit", "reader"): (300, POOLS + FILES),
-    ("zeros", "reader"): (60, POOLS + FILES),
-    ("swapped in an array", "reader"): (40, POOLS + FILES),
-    ("swapped over arrays", "reader"): (40, POOLS + FILES),
-    ("a stale version", "reader"): (60, POOLS + FILES),
+    ("a flipped bit", "reader"): (640, POOLS + FILES),
+    ("zeros", "reader"): (160, POOLS + FILES),
+    ("swapped in an array", "reader"): (60, POOLS + FILES),
+    ("swapped over arrays", "reader"): (60, POOLS + FILES),
+    ("a stale version", "reader"): (80, POOLS + FILES),
     ("a file cut short", "reader"): (60, FILES),
     ("a flipped bit", "successor"): (60, POOLS + FILES),
     ("zeros", "successor"): (30, POOLS + FILES),
+    ("swapped in an array", "successor"): (30, POOLS + FILES),
+    ("swapped over arrays", "successor"): (30, POOLS + FILES),
     ("a stale version", "successor"): (30, POOLS + FILES),
     ("a file cut short", "successor"): (20, FILES),
     ("a flipped bit", "reclaim"): (60, POOLS),
@@ -38,6 +40,11 @@ CLASSES = {
 def why_not() -> str:
     """Why this cannot be done here; nothing if it can."""
     return "" if os.geteuid() == 0 else "the helpers' descriptors are open to root only"
+
+
+def name_of(damage: str, finder: str) -> str:
+    """What a row is called."""
+    return damage if finder == "reader" else f"{damage}, found by {finder}"
 
 
 @dataclass
@@ -79,12 +86,12 @@ class Decay:
     def row(self) -> str:
         """It as a row of a table."""
         figures = f"{self.points:>8}{self.refused:>9}{self.right:>7}{self.wrong:>7}{self.hangs:>7}"
-        return f"{self.name:<34}{self.store:<12}{figures}"
+        return f"{self.name:<35}{self.store:<12}{figures}"
 
 
 def decay(damage: str, finder: str, store: str, points: int, seed: int = 0) -> Decay:
     """Damage a store at so many points."""
-    made = Decay(damage if finder == "reader" else f"{damage}, found by {finder}", store)
+    made = Decay(name_of(damage, finder), store)
     for run in runs(damage, finder, store, points, seed):
         made.points += bool(run.get("reached", True))
         if "hang" in run:
@@ -121,6 +128,7 @@ def runs(damage: str, finder: str, store: str, points: int, seed: int) -> Iterat
     """The workload's own accounts. A point that hangs, or ends its process, is one; another goes on behind it."""
     point = 0
     while point < points:
+        begun = point
         command = [sys.executable, str(WORKLOAD), store, damage, finder, *map(str, (point, points, seed))]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -137,4 +145,6 @@ def runs(damage: str, finder: str, store: str, points: int, seed: int) -> Iterat
                 continue
         if process.returncode:
             yield {"point": point, "error": f"status {process.returncode}"}
+            if point == begun:
+                return  # so will the others
             point += 1

@@ -43,15 +43,15 @@ SPECS = {
 }
 FINDERS = ("reader", "successor", "reclaim")
 #: Pages of the two arrays; of one that is written afterwards; of one that leaves no room in DRAM and the pool.
-PAGES, LATER, MORE = 14, 6, 60
+PAGES, LATER, MORE = 16, 6, 60
 #: How often the store may be looked at until it has come to rest.
 LOOKS = 2000
 ROTTEN = re.compile(r"thermocline: page \d+ \(page (\d+) of (\d+) of the array at (0x[0-9a-f]+), .*\) cannot be read from ")
 
 
-def content(dice: np.random.Generator) -> np.ndarray:
-    """A page that is of no other's bytes: one in four does not compress, the others take from little room to much."""
-    random_words = int(dice.choice([WORDS, WORDS // 2, WORDS // 4, WORDS // 16]))
+def content(dice: np.random.Generator, *, small: bool) -> np.ndarray:
+    """A page that is no other's: small ones compress well, of the others half do not at all."""
+    random_words = WORDS // 16 if small else int(dice.choice([WORDS, WORDS, WORDS // 2, WORDS // 4]))
     words = np.full(WORDS, dice.integers(1, 1 << 63, dtype="u8"))
     words[:random_words] = dice.integers(0, 1 << 63, random_words, dtype="u8")
     return words
@@ -158,7 +158,7 @@ class Point:
         """Damage the store once -> what came of it."""
         bench = self.bench
         arrays = [self.array(PAGES) for _ in range(2)]
-        self.rewrite(arrays, PAGES)  # what is let go between what stays leaves holes
+        self.rewrite(arrays, PAGES // 3)  # larger ones in the holes that smaller ones leave: in pieces
         slots, past = bench.at_rest(arrays)
         past_fields = bench.fields(slots, past)
         if damage == "a stale version":
@@ -190,7 +190,7 @@ class Point:
         zeros = np.zeros(pages * WORDS, "u8")
         array = Verified(self.bench.memory.zeros(pages * WORDS, "u8"), zeros, self.bench.scratch)
         for page in range(pages):
-            array.write(page, content(self.words))
+            array.write(page, content(self.words, small=True))
         self.bench.memory.advise(array.tiered, "cold")
         return array
 
@@ -198,7 +198,7 @@ class Point:
         """Write some pages once more."""
         for _ in range(pages):
             array = self.dice.choice(arrays)
-            array.write(self.dice.randrange(array.pages), content(self.words))
+            array.write(self.dice.randrange(array.pages), content(self.words, small=False))
         for array in arrays:
             self.bench.memory.advise(array.tiered, "cold")
 
