@@ -59,7 +59,9 @@ def flip(victim: Victim) -> None:
         name = victim.turn(sorted({field.name for field in victim.fields}))
         field = dice.choice([field for field in victim.fields if field.name == name])
         image = victim.images[field.image]
-        at = field.start + dice.choice([0, field.length - 1, dice.randrange(field.length), dice.randrange(field.length)])
+        at = field.start + dice.choice(
+            [0, field.length - 1, dice.randrange(field.length), dice.randrange(field.length)]
+        )
     image[at] ^= 1 << dice.randrange(8)
 
 
@@ -102,8 +104,9 @@ def stale(victim: Victim) -> None:
         if "data" in what:
             images["store"][:table] = past["store"][:table]
         return
+    encrypted = any(field.name == "count" and field.counts for field in victim.fields)  # a nonce is made from it
     for page in victim.pages:
-        for name in victim.turn(["page", "page tag" if victim.field("count", page).counts else "page"]).split():  # type: ignore[union-attr]
+        for name in victim.turn(["page", "page tag" if encrypted else "page"]).split():
             now, then = victim.field(name, page), victim.past_field(name, page)
             if now is not None and then == now:  # in the same slot
                 images[now.image][now.start : now.start + now.length] = now.of(past)

@@ -102,7 +102,7 @@ def decay(damage: str, finder: str, store: str, points: int, seed: int = 0) -> D
         made.said += [f"{damage}, {finder}, {store}, point {run['point']}: {fault}\n{run}" for fault in faults]
         made.refused += int(str(run.get("refused", 0)))
         made.right += int(str(run.get("right", 0)))
-        made.fields |= set(run.get("fields", []))  # type: ignore[call-overload]
+        made.fields |= set(run.get("fields", ()))
     if not made.refused:
         made.wrong += 1
         made.said.append(f"{damage}, {finder}, {store}: nothing was refused, so nothing was damaged")

@@ -1,8 +1,8 @@
-"""A program that verifies what it reads while its store rots: ``rot_workload.py STORE DAMAGE FINDER FIRST POINTS SEED``.
+"""A program that verifies what it reads while a store rots: ``rot_workload.py STORE DAMAGE FINDER FIRST POINTS SEED``.
 
-At each point it makes arrays, sends them to the store, damages what that holds, and reads all pages. It prints a line of
-JSON for each, with what came of it. FINDER is who meets the damage first: a reader, the successor of a killed pager, or
-reclaim, on the way down to the next node.
+At each point it makes arrays, sends them to the store, damages what that holds, and reads all pages. It prints a line
+of JSON for each, with what came of it. FINDER is who meets the damage first: a reader, the successor of a killed pager,
+or reclaim, on the way down to the next node.
 
 It looks into the helpers' descriptors, which only root may. All accesses are system calls, because one that cannot be
 served then says so and does not end the program.
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pagers import children, find_supervisor
 
-#: Small enough for a pool to be full: then it cuts items to pieces. What it has no room for goes on to the file.
+#: Bytes of a pool. What it has no room for goes on to the file.
 CAPACITY = 64 << 10
 POOL = "dram=64KiB, {store}=64KiB, file:{{directory}}=1MiB"
 FILE = "dram=64KiB, file:{{directory}}=1MiB;encrypt={encrypt}"
@@ -41,12 +41,11 @@ SPECS = {
     "file": FILE.format(encrypt="on"),
     "plain file": FILE.format(encrypt="off"),
 }
-FINDERS = ("reader", "successor", "reclaim")
 #: Pages of the two arrays; of one that is written afterwards; of one that leaves no room in DRAM and the pool.
 PAGES, LATER, MORE = 16, 6, 60
 #: How often the store may be looked at until it has come to rest.
 LOOKS = 2000
-ROTTEN = re.compile(r"thermocline: page \d+ \(page (\d+) of (\d+) of the array at (0x[0-9a-f]+), .*\) cannot be read from ")
+ROTTEN = re.compile(r"thermocline: page \d+ \(page (\d+) of (\d+) of the array at (0x\w+), .*\) cannot be read from ")
 
 
 def content(dice: np.random.Generator, *, small: bool) -> np.ndarray:
@@ -119,7 +118,9 @@ class Bench:
             self.memory.stat()
             before, seen = seen, (self.slots(arrays), self.load())
             if before == seen and not any(
-                self.table.state(self.number(array, page)) == SHADOWED for array in arrays for page in range(array.pages)
+                self.table.state(self.number(array, page)) == SHADOWED
+                for array in arrays
+                for page in range(array.pages)
             ):
                 break
         return seen
@@ -158,7 +159,7 @@ class Point:
         """Damage the store once -> what came of it."""
         bench = self.bench
         arrays = [self.array(PAGES) for _ in range(2)]
-        self.rewrite(arrays, PAGES // 3)  # larger ones in the holes that smaller ones leave: in pieces
+        self.rewrite(arrays, PAGES // 3)  # so that what is of one array does not lie together
         slots, past = bench.at_rest(arrays)
         past_fields = bench.fields(slots, past)
         if damage == "a stale version":
@@ -202,9 +203,7 @@ class Point:
         for array in arrays:
             self.bench.memory.advise(array.tiered, "cold")
 
-    def outcome(
-        self, arrays: list[Verified], later: list[Verified], hit: list[Field], said: str
-    ) -> dict[str, object]:
+    def outcome(self, arrays: list[Verified], later: list[Verified], hit: list[Field], said: str) -> dict[str, object]:
         """Hold what was read, and said, against what was done."""
         refused = {(index, page) for index, array in enumerate(arrays) for page in array.refused}
         touched = {page for field in hit for page in field.pages}
@@ -243,7 +242,8 @@ def main() -> None:
             bench.memory.close()
     finally:
         os.dup2(complaints, 2)
-        sys.stderr.write(os.pread(stderr, 1 << 20, max(os.fstat(stderr).st_size - 4000, 0)).decode() if sys.exc_info()[0] else "")
+        if sys.exc_info()[0]:
+            sys.stderr.write(os.pread(stderr, 1 << 20, 0).decode())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 It prints a row for each point: how often a pager was killed there, how many words were wrong, whether the program hung,
 and the longest that it took to have another pager, from when the supervisor knew until faults were answered again. Then
-a row for each way in which stores fail (see `devices`), and one for each in which each of them rots (see `rot`). The exit status is 1 if anything was wrong.
+a row for each way in which stores fail (see `devices`), and one for each in which each of them rots (see `rot`). The
+exit status is 1 if anything was wrong.
 """
 
 import argparse
