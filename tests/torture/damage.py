@@ -77,7 +77,8 @@ def zero(victim: Victim) -> None:
 def swap(victim: Victim, *, same_array: bool) -> None:
     """What the store holds of two pages, whole or in part."""
     one = victim.dice.choice(victim.pages)
-    others = [page for page in victim.pages if page != one and (page[0] == one[0]) == same_array]
+    rest = [page for page in victim.pages if page != one]
+    others = [page for page in rest if (page[0] == one[0]) == same_array] or rest
     other = victim.dice.choice(others)
     if "seals" in victim.images:
         names = victim.turn(["page", "page record", "record"]).split()

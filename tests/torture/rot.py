@@ -34,6 +34,7 @@ CLASSES = {
     ("a file cut short", "successor"): (20, FILES),
     ("a flipped bit", "reclaim"): (60, POOLS),
     ("zeros", "reclaim"): (30, POOLS),
+    ("a stale version", "reclaim"): (30, POOLS),
 }
 
 
@@ -57,6 +58,8 @@ class Decay:
         How often a store was damaged.
     refused, right : int
         Pages that were refused, with a message; and those that were hit and right.
+    early : int
+        Pages that were found to have rotted before anybody read them.
     wrong, hangs : int
         Words that were wrong, or points at which something else happened than may; and points that took too long.
     fields : set of str
@@ -68,6 +71,7 @@ class Decay:
     points: int = 0
     refused: int = 0
     right: int = 0
+    early: int = 0
     wrong: int = 0
     hangs: int = 0
     fields: set[str] = field(default_factory=set)
@@ -86,7 +90,7 @@ class Decay:
     def row(self) -> str:
         """It as a row of a table."""
         figures = f"{self.points:>8}{self.refused:>9}{self.right:>7}{self.wrong:>7}{self.hangs:>7}"
-        return f"{self.name:<35}{self.store:<12}{figures}"
+        return f"{self.name:<36}{self.store:<12}{figures}"
 
 
 def decay(damage: str, finder: str, store: str, points: int, seed: int = 0) -> Decay:
@@ -102,10 +106,14 @@ def decay(damage: str, finder: str, store: str, points: int, seed: int = 0) -> D
         made.said += [f"{damage}, {finder}, {store}, point {run['point']}: {fault}\n{run}" for fault in faults]
         made.refused += int(str(run.get("refused", 0)))
         made.right += int(str(run.get("right", 0)))
+        made.early += int(str(run.get("early", 0)))
         made.fields |= set(run.get("fields", ()))
     if not made.refused:
         made.wrong += 1
         made.said.append(f"{damage}, {finder}, {store}: nothing was refused, so nothing was damaged")
+    if finder == "reclaim" and not made.early:
+        made.wrong += 1
+        made.said.append(f"{damage}, {finder}, {store}: reclaim has met none of it")
     return made
 
 

@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pagers import children, find_supervisor
 
-#: Bytes of a pool. What it has no room for goes on to the file.
-CAPACITY = 64 << 10
-POOL = "dram=64KiB, {store}=64KiB, file:{{directory}}=1MiB"
+#: Bytes of a pool: room for both arrays, and for what a batch may take at worst. Nothing then leaves it unasked.
+CAPACITY = 192 << 10
+POOL = "dram=64KiB, {store}=192KiB, file:{{directory}}=1MiB"
 FILE = "dram=64KiB, file:{{directory}}=1MiB;encrypt={encrypt}"
 SPECS = {
     "lz4": POOL.format(store="lz4"),
@@ -42,15 +43,17 @@ SPECS = {
     "plain file": FILE.format(encrypt="off"),
 }
 #: Pages of the two arrays; of one that is written afterwards; of one that leaves no room in DRAM and the pool.
-PAGES, LATER, MORE = 16, 6, 60
+PAGES, LATER, MORE = 16, 6, 80
+#: Words of a page that do not compress: of what a pool takes little room for, of all sorts, and of what fills it.
+SMALL, MIXED, BULKY = (WORDS // 16,), (WORDS, WORDS, WORDS // 2, WORDS // 4), (WORDS * 3 // 4,)
 #: How often the store may be looked at until it has come to rest.
 LOOKS = 2000
 ROTTEN = re.compile(r"thermocline: page \d+ \(page (\d+) of (\d+) of the array at (0x\w+), .*\) cannot be read from ")
 
 
-def content(dice: np.random.Generator, *, small: bool) -> np.ndarray:
-    """A page that is no other's: small ones compress well, of the others half do not at all."""
-    random_words = WORDS // 16 if small else int(dice.choice([WORDS, WORDS, WORDS // 2, WORDS // 4]))
+def content(dice: np.random.Generator, noise: Sequence[int]) -> np.ndarray:
+    """A page that is no other's, and does not compress below one of these numbers of words."""
+    random_words = int(dice.choice(noise))
     words = np.full(WORDS, dice.integers(1, 1 << 63, dtype="u8"))
     words[:random_words] = dice.integers(0, 1 << 63, random_words, dtype="u8")
     return words
@@ -173,25 +176,26 @@ class Point:
         hit = [field for field in fields if field.of(before) != field.of(after)]
         if finder == "successor":
             bench.kill_pager()
-        more = [self.array(MORE)] if finder == "reclaim" else []
+        more = [self.array(MORE, BULKY)] if finder == "reclaim" else []
+        early = bench.heard()
         for array in arrays:
             array.verify()
         later = [*more, self.array(LATER)]
         for array in later:
             array.verify()
-        said = bench.heard()
+        said = early + bench.heard()
         outcome = self.outcome(arrays, later, hit, said)
         del arrays, more, later, array
         outcome["left"] = left_over(bench.memory)
         outcome["starts"] = bench.memory.stat()["pager"]["starts"] - bench.kills
-        return {"reached": unmoved and bool(slots), "said": said, **outcome}
+        return {"reached": unmoved and bool(slots), "early": len(early.splitlines()), "said": said, **outcome}
 
-    def array(self, pages: int) -> Verified:
+    def array(self, pages: int, noise: Sequence[int] = SMALL) -> Verified:
         """An array that is written, and sent to the store."""
         zeros = np.zeros(pages * WORDS, "u8")
         array = Verified(self.bench.memory.zeros(pages * WORDS, "u8"), zeros, self.bench.scratch)
         for page in range(pages):
-            array.write(page, content(self.words, small=True))
+            array.write(page, content(self.words, noise))
         self.bench.memory.advise(array.tiered, "cold")
         return array
 
@@ -199,7 +203,7 @@ class Point:
         """Write some pages once more."""
         for _ in range(pages):
             array = self.dice.choice(arrays)
-            array.write(self.dice.randrange(array.pages), content(self.words, small=False))
+            array.write(self.dice.randrange(array.pages), content(self.words, MIXED))
         for array in arrays:
             self.bench.memory.advise(array.tiered, "cold")
 

@@ -156,11 +156,11 @@ def rot_stores(only: str, seed: int) -> bool:
     if why_not:
         print(f"stores that rot: left out ({why_not})", flush=True)
         return False
-    print(f"{'rot':<35}{'store':<12}{'points':>8}{'refused':>9}{'right':>7}{'wrong':>7}{'hangs':>7}", flush=True)
+    print(f"{'rot':<36}{'store':<12}{'points':>8}{'refused':>9}{'right':>7}{'wrong':>7}{'hangs':>7}", flush=True)
     total = rot.Decay("all", "")
     for (damage, finder), (points, stores) in rot.CLASSES.items():
         for store in stores:
-            if only not in rot.name_of(damage, finder):
+            if only not in f"rot: {rot.name_of(damage, finder)}":
                 continue
             decayed = rot.decay(damage, finder, store, points, seed)
             total.add(decayed)
@@ -175,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000, help="about how many pagers are killed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="rows whose name has this in it; rot: for all of rot")
     arguments = parser.parse_args()
     print(f"{'point':<22}{'kills':>7}{'asked':>7}{'wrong':>7}{'hangs':>7}{'longest (ms)':>14}", flush=True)
     total = Outcome()
