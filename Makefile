@@ -1,7 +1,7 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
-# make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call
+# make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that a program can do, while pagers die and devices fail, for MINUTES=10 from a printed seed
 # make lint | docs | clean
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from thermocline.arrays import Arrays
-from thermocline.errors import SpecError
+from thermocline.errors import SpecError, StoreError
 from thermocline.live.regions import Regions
 from thermocline.live.ring import What
 from thermocline.live.session import Session, Settings
@@ -175,6 +176,10 @@ class Memory(Arrays):
         ------
         SpecError
             More than half of DRAM would be pinned.
+        StoreError
+            A page of it is lost: what its node returned is not what was written, or nothing.
+        MemoryError
+            There is no room for it in DRAM.
         """
         first, count = self._regions.pages_of(*self._span(array))
         most = self.nodes[0].capacity // self.page_size // 2
@@ -186,6 +191,7 @@ class Memory(Arrays):
         self._pinned += count
         try:
             if not self._regions.pin(first, count):
+                self._say_what_is_lost(first, count)
                 raise MemoryError("the pages cannot be brought to DRAM to be pinned")
             try:
                 yield array
@@ -193,6 +199,18 @@ class Memory(Arrays):
                 self._regions.unpin(first, count)
         finally:
             self._pinned -= count
+
+    def _say_what_is_lost(self, first: int, count: int) -> None:
+        """StoreError if pages are lost."""
+        lost = self._regions.lost(first, count)
+        if lost:
+            address = self._regions.session.address + lost[0] * self.page_size
+            others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise StoreError(
+                errno.EIO,
+                f"page {lost[0]} (page {lost[0] - first} of the {count} to be pinned, at {address:#x}){others} cannot "
+                "be read back and is lost; stderr says from which node and why; make the array again",
+            )
 
     def share(self, array: NDArray[Any]) -> SharedArray:
         """The same array, as one that is pickled as a handle: whoever it is sent to works on this very memory.

@@ -15,6 +15,7 @@ import pytest
 from test_processes import helpers
 
 from thermocline import Memory
+from thermocline.errors import StoreError
 
 PAGE = 64 << 10
 PAGES = 48
@@ -68,6 +69,12 @@ for line in sys.stdin:
         print(*lost(), flush=True)
     elif what == "starts":
         print(memory.stat()["pager"]["starts"], flush=True)
+    elif what == "pin":
+        try:
+            with memory.pin(array[int(words[0]) * PAGE : int(words[1]) * PAGE]):
+                print("pinned", flush=True)
+        except (OSError, MemoryError) as error:
+            print(type(error).__name__, error, flush=True)
     elif what == "touch":
         print(array[int(words[0]) * PAGE + 77], flush=True)
 """
@@ -169,6 +176,16 @@ def test_the_first_touch_of_a_rotten_page_is_a_sigbus(in_file: Program) -> None:
     assert f"page {PAGES - 1} of {PAGES} of the array at {in_file.address}" in said
 
 
+def test_a_rotten_page_that_is_to_be_pinned_is_an_exception(in_file: Program, tmp_path: Path) -> None:
+    in_file.save(bytes(len(in_file.load())))
+    for _ in range(2):
+        said = in_file.say(f"pin {PAGES - 4} {PAGES}")
+        assert re.match(r"StoreError .*page \d+ \(page 0 of the 4 to be pinned, at 0x\w+\) cannot be read back", said)
+    said = in_file.end(PAGES - 4)
+    assert f"page {PAGES - 4} of {PAGES} of the array at {in_file.address}" in said
+    assert f"cannot be read from file:{tmp_path}: " in said
+
+
 def test_slots_that_have_changed_places(in_file: Program) -> None:
     whole = in_file.load()
     one, other = slice(4 * PAGE, 5 * PAGE), slice(9 * PAGE, 10 * PAGE)
@@ -243,3 +260,15 @@ def test_an_array_hears_of_its_lost_page_though_another_has_lost_the_same_before
     os.close(scratch)
     assert len(addresses) == 1
     assert capfd.readouterr().err.count("cannot be read from source") == 2
+
+
+def test_a_page_that_its_file_has_lost_cannot_be_pinned(tmp_path: Path) -> None:
+    with Memory("dram=1MiB, zstd=1MiB", page_size="4KiB") as memory:
+        (tmp_path / "source").write_bytes(b"x" * 3 * 4096)
+        array = memory.from_file(tmp_path / "source", "u1")
+        os.truncate(tmp_path / "source", 4096)
+        with pytest.raises(StoreError, match=r"page 1 of the 3 to be pinned, at 0x.* cannot be read back and is lost"):
+            memory.pin(array).__enter__()
+        with memory.pin(array[:4096]) as pinned:
+            assert bytes(pinned[:3]) == b"xxx"
+        del array, pinned

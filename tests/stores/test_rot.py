@@ -181,6 +181,22 @@ def test_the_memory_of_the_seals_is_the_owners_alone(shelf: Shelf) -> None:
         os.ftruncate(shelf.descriptors[1], 0)
 
 
+def test_a_record_that_has_rotted_to_any_number_costs_its_page_and_stops_nobody(shelf: Shelf) -> None:
+    """The slot's page may be lost; what is written to it next is kept."""
+    for seed in range(2):
+        shelf.put(page(seed, PAGE))
+    for count in (0, 1 << 47, (1 << 48) - 1, 1 << 48, 1 << 63, (1 << 64) - 1):
+        os.pwrite(shelf.descriptors[1], count.to_bytes(8, "little"), 4096 + 2 * RECORD)
+        try:
+            assert shelf.get(2) == page(1, PAGE)
+        except StoreError as error:
+            assert error.errno == errno.EBADMSG
+        shelf.succeed([1, 2])
+        shelf.write(2, page(1, PAGE))
+        assert shelf.get(2) == page(1, PAGE)
+        assert shelf.get(1) == page(0, PAGE)
+
+
 # -- nonces -----------------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +381,54 @@ def test_the_room_of_a_rotten_page_is_given_to_nobody_if_it_is_not_known(pool: S
         pool.succeed(kept)
         if pool.has_room:
             kept[pool.put(content)] = content
+
+
+@pytest.mark.parametrize("words", ["the table", "headers", "everything"])
+def test_the_room_of_rotten_pages_comes_back(pool: Shelf, words: str) -> None:
+    """For the pool can tell what nobody has, though not whose it was."""
+    raw = Raw(pool)
+    kept = contents(pool)
+    for turn in range(3):
+        whole = raw.load()
+        if words != "headers":
+            whole[entries(pool) :] = bytes(len(whole) - entries(pool))
+        if words != "the table":
+            whole[: entries(pool)] = random.Random(turn).randbytes(entries(pool))
+        os.pwrite(raw.fd, whole, 0)
+        for slot in kept:
+            assert is_rotten(pool, slot)
+            pool.drop(slot)
+        kept = pool.fill(1000 * turn)
+        assert not pool.has_room
+        assert contents(pool) == kept
+
+
+def test_a_table_from_the_past_costs_no_page_that_has_got_the_room_since(pool: Shelf) -> None:
+    """What is released under it, by this process or by a successor who knows no other table, is no other's room."""
+    raw = Raw(pool)
+    for turn in range(12):
+        past = raw.load()[entries(pool) :]
+        dice = random.Random(turn)
+        rewritten = dice.sample(sorted(pool.charged), 4)
+        for slot in rewritten:
+            pool.drop(slot)
+        pool.fill(1000 * (turn + 2))
+        kept = contents(pool)
+        for slot in rewritten[:2]:
+            os.pwrite(raw.fd, past[RECORD * slot : RECORD * slot + 8], entries(pool) + RECORD * slot)
+        if turn % 2:
+            pool.succeed(list(kept))
+        for slot in rewritten[:2]:
+            content = kept.pop(slot, None)
+            if content is not None:
+                try:
+                    assert pool.get(slot) == content
+                except StoreError as error:
+                    assert error.errno == errno.EBADMSG
+                pool.drop(slot)
+        assert {slot: pool.get(slot) for slot in kept} == kept
+        pool.fill(1000 * (turn + 20))
+        assert {slot: pool.get(slot) for slot in kept} == kept
 
 
 def test_swapped_entries_of_the_table_are_found(pool: Shelf) -> None:

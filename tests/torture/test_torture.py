@@ -1,6 +1,7 @@
-"""The short cut of ``make torture``: every point once, some random instants, and some calls of stores."""
+"""The short cut of ``make torture``: every point once, some random instants, some calls of stores, and some rot."""
 
 import pytest
+import rot
 from devices import MODES, judge, runs, sweep
 
 import torture
@@ -46,3 +47,33 @@ def test_a_store_that_fails_at_a_call(number: int, mode: str) -> None:
 def test_a_pager_that_does_not_survive_a_failing_store_would_be_seen() -> None:
     account = next(runs("break any any {call}", "batch", 20, 1000))
     assert judge(account, once=True, may_refuse=True) == ["the pager died"]
+
+
+ROTS = pytest.mark.skipif(bool(rot.why_not()), reason=rot.why_not())
+
+
+@ROTS
+@pytest.mark.parametrize(("damage", "finder"), list(rot.CLASSES), ids=[rot.name_of(*each) for each in rot.CLASSES])
+def test_a_store_that_rots(damage: str, finder: str) -> None:
+    """At some points, in one store after another; ``make torture`` has more of each in each."""
+    _, stores = rot.CLASSES[damage, finder]
+    store = stores[list(rot.CLASSES).index((damage, finder)) % len(stores)]
+    decayed = rot.decay(damage, finder, store, 9, seed=1)
+    assert (decayed.wrong, decayed.hangs) == (0, 0), decayed.said
+    assert decayed.points >= 8
+
+
+@ROTS
+def test_what_may_not_come_of_rot_would_be_seen() -> None:
+    """Each of what is looked for, one by one."""
+    (account,) = rot.runs("a flipped bit", "reader", "plain file", 1, seed=0)
+    assert rot.judge(account) == []
+    for what, fault in (
+        ({"wrong": 1}, "words are wrong"),
+        ({"bystanders": 1}, "a page was refused that was not damaged"),
+        ({"unnoticed": 1}, "damage was not noticed"),
+        ({"unexplained": 1}, "what was said is not what was refused"),
+        ({"left": 4096}, "bytes are charged for, and there is no array"),
+        ({"starts": 2}, "the pager died"),
+    ):
+        assert rot.judge({**account, **what}) == [fault]

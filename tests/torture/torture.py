@@ -1,10 +1,11 @@
-"""Pagers killed and stores that fail, at random and at every point, under programs that verify all they read.
+"""Pagers killed, stores that fail and stores that rot, at every point, under programs that verify all they read.
 
     python tests/torture/torture.py [--kills 1000] [--seed 0] [--only TEXT]
 
 It prints a row for each point: how often a pager was killed there, how many words were wrong, whether the program hung,
 and the longest that it took to have another pager, from when the supervisor knew until faults were answered again. Then
-a row for each way in which stores fail (see `devices`). The exit status is 1 if anything was wrong.
+a row for each way in which stores fail (see `devices`), and one for each in which each of them rots (see `rot`). The
+exit status is 1 if anything was wrong.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import rot
 from devices import MODES, Sweep, sweep
 
 from thermocline.live.injection import POINTS
@@ -148,12 +150,32 @@ def fail_stores(only: str) -> bool:
     return bool(total.wrong or total.hangs)
 
 
+def rot_stores(only: str, seed: int) -> bool:
+    """Print the table of rotting stores -> whether anything was wrong."""
+    why_not = rot.why_not()
+    if why_not:
+        print(f"stores that rot: left out ({why_not})", flush=True)
+        return False
+    print(f"{'rot':<36}{'store':<12}{'points':>8}{'refused':>9}{'right':>7}{'wrong':>7}{'hangs':>7}", flush=True)
+    total = rot.Decay("all", "")
+    for (damage, finder), (points, stores) in rot.CLASSES.items():
+        for store in stores:
+            if only not in f"rot: {rot.name_of(damage, finder)}":
+                continue
+            decayed = rot.decay(damage, finder, store, points, seed)
+            total.add(decayed)
+            print(decayed.row(), flush=True)
+            print(*decayed.said, sep="\n", end="", file=sys.stderr, flush=True)
+    print(total.row(), flush=True)
+    return bool(total.wrong or total.hangs)
+
+
 def main() -> int:
     """Print the tables -> exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000, help="about how many pagers are killed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="rows whose name has this in it; rot: for all of rot")
     arguments = parser.parse_args()
     print(f"{'point':<22}{'kills':>7}{'asked':>7}{'wrong':>7}{'hangs':>7}{'longest (ms)':>14}", flush=True)
     total = Outcome()
@@ -179,6 +201,7 @@ def main() -> int:
     wanted, asked = asked, 0
     row("all", wanted, row_of_all)
     wrong = fail_stores(arguments.only)
+    wrong |= rot_stores(arguments.only, arguments.seed)
     return 1 if wrong or row_of_all.wrong or row_of_all.hangs else 0
 
 

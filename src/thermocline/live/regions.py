@@ -21,7 +21,7 @@ from thermocline.live.ring import What
 from thermocline.live.session import Session
 from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES, Tables
 from thermocline.protocol.histogram import Distribution
-from thermocline.protocol.page import SLOTTED, pack
+from thermocline.protocol.page import POISONED, SLOTTED, PageTable, pack
 from thermocline.protocol.pin import MAX_PINS
 
 #: Answer of :meth:`Regions.allocate_block` when it cannot be asked now: see there.
@@ -256,6 +256,11 @@ class Regions:
             if not held:
                 self.unpin(first, count)
         return held
+
+    def lost(self, first: int, count: int) -> list[int]:
+        """Those of some pages whose bytes could not be read back: they cannot be had any more."""
+        table = PageTable(self.session.pages, self._tables.page_columns)
+        return [page for page in range(first, first + count) if table.state(page) == POISONED]
 
     def unpin(self, first: int, count: int) -> None:
         """Let go of pages that were pinned."""

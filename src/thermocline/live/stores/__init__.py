@@ -3,8 +3,8 @@
 | file | what it is |
 |---|---|
 | store | the interface |
-| compressed | compressed memory; `pool` packs the data, `holes` knows its free space, `blosc` is the codec, |
-| | `filters` chooses what goes before it |
+| compressed | compressed memory; `pool` packs the data, `holes` knows its free space, `ledger` what it holds, |
+| | `blosc` is the codec, `filters` chooses what goes before it |
 | file | an unlinked file on disk; `device` reads and writes whole pages, `seals` encrypts and checks them |
 | source | the file an array was made from, read-only |
 | slots | numbers for slots |

@@ -127,13 +127,13 @@ class FileStore(NodeStore[File]):
     def recover(self, slots: Iterable[int]) -> None:
         """Believe the caller: a slot's place follows from its number.
 
-        A file that was cut short meanwhile is no reason to refuse: it costs the pages that were cut off, when they
-        are read, and none of the others.
+        A file that was cut short meanwhile is no reason to refuse, nor is a seal that has rotted: that costs the pages
+        concerned, when they are read, and none of the others.
         """
         taken = list(slots)
         for slot in taken:
-            if not 0 < slot <= self._slots.most or not self._seals.knows(slot):
-                raise StoreError(errno.EIO, f"{self._name}: slot {slot} holds no page")
+            if not 0 < slot <= self._slots.most:
+                raise StoreError(errno.EIO, f"{self._name}: there is no slot {slot}")
         held = min(os.fstat(self._fd).st_size // self._page_size, self._slots.most)
         self._slots.recover(taken)
         self._stale[1 : held + 1] = b"\1" * held

@@ -22,13 +22,13 @@ There is nothing else to recover: all that this process keeps on its heap follow
 
 Memory rots, too. What is found is held against its checksum, which is seeded with the number of the slot; the
 checksum that does not count is 0, so that a word of the table which comes back from the past fits nothing either.
-The mark of a piece ties its header to its place and to its slot. Where marks and lengths do not agree, nothing is
-freed: the pool would rather be short of some room than give one page's room to another.
+The mark of a piece ties its header to its place and to its slot. What this process has written to the table it knows
+besides (`Ledger`), and believes the table in nothing else. What cannot be proven to be an item's is not freed with it:
+one page's room must not be given to another. It is found again when the pool is full, as what nobody has.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -40,6 +40,7 @@ from thermocline.live.buffer import Buffer
 from thermocline.live.libc import fixed_memory, punch_hole
 from thermocline.live.stores import digest
 from thermocline.live.stores.holes import Holes
+from thermocline.live.stores.ledger import ROTTEN, Ledger
 from thermocline.live.stores.slots import Slots
 
 WORD = 8
@@ -86,6 +87,8 @@ class Pool:
         self.item_bytes = worst_case(most)
         self._holes = Holes(capacity // self._quantum)
         self._slots = Slots(slots)
+        self._ledger = Ledger()
+        self._lost = False  # whether room was let go that could not be told
         pool_bytes, table_bytes = _layout(capacity, slots)
         self._map = mmap.mmap(fd, pool_bytes + table_bytes)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
@@ -110,6 +113,7 @@ class Pool:
         """An empty slot; StoreError (ENOSPC) when all are taken."""
         slot = self._slots.reserve()
         self._table[3 * slot] = 0  # a killed predecessor may have left something
+        self._ledger.forget(slot)
         return slot
 
     def write(self, slot: int, data: memoryview) -> int:
@@ -136,13 +140,16 @@ class Pool:
             first, last = at // _BASE, (at + size - 1) // _BASE + 1
             self._touched[first:last] = b"\1" * (last - first)
         record = 3 * slot
-        before = self._table[record]
+        before = self._ledger.entry(slot)
         side = 1 - (before >> _SIDE_SHIFT & 1)
         self._table[record + 1 + side] = self._checksum(data, slot)
-        self._table[record] = pieces[0][0] << _START_SHIFT | side << _SIDE_SHIFT | length  # the commit
+        entry = pieces[0][0] << _START_SHIFT | side << _SIDE_SHIFT | length
+        before_pieces = self._proven_pieces(slot) if before else []
+        self._table[record] = entry  # the commit
         self._table[record + 2 - side] = 0
-        if before:
-            self._give(slot, before)
+        self._ledger.note(slot, entry, charged, in_one=len(pieces) == 1)
+        for start, quanta in before_pieces:
+            self._holes.give(start, quanta)
         return charged * self._quantum + RECORD
 
     def find(self, slot: int) -> tuple[int, int]:
@@ -153,9 +160,11 @@ class Pool:
         StoreError
             EIO: the slot holds nothing. EBADMSG: it holds other bytes than were written.
         """
-        entry = self._table[3 * slot]
+        entry = self._ledger.entry(slot)
         if not entry:
             raise StoreError(errno.EIO, f"slot {slot} of the pool holds no page")
+        if entry != self._table[3 * slot]:
+            raise digest.rotten(slot)
         length = entry & _LENGTH_MASK
         if length > self._most:
             raise digest.rotten(slot)
@@ -180,45 +189,51 @@ class Pool:
     def size(self, slot: int) -> int:
         """Bytes charged for a reserved slot; `item_bytes` when it holds nothing.
 
-        Where its pieces cannot be told any more, the table's words only: the pieces will not be free after it.
+        The table's words only where a successor could not tell the pieces: to him they are free.
         """
-        entry = self._table[3 * slot]
-        if not entry:
+        if not self._ledger.entry(slot):
             return self.item_bytes
-        try:
-            return sum(quanta for _, quanta in self._pieces(slot, entry)) * self._quantum + RECORD
-        except StoreError:
-            return RECORD
+        return self._ledger.quanta(slot) * self._quantum + RECORD
 
     def release(self, slot: int) -> None:
         """Forget a slot and free its pieces."""
-        entry = self._table[3 * slot]
+        pieces = self._proven_pieces(slot) if self._ledger.entry(slot) else []
         self._table[3 * slot] = 0
-        if entry:
-            self._give(slot, entry)
+        self._ledger.forget(slot)
+        for start, quanta in pieces:
+            self._holes.give(start, quanta)
         self._slots.release(slot)
 
     def recover(self, slots: Iterable[int]) -> None:
         """Rebuild everything from the table: these slots are taken, and all else is free.
 
-        An item that has rotted so that its pieces cannot be told is lost, and found to be when it is read.
+        An item that has rotted so that its pieces cannot be told is lost, and found to be when it is read. So is one
+        that has rotted so that it has a piece in common with another: there, the checksum says which.
 
         Raises
         ------
         StoreError
-            EIO: the table does not hold these slots.
+            EIO: the pool has no such slots.
         """
         taken = list(slots)
         for slot in taken:
-            if not 0 < slot <= self._slots.most or not self._table[3 * slot]:
-                raise StoreError(errno.EIO, f"slot {slot} of the pool holds no page")
+            if not 0 < slot <= self._slots.most:
+                raise StoreError(errno.EIO, f"the pool has no slot {slot}")
         self._find_touched()
-        used = (self._touched.rfind(1) + 1) * _BASE // self._quantum
-        pieces = []
+        self._ledger = Ledger()
         for slot in taken:
-            with contextlib.suppress(StoreError):
-                pieces += self._pieces(slot, self._table[3 * slot])
-        self._holes.rebuild(pieces, min(used, self._holes.quanta))
+            entry = self._table[3 * slot]
+            try:
+                pieces = self._pieces(slot, entry)
+            except StoreError:
+                self._ledger.note(slot, ROTTEN, 0, in_one=True)
+            else:
+                quanta = sum(quanta for _, quanta in pieces)
+                self._ledger.note(slot, entry, quanta, in_one=len(pieces) == 1)
+        for slot in self._overlapping():
+            if not self._is_proven(slot):
+                self._ledger.note(slot, ROTTEN, 0, in_one=True)
+        self._sweep()
         self._slots.recover(taken)
 
     def trim(self) -> int:
@@ -250,6 +265,7 @@ class Pool:
     def _take(self, length: int) -> list[tuple[int, int]]:
         """Free pieces that hold `length` bytes together -> (start, quanta) of each; StoreError (ENOSPC)."""
         pieces: list[tuple[int, int]] = []
+        whole = length
         while True:
             quanta = -(-(length + WORD) // self._quantum)
             start = self._holes.take(quanta)
@@ -260,14 +276,64 @@ class Pool:
             if piece is None:
                 for start, quanta in pieces:
                     self._holes.give(start, quanta)
+                if self._lost:
+                    self._sweep()
+                    return self._take(whole)
                 raise StoreError(errno.ENOSPC, "the pool is full")
             pieces.append(piece)
             length -= piece[1] * self._quantum - WORD
 
-    def _give(self, slot: int, entry: int) -> None:
-        with contextlib.suppress(StoreError):  # rotten: whose room that is cannot be known
-            for start, quanta in self._pieces(slot, entry):
-                self._holes.give(start, quanta)
+    def _proven_pieces(self, slot: int) -> list[tuple[int, int]]:
+        """The pieces of an item that is let go; none, and the room counts as lost, where they cannot be told for sure.
+
+        Where there is one piece the ledger says which. The links of more are in the pool, and may be old ones.
+        """
+        if self._ledger.in_one(slot):
+            return self._in_one(slot)
+        if self._is_proven(slot):
+            return self._pieces(slot, self._ledger.entry(slot))
+        self._lost = True
+        return []
+
+    def _in_one(self, slot: int) -> list[tuple[int, int]]:
+        """The piece of an item that has but one; none when the item was lost."""
+        quanta = self._ledger.quanta(slot)
+        return [(self._ledger.entry(slot) >> _START_SHIFT, quanta)] if quanta else []
+
+    def _is_proven(self, slot: int) -> bool:
+        """Whether an item is what was written."""
+        try:
+            self.find(slot)
+        except StoreError:
+            return False
+        return True
+
+    def _sweep(self) -> None:
+        """Find what is free: all that no item has."""
+        pieces: list[tuple[int, int]] = []
+        for slot in self._ledger.slots():
+            if self._ledger.in_one(slot):
+                pieces += self._in_one(slot)
+            elif self._is_proven(slot):
+                pieces += self._pieces(slot, self._ledger.entry(slot))
+        used = (self._touched.rfind(1) + 1) * _BASE // self._quantum
+        self._holes.rebuild(pieces, min(used, self._holes.quanta))
+        self._lost = False
+
+    def _overlapping(self) -> set[int]:
+        """The slots of items that have a piece in common with another."""
+        pieces = []
+        for slot in self._ledger.slots():
+            if self._ledger.entry(slot) != ROTTEN:
+                pieces += [(*piece, slot) for piece in self._pieces(slot, self._ledger.entry(slot))]
+        found = set()
+        end = last = 0
+        for start, quanta, slot in sorted(pieces):
+            if start < end:
+                found |= {last, slot}
+            if start + quanta > end:
+                end, last = start + quanta, slot
+        return found
 
     def _pieces(self, slot: int, entry: int) -> list[tuple[int, int]]:
         """The (start, quanta) of each piece of an item; StoreError (EBADMSG) where they do not add up to it."""

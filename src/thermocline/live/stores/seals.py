@@ -36,6 +36,7 @@ _HEADER_BYTES = mmap.PAGESIZE
 _KEY_BYTES, _TAG_BYTES = 32, 16
 #: Bytes of a nonce that number the slot, and bytes that number the write: 2**48 writes of one slot take some decades.
 _NUMBER_BYTES = 6
+_MOST = (1 << 8 * _NUMBER_BYTES) - 1
 
 
 class Seals(ABC):
@@ -71,10 +72,6 @@ class Seals(ABC):
             raise
         return fd
 
-    def knows(self, slot: int) -> bool:
-        """Whether a slot was ever written."""
-        return bool(self._records[_RECORD * slot])
-
     @abstractmethod
     def write(self, slot: int, page: memoryview, put: Callable[[memoryview], None]) -> None:
         """Record a page, and `put` the bytes that go to its slot: as many, and as well aligned."""
@@ -98,9 +95,10 @@ class Seals(ABC):
     def _count_write(self, slot: int) -> int:
         """Note that a slot is written -> how often it was, this time included.
 
-        Noted before anything is done with the number: whoever is killed has used it up.
+        Noted before anything is done with the number: whoever is killed has used it up. The record may have rotted to
+        any number at all, and then it is to cost the page that it was of, and not whoever counts on from it.
         """
-        count = self._records[_RECORD * slot] + 1
+        count = (self._records[_RECORD * slot] & _MOST) + 1 & _MOST
         self._records[_RECORD * slot] = count
         return count
 
@@ -203,7 +201,7 @@ class Ciphers(Seals):
 
 
 def _nonce(slot: int, count: int) -> bytes:
-    return slot.to_bytes(_NUMBER_BYTES, "little") + count.to_bytes(_NUMBER_BYTES, "little")
+    return slot.to_bytes(_NUMBER_BYTES, "little") + (count & _MOST).to_bytes(_NUMBER_BYTES, "little")
 
 
 def _memory_bytes(slots: int) -> int:
