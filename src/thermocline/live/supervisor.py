@@ -30,7 +30,6 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from typing import NoReturn
@@ -40,20 +39,14 @@ from setproctitle import setproctitle
 from thermocline.live import control, injection, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
-from thermocline.live.control import Packet
 from thermocline.live.messages import say
-from thermocline.live.shares import Shares
+from thermocline.live.reception import Reception
 from thermocline.live.suspicion import CONVICTED_AFTER, Despair, Suspicion, read_note
 from thermocline.live.tables import Tables
-from thermocline.live.tenants import Tenant, Tenants
 from thermocline.protocol import vmstat
 
 #: Seconds that a pager which was told to close may take for it.
 _CLOSE_SECONDS = 5.0
-#: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
-_CREDENTIALS = struct.Struct("=iII")
-#: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
-_ATTACH_DESCRIPTORS = 3
 #: Seconds for which pagers may be killed, from outside, before they have answered a fault.
 _PATIENCE = 30.0
 
@@ -64,23 +57,9 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._tables = Tables(config.tables, config.pages)
-        self._tenants = Tenants(self._tables)
-        program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
-        self._tenants.attach(program, config.arena_address, config.uffd, config.program, config.lifeline)
-        self._program = program
-        #: Every source that the program has opened, for the next pager.
-        self._sources: dict[int, Packet] = {}
-        #: What the pager has been told and has not answered: what it was, and who waits for it.
-        self._unanswered: dict[tuple[str, int], tuple[Packet, Tenant]] = {}
         self._poll = select.poll()
-        self._by_fd: dict[int, Tenant] = {}
-        for fd in (program.socket.fileno(), program.process, program.lifeline):
-            self._listen(program, fd)
-        self._shares = Shares(self._tables)
-        #: Where processes come in that were not forked, once the program has opened it.
-        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._secret = -1
         self._report_to = config.report
+        self._reception = Reception(config, self._tables, self._poll, self._report)
         self._suspicion = Suspicion()
         self._despair = Despair(injection.patience_of(config.inject) or _PATIENCE)
         #: Pages that no pager moves any more. One stays in here when its array is freed: its address is then a page of
@@ -103,30 +82,28 @@ class Supervisor:
 
     def _with_pager(self) -> tuple[int, int] | None:
         """Run one pager -> its pid and wait status if it died, None when it is over."""
-        pager, self._pager = self._start_pager()
+        pager, peer = self._start_pager()
         sentinel = os.pidfd_open(pager)
-        for fd in (sentinel, self._pager.fileno()):
-            self._poll.register(fd, select.POLLIN)
+        self._poll.register(sentinel, select.POLLIN)
+        self._reception.meet_pager(peer)
         try:
-            self._catch_up()
-            while len(self._tenants):
+            while self._reception.is_needed:
                 for fd, _ in self._poll.poll():
                     if fd == sentinel:
                         self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
                         return os.waitpid(pager, 0)
-                    if fd == self._pager.fileno():
-                        self._hear_pager()
-                    elif fd == self._door.fileno():
-                        self._open_door()
-                    elif self._hear(self._by_fd[fd], fd):
-                        break  # what else was heard may be of somebody who is gone
-            self._end_pager(pager, sentinel)
+                    if self._reception.hear(fd):
+                        break  # what else had news may be closed by now
+            with contextlib.suppress(OSError):
+                control.send(peer, "close")
+            if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
+                os.kill(pager, signal.SIGKILL)
+            os.waitpid(pager, 0)
             return None
         finally:
+            self._reception.part_with_pager()
             self._poll.unregister(sentinel)
-            self._forget(self._pager.fileno())
             os.close(sentinel)
-            self._pager.close()
 
     def _start_pager(self) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,203 +115,15 @@ class Supervisor:
         try:
             setproctitle("thermocline-pager")
             ours.close()
-            self._door.close()
             if self._report_to >= 0:
                 os.close(self._report_to)
-            attached = []
-            for tenant in self._tenants:
-                # Lifelines must hang up when the supervisor dies, whether or not the pager lives.
-                tenant.socket.close()
-                if tenant.attached is not None:
-                    os.close(tenant.lifeline)
-                    if not tenant.leaving and ("attach", tenant.number) not in self._unanswered:
-                        attached.append(tenant.attached)
-            status = pager_process.main(self.config, theirs, attached, self._sources.values(), self._held)
+            attached = self._reception.keep_in_pager()
+            status = pager_process.main(self.config, theirs, attached, self._reception.sources.values(), self._held)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
             sys.stderr.flush()
             os._exit(status)
-
-    def _catch_up(self) -> None:
-        """Deal with what a dead pager has left unanswered: the new one was born with all that had settled."""
-        unanswered, self._unanswered = self._unanswered, {}
-        for packet, tenant in unanswered.values():
-            if packet.word == "attach":
-                self._ask_pager(packet, tenant)
-            else:
-                self._settle(packet, tenant)
-
-    def _ask_pager(self, packet: Packet, tenant: Tenant) -> None:
-        """Tell the pager something that somebody waits for."""
-        self._unanswered[packet.word, packet.numbers[0]] = packet, tenant
-        _tell(self._pager, packet)
-
-    def _hear_pager(self) -> None:
-        answer = control.receive(self._pager)
-        if answer is None:
-            self._forget(self._pager.fileno())  # its sentinel tells the rest
-            return
-        asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
-        if asked is not None:
-            self._settle(*asked)
-
-    def _settle(self, packet: Packet, tenant: Tenant) -> None:
-        """The pager knows what it was told."""
-        if packet.word == "detach":
-            self._tenants.remove(tenant)
-        else:
-            _tell(tenant.socket, Packet(packet.word, packet.numbers))
-
-    def _end_pager(self, pager: int, sentinel: int) -> None:
-        _tell(self._pager, Packet("close"))
-        if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
-            os.kill(pager, signal.SIGKILL)
-        os.waitpid(pager, 0)
-
-    # -- the processes ------------------------------------------------------------------------------------------------
-
-    def _listen(self, tenant: Tenant, fd: int) -> None:
-        self._by_fd[fd] = tenant
-        self._poll.register(fd, select.POLLIN)
-
-    def _forget(self, fd: int) -> None:
-        self._by_fd.pop(fd, None)
-        with contextlib.suppress(KeyError):
-            self._poll.unregister(fd)
-
-    def _hear(self, tenant: Tenant, fd: int) -> bool:
-        """Take news of a process -> whether it is gone."""
-        if fd == tenant.lifeline:
-            self._forget(fd)
-            if not tenant.has_left:
-                return False
-        elif fd != tenant.process:
-            packet = control.receive(tenant.socket)
-            if packet is None:
-                self._forget(fd)
-                if tenant.attached is not None:
-                    return False
-            elif packet.word != "close":
-                self._obey(tenant, packet)
-                return False
-        self._depart(tenant)
-        return True
-
-    def _obey(self, tenant: Tenant, packet: Packet) -> None:
-        """Do what a process asks for. Where descriptors are missing, this process may not open more."""
-        if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
-            self._refuse(tenant, packet)
-            return
-        {
-            "source": self._take_source,
-            "drop": self._drop_source,
-            "listen": self._take_door,
-            "share": self._share,
-            "unshare": self._share,
-            "hold": self._hold,
-            "release": self._hold,
-            "join": self._welcome,
-            "child": self._expect,
-            "attach": self._attach,
-        }[packet.word](tenant, packet)
-
-    def _take_source(self, tenant: Tenant, packet: Packet) -> None:
-        if not packet.fds:
-            self._refuse(tenant, packet)
-            return
-        self._sources[packet.numbers[0]] = packet
-        self._ask_pager(packet, tenant)
-
-    def _drop_source(self, _: Tenant, packet: Packet) -> None:
-        os.close(self._sources.pop(packet.numbers[0]).fds[0])
-        _tell(self._pager, packet)
-
-    def _share(self, tenant: Tenant, packet: Packet) -> None:
-        if packet.word == "unshare":
-            self._shares.unshare(*packet.numbers)
-        else:
-            self._shares.share(*packet.numbers)
-            _tell(tenant.socket, packet)
-
-    def _hold(self, tenant: Tenant, packet: Packet) -> None:
-        if packet.word == "release":
-            self._shares.release(tenant.number, *packet.numbers)
-            return
-        held = self._shares.hold(tenant.number, *packet.numbers)
-        if held is None:
-            self._refuse(tenant, packet)
-        else:
-            _tell(tenant.socket, Packet(packet.word, held))
-
-    def _take_door(self, tenant: Tenant, packet: Packet) -> None:
-        if not packet.fds:
-            self._refuse(tenant, packet)
-            return
-        self._door.close()
-        self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
-        self._poll.register(self._door, select.POLLIN)
-        _tell(tenant.socket, Packet(packet.word))
-
-    def _welcome(self, tenant: Tenant, packet: Packet) -> None:
-        tenant.welcome = True
-        _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
-
-    def _attach(self, tenant: Tenant, packet: Packet) -> None:
-        if len(packet.fds) < _ATTACH_DESCRIPTORS:
-            self._refuse(tenant, packet)
-            return
-        attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
-        for fd in (tenant.process, tenant.lifeline):
-            self._listen(tenant, fd)
-        self._ask_pager(attach, tenant)
-
-    @staticmethod
-    def _refuse(tenant: Tenant, packet: Packet) -> None:
-        for fd in packet.fds:
-            os.close(fd)
-        _tell(tenant.socket, Packet("refused"))
-
-    def _open_door(self) -> None:
-        """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
-        try:
-            peer, _ = self._door.accept()
-        except OSError:  # this process may not open more, and would be told so again at once
-            self._poll.unregister(self._door)
-            return
-        _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if user != os.getuid():
-            peer.close()
-            return
-        guest = self._tenants.expect(peer, row=0)
-        guest.welcome = False
-        self._listen(guest, peer.fileno())
-
-    def _expect(self, tenant: Tenant, packet: Packet) -> None:
-        """A process is about to fork."""
-        (row,) = packet.numbers
-        for fd in packet.fds:
-            child = self._tenants.expect(socket.socket(fileno=fd), row)
-            self._shares.inherit(child.number, tenant.number)
-            self._listen(child, fd)
-        if not packet.fds:
-            self._tenants.strike(row)
-
-    def _depart(self, tenant: Tenant) -> None:
-        """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
-        if tenant is self._program:
-            self._report()
-        self._forget(tenant.socket.fileno())
-        if tenant.attached is not None:
-            self._forget(tenant.process)
-            self._forget(tenant.lifeline)
-        self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[1] is not tenant}
-        self._shares.leave(tenant.number)
-        tenant.leaving = True
-        if tenant.attached is None or all(other.leaving for other in self._tenants):
-            self._tenants.remove(tenant)
-        else:
-            self._ask_pager(Packet("detach", (tenant.number,)), tenant)
 
     # -- deaths -------------------------------------------------------------------------------------------------------
 
@@ -368,11 +157,10 @@ class Supervisor:
             f"the pager ended {self._despair.deaths} times ({_how(status)}) without answering a fault; "
             "the program is ended, its tiered memory cannot be served"
         )
-        for tenant in self._tenants:
-            if tenant.attached is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(tenant.process, signal.SIGKILL)
-                select.select([tenant.process], [], [])
+        for process in self._reception.processes:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [])
 
     def _report(self) -> None:
         if self._report_to >= 0:
@@ -385,12 +173,6 @@ class Supervisor:
 def _how(status: int) -> str:
     """A wait status, for people."""
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-
-
-def _tell(peer: socket.socket, packet: Packet) -> None:
-    """Pass something on, to whom it may concern no longer."""
-    with contextlib.suppress(OSError):
-        control.send(peer, packet.word, *packet.numbers, fds=packet.fds)
 
 
 def main(configuration: str) -> NoReturn:

@@ -76,9 +76,6 @@ class Tenants:
         self._rows: Counter[int] = Counter()
         self._next = 0
 
-    def __len__(self) -> int:
-        return len(self._by_number)
-
     def __iter__(self) -> Iterator[Tenant]:
         return iter(list(self._by_number.values()))
 
@@ -100,8 +97,7 @@ class Tenants:
     def remove(self, tenant: Tenant) -> None:
         """Somebody is gone, and with the last process of a fork the hold that this fork had on what was freed since."""
         del self._by_number[tenant.number]
-        if self._by_number:  # the last one's lifeline hangs up when this process ends, and with it everything
-            tenant.close()
+        tenant.close()
         if tenant.attached is not None:
             self._tables.header[Tables.HEADER_ATTACHED] -= 1
         self._rows[tenant.row] -= 1

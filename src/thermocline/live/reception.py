@@ -1,0 +1,293 @@
+"""What processes ask of the supervisor: to be served, to share a region, to be let go; and how it learns that they end.
+
+Some of it the pager has to know before it is so. What it was told and has not answered is kept here, and goes to its
+successor if it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+
+from thermocline.live import control
+from thermocline.live.config import Config
+from thermocline.live.control import Packet
+from thermocline.live.shares import Shares
+from thermocline.live.tables import Tables
+from thermocline.live.tenants import Tenant, Tenants
+
+#: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
+_CREDENTIALS = struct.Struct("=iII")
+#: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
+_ATTACH_DESCRIPTORS = 3
+
+
+class Reception:
+    """Where the processes of one memory turn to.
+
+    Parameters
+    ----------
+    poll : poll
+        Whatever has news is registered here, for :meth:`hear`.
+    program_ends : callable
+        Called when the program that made the memory is gone, or has closed it.
+
+    Attributes
+    ----------
+    sources : dict of int to Packet
+        Every source that the program has opened, for the next pager.
+    """
+
+    def __init__(self, config: Config, tables: Tables, poll: select.poll, program_ends: Callable[[], object]) -> None:
+        self.config = config
+        self.sources: dict[int, Packet] = {}
+        self._poll = poll
+        self._program_ends = program_ends
+        self._pager: socket.socket | None = None
+        #: What the pager has been told and has not answered: what it was, and who waits for it.
+        self._unanswered: dict[tuple[str, int], tuple[Packet, Tenant]] = {}
+        self._by_fd: dict[int, Tenant] = {}
+        self._tenants = Tenants(tables)
+        self._shares = Shares(tables)
+        #: Where processes come in that were not forked, once the program has opened it.
+        self._door: socket.socket | None = None
+        self._secret = -1
+        self._program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
+        self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
+        for fd in (self._program.socket.fileno(), self._program.process, self._program.lifeline):
+            self._listen(self._program, fd)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody uses the memory, or is about to."""
+        return any(not tenant.leaving for tenant in self._tenants)
+
+    @property
+    def processes(self) -> list[int]:
+        """A pidfd of each process that uses the memory."""
+        return [tenant.process for tenant in self._tenants if tenant.attached is not None]
+
+    # -- the pager ----------------------------------------------------------------------------------------------------
+
+    def keep_in_pager(self) -> list[Packet]:
+        """In a pager that was just forked: close what is the supervisor's -> the processes that are attached.
+
+        Lifelines must hang up when the supervisor dies, whether or not the pager lives.
+        """
+        attached = []
+        for tenant in self._tenants:
+            tenant.socket.close()
+            if tenant.attached is not None:
+                os.close(tenant.lifeline)
+                if not tenant.leaving and ("attach", tenant.number) not in self._unanswered:
+                    attached.append(tenant.attached)
+        if self._door is not None:
+            self._door.close()
+        return attached
+
+    def meet_pager(self, pager: socket.socket) -> None:
+        """Turn to this pager from now on. It was born with all that had settled when it was forked."""
+        self._pager = pager
+        self._poll.register(pager, select.POLLIN)
+        unanswered, self._unanswered = self._unanswered, {}
+        for packet, tenant in unanswered.values():
+            if packet.word == "attach":
+                self._ask_pager(packet, tenant)
+            else:
+                self._settle(packet, tenant)
+
+    def _ask_pager(self, packet: Packet, tenant: Tenant) -> None:
+        """Tell the pager something that somebody waits for."""
+        self._unanswered[packet.word, packet.numbers[0]] = packet, tenant
+        self._tell_pager(packet)
+
+    def _tell_pager(self, packet: Packet) -> None:
+        if self._pager is not None:
+            _tell(self._pager, packet)
+
+    def _hear_pager(self, pager: socket.socket) -> None:
+        answer = control.receive(pager)
+        if answer is None:
+            self._poll.unregister(pager)  # the supervisor is told in another way that it has died
+            return
+        asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
+        if asked is not None:
+            self._settle(*asked)
+
+    def part_with_pager(self) -> None:
+        """It is dead, or is going to be."""
+        if self._pager is not None:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self._pager)
+            self._pager.close()
+            self._pager = None
+
+    def _settle(self, packet: Packet, tenant: Tenant) -> None:
+        """The pager knows what it was told."""
+        if packet.word == "detach":
+            self._tenants.remove(tenant)
+        else:
+            _tell(tenant.socket, Packet(packet.word, packet.numbers))
+
+    # -- the processes ------------------------------------------------------------------------------------------------
+
+    def hear(self, fd: int) -> bool:
+        """Take news that a descriptor has -> whether somebody is gone, and descriptors with him."""
+        if self._pager is not None and fd == self._pager.fileno():
+            self._hear_pager(self._pager)
+        elif self._door is not None and fd == self._door.fileno():
+            self._let_in(self._door)
+        else:
+            return self._hear(self._by_fd[fd], fd)
+        return False
+
+    def _listen(self, tenant: Tenant, fd: int) -> None:
+        self._by_fd[fd] = tenant
+        self._poll.register(fd, select.POLLIN)
+
+    def _forget(self, fd: int) -> None:
+        self._by_fd.pop(fd, None)
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(fd)
+
+    def _hear(self, tenant: Tenant, fd: int) -> bool:
+        """Take news of a process -> whether it is gone."""
+        if fd == tenant.lifeline:
+            self._forget(fd)
+            if not tenant.has_left:
+                return False
+        elif fd != tenant.process:
+            packet = control.receive(tenant.socket)
+            if packet is None:
+                self._forget(fd)
+                if tenant.attached is not None:
+                    return False
+            elif packet.word != "close":
+                self._obey(tenant, packet)
+                return False
+        self._depart(tenant)
+        return True
+
+    def _obey(self, tenant: Tenant, packet: Packet) -> None:
+        """Do what a process asks for. Where descriptors are missing, this process may not open more."""
+        if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
+            self._refuse(tenant, packet)
+            return
+        {
+            "source": self._take_source,
+            "drop": self._drop_source,
+            "listen": self._take_door,
+            "share": self._share,
+            "unshare": self._share,
+            "hold": self._hold,
+            "release": self._hold,
+            "join": self._welcome,
+            "child": self._expect,
+            "attach": self._attach,
+        }[packet.word](tenant, packet)
+
+    def _take_source(self, tenant: Tenant, packet: Packet) -> None:
+        if not packet.fds:
+            self._refuse(tenant, packet)
+            return
+        self.sources[packet.numbers[0]] = packet
+        self._ask_pager(packet, tenant)
+
+    def _drop_source(self, _: Tenant, packet: Packet) -> None:
+        os.close(self.sources.pop(packet.numbers[0]).fds[0])
+        self._tell_pager(packet)
+
+    def _share(self, tenant: Tenant, packet: Packet) -> None:
+        if packet.word == "unshare":
+            self._shares.unshare(*packet.numbers)
+        else:
+            self._shares.share(*packet.numbers)
+            _tell(tenant.socket, packet)
+
+    def _hold(self, tenant: Tenant, packet: Packet) -> None:
+        if packet.word == "release":
+            self._shares.release(tenant.number, *packet.numbers)
+            return
+        held = self._shares.hold(tenant.number, *packet.numbers)
+        if held is None:
+            self._refuse(tenant, packet)
+        else:
+            _tell(tenant.socket, Packet(packet.word, held))
+
+    def _take_door(self, tenant: Tenant, packet: Packet) -> None:
+        if not packet.fds:
+            self._refuse(tenant, packet)
+            return
+        self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
+        self._poll.register(self._door, select.POLLIN)
+        _tell(tenant.socket, Packet(packet.word))
+
+    def _welcome(self, tenant: Tenant, packet: Packet) -> None:
+        tenant.welcome = True
+        _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
+
+    def _attach(self, tenant: Tenant, packet: Packet) -> None:
+        if len(packet.fds) < _ATTACH_DESCRIPTORS:
+            self._refuse(tenant, packet)
+            return
+        attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
+        for fd in (tenant.process, tenant.lifeline):
+            self._listen(tenant, fd)
+        self._ask_pager(attach, tenant)
+
+    @staticmethod
+    def _refuse(tenant: Tenant, packet: Packet) -> None:
+        for fd in packet.fds:
+            os.close(fd)
+        _tell(tenant.socket, Packet("refused"))
+
+    def _let_in(self, door: socket.socket) -> None:
+        """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
+        try:
+            peer, _ = door.accept()
+        except OSError:  # this process may not open more, and would be told so again at once
+            self._poll.unregister(door)
+            return
+        _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if user != os.getuid():
+            peer.close()
+            return
+        guest = self._tenants.expect(peer, row=0)
+        guest.welcome = False
+        self._listen(guest, peer.fileno())
+
+    def _expect(self, tenant: Tenant, packet: Packet) -> None:
+        """A process is about to fork."""
+        (row,) = packet.numbers
+        for fd in packet.fds:
+            child = self._tenants.expect(socket.socket(fileno=fd), row)
+            self._shares.inherit(child.number, tenant.number)
+            self._listen(child, fd)
+        if not packet.fds:
+            self._tenants.strike(row)
+
+    def _depart(self, tenant: Tenant) -> None:
+        """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
+        if tenant is self._program:
+            self._program_ends()
+        self._forget(tenant.socket.fileno())
+        if tenant.attached is not None:
+            self._forget(tenant.process)
+            self._forget(tenant.lifeline)
+        self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[1] is not tenant}
+        self._shares.leave(tenant.number)
+        tenant.leaving = True
+        if tenant.attached is None:
+            self._tenants.remove(tenant)
+        else:
+            self._ask_pager(Packet("detach", (tenant.number,)), tenant)
+
+
+def _tell(peer: socket.socket, packet: Packet) -> None:
+    """Pass something on, to whom it may concern no longer."""
+    with contextlib.suppress(OSError):
+        control.send(peer, packet.word, *packet.numbers, fds=packet.fds)
