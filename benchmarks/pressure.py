@@ -144,7 +144,7 @@ def pages(directory: str, scale: float) -> None:
     """A million pages of 4 KiB, filled and read back at random."""
     count = int(1_000_000 * scale)
     words = 4 * KIB // 8
-    for below in ("zstd=3GiB", f"zstd=16MiB, file:{directory}=8GiB"):
+    for below in ("zstd=6GiB", f"zstd=16MiB, file:{directory}=8GiB"):
         with Memory(f"dram=64MiB, {below}", page_size="4KiB") as memory:
             memory.zeros(1, "u1")[0] = 1
             overhead = Overhead()
