@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,18 +31,20 @@ def test_what_is_read_is_what_was_written_whatever_goes_wrong(design: str) -> No
 
 
 @pytest.fixture
-def subject() -> Iterator[Subject]:
+def subject(tmp_path: Path) -> Iterator[Subject]:
     """A program with an array of which most is below DRAM."""
     made = Subject(Tally())
     try:
         settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": SPEC.format(rule="store")}
-        made.tell("open", inject="", lossy=False, **settings)
+        twins = tmp_path / "twins"
+        twins.mkdir()
+        made.start(0, str(twins), lossy=False)
+        made.tell("open", inject="", directory=str(tmp_path), **settings)
         made.find_helpers()
         made.tell("allocate", key=0, pages=60, group=0, kind="noise", seed=1)
         yield made
     finally:
-        if made.running:
-            made.end()
+        made.end()
 
 
 def test_a_hang_is_a_failure_that_says_where_everybody_is(subject: Subject) -> None:
@@ -62,5 +65,5 @@ def test_a_program_that_is_ended_is_a_failure(subject: Subject) -> None:
 
 def test_a_wrong_byte_is_a_failure(subject: Subject) -> None:
     subject.tell("forge", key=0, at=4097)
-    with pytest.raises(AssertionError, match=r"verify: 1 bytes of page 1 .*first byte 4097"):
+    with pytest.raises(AssertionError, match=r"verify, program: 1 bytes of page 1 .*first byte 4097"):
         subject.tell("verify")
