@@ -19,52 +19,25 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from hypothesis import assume
+from holders import PROGRAM, Holders
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from misfortunes import what_goes_wrong
 from subject import HangError, Step, Subject, Tally
 
 PAGE = 4 << 10
 DRAM = 24 * PAGE
 SPEC = "dram=96KiB, lz4=64KiB;incompressible={rule}, zstd=96KiB, file:{{directory}}=256KiB"
 KINDS = ("noise", "ramp", "constant", "zeros")
-#: Beside the program, whose number is 0.
+#: Processes beside the program.
 MOST_CHILDREN, MOST_GUESTS = 3, 2
 #: Of a page, for processes that write to it at the same time.
 LANES = 8
 ADVICE = ("cold", "willneed", "sequential", "random", "normal")
 #: Pages that may be committed where a node dies: what the others can hold, whichever it is.
 SAFE_WITHOUT_A_NODE = 40
-#: Effects that every workload brings about.
-POINTS = ("Commit", "CopyList", "Fill", "Lock", "Punch", "Release", "Remap", "Reserve", "TryLock", "Unmap", "Unlock")
-
-_nodes = st.sampled_from(["lz4", "zstd", "file"])
-_calls = st.integers(1, 200)
-kills_at_points = st.builds(
-    "kill {} {} {}".format, st.sampled_from(["before", "after"]), st.sampled_from(POINTS), st.integers(1, 60)
-)
-failing_writes = st.builds("fail write {} {} {}".format, _nodes, st.sampled_from(["EIO", "ENOSPC", "EAGAIN"]), _calls)
-failing_reads = st.builds("fail read {} EIO {}".format, _nodes, _calls)
-stalls = st.builds("hang any file {} 20ms".format, _calls)
-deaths_of_nodes = st.builds("fail {} {} EIO {} on".format, st.sampled_from(["write", "any"]), _nodes, _calls)
-what_goes_wrong = st.tuples(
-    st.lists(kills_at_points, max_size=2),
-    st.lists(st.one_of(failing_writes, stalls), max_size=3),
-    st.lists(failing_reads, max_size=2),
-    st.lists(deaths_of_nodes, max_size=1),
-)
-
-
-@dataclass
-class Holder:
-    """What a process has: arrays, and those of them that it has as handles."""
-
-    keys: set[int] = field(default_factory=set)
-    handles: set[int] = field(default_factory=set)
-    guest: bool = False
 
 
 class TieredArrays(RuleBasedStateMachine):
@@ -82,14 +55,13 @@ class TieredArrays(RuleBasedStateMachine):
         #: Of every array that somebody has, or may have.
         self.sizes: dict[int, int] = {}
         self.born: dict[int, int] = {}
-        self.holders: dict[int, Holder] = {}
+        self.holders = Holders()
         self.next = 0
-        self.next_holder = 0
         self.kills_then = self.tally.kills
 
     # -- the processes ------------------------------------------------------------------------------------------------
 
-    def tell(self, what: str, who: int = 0, **arguments: Any) -> Any:
+    def tell(self, what: str, who: int = PROGRAM, **arguments: Any) -> Any:
         """Let a process do something -> what it says."""
         return self.tell_all({who: Step(what, arguments)})[who]
 
@@ -162,7 +134,7 @@ class TieredArrays(RuleBasedStateMachine):
         self.program.plan = []
         self.began = self.program.position()
         self.tally.examples += 1
-        self.begin_holder(Holder())
+        self.begin_holder(guest=False)
         self.tell(
             "open",
             inject=";".join([*kills, *nuisances, *lossy_reads, *deaths]),
@@ -192,51 +164,50 @@ class TieredArrays(RuleBasedStateMachine):
             self.tell("make_from_file", key=self.next, pages=pages, seed=seed, left=left)
             self.keep(pages * PAGE - seed % 100)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data(), kind=st.sampled_from(KINDS))
     def write(self, data: st.DataObject, kind: str) -> None:
-        who = self.pick_holder(data)
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
         key, start = self.pick(data, who)
         stop = data.draw(st.integers(start, self.sizes[key]))
         self.tell("write", who, key=key, start=start, stop=stop, kind=kind)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data(), step=st.sampled_from([1, 100, PAGE, 3 * PAGE]))
     def read(self, data: st.DataObject, step: int) -> None:
-        who = self.pick_holder(data)
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
         key, start = self.pick(data, who)
         self.tell("read", who, key=key, start=start, step=step)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data())
     def read_modify_write(self, data: st.DataObject) -> None:
-        who = self.pick_holder(data)
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
         self.tell("read_modify_write", who, key=self.pick_one(data, who))
 
-    @precondition(lambda self: self.holders[0].keys)
+    @precondition(lambda self: self.holders.arrays())
     @rule(data=st.data(), others_read=st.booleans())
     def free(self, data: st.DataObject, others_read: bool) -> None:
         """Others still have it, and may be reading it. That the program frees it is nothing to them."""
         key = self.pick_one(data)
-        readers = self.holders_of(key)[1:] if others_read else []
+        readers = self.holders.of(key)[1:] if others_read else []
         whole = Step("read", {"key": key, "start": 0, "step": 1})
-        self.tell_all({0: Step("free", {"key": key}), **dict.fromkeys(readers, whole)})
-        self.holders[0].keys.discard(key)
-        self.holders[0].handles.discard(key)
+        self.tell_all({PROGRAM: Step("free", {"key": key}), **dict.fromkeys(readers, whole)})
+        self.holders.drop(PROGRAM, key)
         self.forget_what_is_gone()
 
-    @precondition(lambda self: self.holders[0].keys)
+    @precondition(lambda self: self.holders.arrays())
     @rule(data=st.data(), advice=st.sampled_from(ADVICE))
     def advise(self, data: st.DataObject, advice: str) -> None:
         key, start = self.pick(data)
         self.tell("advise", key=key, start=start, advice=advice)
 
-    @precondition(lambda self: self.holders[0].keys)
+    @precondition(lambda self: self.holders.arrays())
     @rule(data=st.data())
     def pin_and_write(self, data: st.DataObject) -> None:
         self.tell("pin_and_write", key=self.pick_one(data))
 
-    @precondition(lambda self: len(self.holders[0].keys) > 1)
+    @precondition(lambda self: len(self.holders.arrays()) > 1)
     @rule()
     def many_threads(self) -> None:
         self.tell("many_threads")
@@ -247,137 +218,122 @@ class TieredArrays(RuleBasedStateMachine):
 
     def keep(self, size: int) -> None:
         self.sizes[self.next] = size
-        self.holders[0].keys.add(self.next)
+        self.holders.take(PROGRAM, self.next)
         self.next += 1
 
-    def pick_one(self, data: st.DataObject, who: int = 0) -> int:
-        return data.draw(st.sampled_from(sorted(self.holders[who].keys)))
+    def pick_one(self, data: st.DataObject, who: int = PROGRAM) -> int:
+        return data.draw(st.sampled_from(self.holders.arrays(who)))
 
-    def pick(self, data: st.DataObject, who: int = 0) -> tuple[int, int]:
+    def pick(self, data: st.DataObject, who: int = PROGRAM) -> tuple[int, int]:
         """An array, and a place in it."""
         key = self.pick_one(data, who)
         return key, data.draw(st.integers(0, self.sizes[key] - 1))
 
-    def pick_holder(self, data: st.DataObject) -> int:
-        """A process that has an array."""
-        assume(any(holder.keys for holder in self.holders.values()))
-        return data.draw(st.sampled_from([who for who, holder in self.holders.items() if holder.keys]))
-
-    def holders_of(self, key: int) -> list[int]:
-        """Who has an array, the program first."""
-        return [who for who, holder in self.holders.items() if key in holder.keys]
-
     def forget_what_is_gone(self) -> None:
         """Where the program is alone, what it has freed is free."""
         if len(self.holders) == 1:
-            self.sizes = {key: size for key, size in self.sizes.items() if key in self.holders[0].keys}
+            self.sizes = {key: size for key, size in self.sizes.items() if key in self.holders.arrays()}
 
     # -- what children and guests do ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: sum(not holder.guest for holder in self.holders.values()) <= MOST_CHILDREN)
+    @precondition(lambda self: self.holders.children < MOST_CHILDREN)
     @rule(data=st.data(), others_verify=st.booleans())
     def fork(self, data: st.DataObject, others_verify: bool) -> None:
         """Any process may, while the others are at work."""
-        parent = data.draw(st.sampled_from(sorted(self.holders)))
+        parent = data.draw(st.sampled_from(list(self.holders)))
         others = [who for who in self.holders if who != parent] if others_verify else []
-        self.tally.forks += 1
-        self.next_holder += 1
-        with self.failing_loudly():
-            self.hear(self.program.fork(parent, self.next_holder, dict.fromkeys(others, Step("verify", {}))))
-        had = self.holders[parent]
-        self.holders[self.next_holder] = Holder(set(had.keys), set(had.handles))
+        self.begin_child(parent, others)
 
-    @precondition(lambda self: sum(holder.guest for holder in self.holders.values()) < MOST_GUESTS)
+    def begin_child(self, parent: int, others: list[int]) -> None:
+        """Let a process fork, while others verify what they have."""
+        self.tally.forks += 1
+        child = self.holders.fork(parent)
+        with self.failing_loudly():
+            self.hear(self.program.fork(parent, child, dict.fromkeys(others, Step("verify", {}))))
+
+    @precondition(lambda self: self.holders.guests < MOST_GUESTS)
     @rule()
     def invite(self) -> None:
         self.tally.guests += 1
-        self.next_holder += 1
-        self.begin_holder(Holder(guest=True))
+        self.begin_holder(guest=True)
 
-    def begin_holder(self, holder: Holder) -> None:
+    def begin_holder(self, *, guest: bool) -> None:
         """Start a program that has nothing."""
         with self.failing_loudly():
-            self.program.start(self.next_holder, self.twins.name, lossy=self.lossy)
-        self.holders[self.next_holder] = holder
+            self.program.start(self.holders.begin(guest=guest), self.twins.name, lossy=self.lossy)
 
-    @precondition(lambda self: len(self.holders) > 1 and self.holders[0].keys)
+    @precondition(lambda self: self.holders.senders())
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
         """Send an array to a process that may or may not have it."""
-        sender = data.draw(st.sampled_from([who for who in self.holders if self.sendable(who)]))
-        key = data.draw(st.sampled_from(sorted(self.sendable(sender))))
-        to = data.draw(st.sampled_from([who for who in self.holders if who not in (0, sender)] or [None]))
-        if to is not None:
-            self.hand_over(sender, key, to, "receive")
-            self.holders[to].keys.add(key)
-            self.holders[to].handles.add(key)
+        sender = data.draw(st.sampled_from(self.holders.senders()))
+        key = data.draw(st.sampled_from(self.holders.sendable(sender)))
+        to = data.draw(st.sampled_from(self.holders.receivers(sender)))
+        self.hand_over(sender, key, to)
 
-    def sendable(self, who: int) -> set[int]:
-        """What a process can send: who has not made an array, what has come as a handle, or had been sent before."""
-        return self.holders[who].handles if who else self.holders[0].keys
+    def hand_over(self, sender: int, key: int, to: int) -> None:
+        """One process has it then, and the other still has it."""
+        self.tell_handle(to, "receive", key, self.tell("share", sender, key=key))
+        for who in (sender, to):
+            self.holders.take(who, key, handle=True)
 
-    def hand_over(self, sender: int, key: int, to: int, how: str, *, freed: bool = False) -> None:
-        shared = self.tell("share", sender, key=key)
-        self.holders[sender].handles.add(key)
-        if freed:
-            self.tell("free", sender, key=key)
+    def tell_handle(self, to: int, what: str, key: int, shared: tuple[int, str] | None) -> None:
+        """Let a process have a handle, or know that there was no room for that array."""
         if shared is None:
             self.tell("refuse", to, key=key)
         else:
-            first, handle = shared
-            self.tell(how, to, key=key, first=first, handle=handle)
+            self.tell(what, to, key=key, first=shared[0], handle=shared[1])
 
-    @precondition(lambda self: self.holders[0].keys)
+    @precondition(lambda self: self.holders.arrays() and len(self.holders) > 1)
     @rule(data=st.data())
     def send_too_late(self, data: st.DataObject) -> None:
         """The program frees what it has just sent: then it is gone, or somebody else still has it."""
+        to = data.draw(st.sampled_from(self.holders.receivers(PROGRAM)))
         key = self.pick_one(data)
-        to = [who for who, holder in self.holders.items() if key not in holder.keys]
-        assume(to)
-        self.hand_over(0, key, data.draw(st.sampled_from(to)), "glance", freed=True)
-        self.holders[0].keys.discard(key)
-        self.holders[0].handles.discard(key)
+        shared = self.tell("share", key=key)
+        self.tell("free", key=key)
+        self.tell_handle(to, "receive" if key in self.holders.arrays(to) else "glance", key, shared)
+        self.holders.drop(PROGRAM, key)
         self.forget_what_is_gone()
 
-    @precondition(lambda self: any(holder.keys for who, holder in self.holders.items() if who))
+    @precondition(lambda self: self.holders.others_with_arrays())
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
         """A child or a guest has no use for an array any more."""
-        who = data.draw(st.sampled_from([who for who, holder in self.holders.items() if who and holder.keys]))
+        who = data.draw(st.sampled_from(self.holders.others_with_arrays()))
         key = self.pick_one(data, who)
         self.tell("free", who, key=key)
-        self.holders[who].keys.discard(key)
-        self.holders[who].handles.discard(key)
+        self.holders.drop(who, key)
 
-    @precondition(lambda self: any(len(self.holders_of(key)) > 1 for key in self.sizes))
+    @precondition(lambda self: any(len(self.holders.of(key)) > 1 for key in self.sizes))
     @rule(data=st.data())
     def at_once(self, data: st.DataObject) -> None:
         """All who have an array write to the same pages of it."""
-        key = data.draw(st.sampled_from([key for key in self.sizes if len(self.holders_of(key)) > 1]))
+        key = data.draw(st.sampled_from([key for key in self.sizes if len(self.holders.of(key)) > 1]))
         self.add_at_once(key)
 
     def add_at_once(self, key: int) -> None:
         self.tell_all(
-            {who: Step("add", {"key": key, "lane": lane % LANES}) for lane, who in enumerate(self.holders_of(key))}
+            {who: Step("add", {"key": key, "lane": lane % LANES}) for lane, who in enumerate(self.holders.of(key))}
         )
 
     @precondition(lambda self: len(self.holders) > 1)
     @rule(data=st.data(), how=st.sampled_from(["end", "vanish", "kill"]))
     def dismiss(self, data: st.DataObject, how: str) -> None:
         """A child or a guest ends."""
-        self.end_holder(data.draw(st.sampled_from([who for who in self.holders if who])), how)
+        self.end_holder(data.draw(st.sampled_from(self.holders.others())), how)
         self.await_processes()
 
-    @precondition(lambda self: any(holder.keys for who, holder in self.holders.items() if who))
+    @precondition(lambda self: self.holders.others_with_arrays())
     @rule(data=st.data(), kind=st.sampled_from(KINDS), milliseconds=st.integers(0, 10))
     def kill_a_writer(self, data: st.DataObject, kind: str, milliseconds: int) -> None:
-        """A child or a guest is killed while it writes, and others, if there are any, while they read that."""
-        who = data.draw(st.sampled_from([who for who, holder in self.holders.items() if who and holder.keys]))
+        """A child or a guest is killed while it writes: each byte is then the old one or the new one."""
+        who = data.draw(st.sampled_from(self.holders.others_with_arrays()))
         key, start = self.pick(data, who)
         part = {"key": key, "start": start, "stop": data.draw(st.integers(start, self.sizes[key])), "kind": kind}
         self.tell_all({who: Step("write", part)}, killed=who, milliseconds=milliseconds)
-        del self.holders[who]
-        for heir in self.holders_of(key)[:1]:
+        self.holders.end(who)
+        for heir in self.holders.of(key)[:1]:
             self.tell("adopt", heir, **part)
         self.await_processes()
 
@@ -385,15 +341,15 @@ class TieredArrays(RuleBasedStateMachine):
     @rule(data=st.data(), milliseconds=st.integers(0, 10))
     def kill_a_reader(self, data: st.DataObject, milliseconds: int) -> None:
         """A child or a guest is killed while all others are at work, too."""
-        killed = data.draw(st.sampled_from([who for who in self.holders if who]))
+        killed = data.draw(st.sampled_from(self.holders.others()))
         self.tell_all(dict.fromkeys(self.holders, Step("verify", {})), killed=killed, milliseconds=milliseconds)
-        del self.holders[killed]
+        self.holders.end(killed)
         self.await_processes()
 
     def end_holder(self, who: int, how: str) -> None:
         with self.failing_loudly():
             self.program.dismiss(who, how)
-        del self.holders[who]
+        self.holders.end(who)
 
     def await_processes(self) -> None:
         """What only those had who are gone now is given back."""
@@ -415,7 +371,7 @@ class TieredArrays(RuleBasedStateMachine):
 
     @invariant()
     def capacities_hold(self) -> None:
-        if 0 in self.holders:
+        if PROGRAM in self.holders:
             self.books = books = self.tell("books")
             with self.failing_loudly():
                 deaths = books["pager"]["starts"] - 1
@@ -433,7 +389,7 @@ class TieredArrays(RuleBasedStateMachine):
             self.tell_all(dict.fromkeys(self.holders, Step("verify", {})))
             self.capacities_hold()
             if self.last == "close":
-                for who in list(self.holders)[1:]:
+                for who in self.holders.others():
                     self.end_holder(who, "vanish" if who % 2 else "end")
                 self.await_processes()
                 self.tell("close")
@@ -451,16 +407,21 @@ class TieredArrays(RuleBasedStateMachine):
             self.twins.cleanup()
 
     def outlive_program(self) -> None:
-        """The program gives the memory up, or ends; the others go on, then one after the other ends, too."""
+        """The program gives the memory up, or ends; the others go on, fork and send, then one after the other ends."""
         self.tally.programs_outlived += len(self.holders) > 1
         if self.last == "leave":
             self.tell("leave")
-            del self.holders[0]
+            self.holders.end(PROGRAM)
         else:
-            self.end_holder(0, self.last)
-        for number, who in enumerate(list(self.holders)):
+            self.end_holder(PROGRAM, self.last)
+        if len(self.holders):
+            first, *others = self.holders
+            self.begin_child(first, others)
+        for sender in self.holders.senders()[:1]:
+            self.hand_over(sender, self.holders.sendable(sender)[0], self.holders.receivers(sender)[0])
+        for number, who in enumerate(self.holders):
             self.program.plan = [(number, "kill")]
             self.tell_all(dict.fromkeys(self.holders, Step("verify", {})))
-            for key in self.holders[who].keys:
+            for key in self.holders.arrays(who):
                 self.add_at_once(key)
             self.end_holder(who, ("end", "kill", "vanish")[number % 3])

@@ -33,8 +33,8 @@ from thermocline.live.tables import Tables
 from thermocline.shared import SharedArray
 
 #: Looks at the books until what is free must be free in them: a transaction that lost its page gives its slot back when
-#: its copy has ended, and the supervisor learns in its own time of arrays that are shared no more, and of processes that
-#: have ended.
+#: its copy has ended, and the supervisor learns in its own time of arrays that are shared no more, and of processes
+#: that have ended.
 LOOKS = 2000
 
 

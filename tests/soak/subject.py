@@ -90,7 +90,6 @@ class Subject:
         self._door = socket.socket(socket.AF_UNIX)
         self._door.bind("\0" + address)
         self._door.listen()
-        self._door.settimeout(LIMIT)
         #: Starts all others.
         self._first = subprocess.Popen(
             [sys.executable, str(PROGRAM), address],
@@ -112,8 +111,9 @@ class Subject:
     # -- its processes ------------------------------------------------------------------------------------------------
 
     def _let_in(self, name: str) -> Member:
+        if not select.select([self._door], [], [], self.limit)[0]:
+            raise HangError(f"the {name} does not come to be\n{self.state()}")
         connection, _ = self._door.accept()
-        connection.settimeout(None)
         return Member(name, connection)
 
     def start(self, number: int, directory: str, *, lossy: bool) -> None:
@@ -172,7 +172,7 @@ class Subject:
     ) -> dict[int, dict[str, Any]]:
         """Let processes do something at the same time -> their answers.
 
-        One may be killed at it, so many milliseconds after the beginning: that one is gone, without an answer.
+        One may be killed at it, so many milliseconds after the beginning. It is gone, and seldom has an answer.
         Everything is ended if anything is wrong.
         """
         self.trace.append([steps, self.plan, killed, milliseconds])
@@ -180,16 +180,18 @@ class Subject:
             for number, (what, arguments) in steps.items():
                 self.members[number].begin(what, arguments)
             self._disturb(next(iter(steps)))
+            answers = {}
             if killed is not None:
-                self.members[killed].answers_within(milliseconds / 1000)
+                member = self.members[killed]
+                if member.answers_within(milliseconds / 1000):
+                    answers[killed] = self._hear(member, steps[killed].what)
                 self.tally.members_killed += 1
-                self.members[killed].kill()
+                member.kill()
                 self._await_end(killed, -signal.SIGKILL)
-            return {
-                number: self._hear(self.members[number], what)
-                for number, (what, _) in steps.items()
-                if number != killed
-            }
+            for number, (what, _) in steps.items():
+                if number != killed:
+                    answers[number] = self._hear(self.members[number], what)
+            return answers
         except BaseException:
             self.end()
             raise
@@ -295,12 +297,10 @@ class Subject:
     # -- its end ------------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Kill them all; the helpers go with them."""
+        """Kill them all, those that have not come to be, too; the helpers go with them."""
         if not self.running:
             return
-        for member in self.members.values():
-            member.kill()
-        self._first.kill()
+        os.killpg(self._first.pid, signal.SIGKILL)
         self._first.wait()
         for member in (*self.members.values(), self._parent):
             member.gone_within(LIMIT)
