@@ -100,8 +100,8 @@ class Holders:
         return sorted(self._holders[who].handles) if who != PROGRAM else self.arrays()
 
     def receivers(self, sender: int) -> list[int]:
-        """Whom a process can send something: the program, whose the arrays are, receives nothing."""
-        return [who for who in self.others() if who != sender]
+        """Whom a process can send something: the program, too, whose own arrays come back to it then."""
+        return [who for who in self._holders if who != sender]
 
     def senders(self) -> list[int]:
         """Who has something to send, and somebody to send it to."""

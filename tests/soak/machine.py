@@ -265,7 +265,7 @@ class TieredArrays(RuleBasedStateMachine):
     @precondition(lambda self: self.holders.senders())
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
-        """Send an array to a process that may or may not have it."""
+        """Send an array to a process that may or may not have it, or have made and freed it."""
         sender = data.draw(st.sampled_from(self.holders.senders()))
         key = data.draw(st.sampled_from(self.holders.sendable(sender)))
         to = data.draw(st.sampled_from(self.holders.receivers(sender)))

@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thermocline.errors import ClosedError
@@ -29,16 +30,28 @@ class Door:
     secret: int
 
     @classmethod
-    def open(cls, program: Attachment, page_size: int) -> Door:
-        """Let other processes of this user join the memory of this one."""
+    def open(cls, program: Attachment, page_size: int, released: Callable[[], object]) -> Door:
+        """Let other processes of this user join the memory of this one.
+
+        Arrays that come back to this one are here already. It is told, at any moment, when it holds one less of them.
+        """
         door = cls(f"thermocline-{secrets.token_hex(16)}", secrets.randbits(63))
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
             listener.bind(door.address)
             listener.listen(64)
             if program.ask("listen", door.secret, fds=[listener.fileno()]) is None:
                 raise ClosedError("this memory cannot be shared: its helper processes may not open more files")
-        _guests[door] = Guest(program, page_size)
+        _guests[door] = Guest(program, page_size, released)
         return door
+
+    @property
+    def has_received(self) -> bool:
+        """Whether arrays have come back to the program, and are held there."""
+        return _guests[self].holds_any
+
+    def close(self) -> None:
+        """The program has closed its memory. Should an array come back later, it joins as others do."""
+        del _guests[self]
 
     @property
     def address(self) -> str:
@@ -58,8 +71,9 @@ class Ticket:
 class Guest:
     """A process that has joined a memory. It stays until it ends."""
 
-    def __init__(self, attachment: Attachment, page_size: int) -> None:
+    def __init__(self, attachment: Attachment, page_size: int, released: Callable[[], object] = lambda: None) -> None:
         self._attachment = attachment
+        self._released = released
         self._page_size = page_size
         self._held: weakref.WeakValueDictionary[Ticket, ctypes.Array[ctypes.c_char]] = weakref.WeakValueDictionary()
 
@@ -116,9 +130,18 @@ class Guest:
         # Another region may have been there before, and left poison here when it was touched too late.
         libc.madvise(address, size, libc.MADV_DONTNEED)
         held = (ctypes.c_char * size).from_address(address)
-        weakref.finalize(held, self._attachment.tell, "release", ticket.slot).atexit = False
+        weakref.finalize(held, self._release, ticket.slot).atexit = False
         self._held[ticket] = held
         return held
+
+    def _release(self, slot: int) -> None:
+        self._attachment.tell("release", slot)
+        self._released()
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether any region is held here."""
+        return any(True for _ in self._held.values())
 
 
 _guests: dict[Door, Guest] = {}

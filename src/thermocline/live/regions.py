@@ -41,6 +41,7 @@ class Regions:
         self.session = session
         self.page_size = session.page_size
         self.commitment = session.commitment
+        session.released = self._close_if_closing
         self._tables = session.tables
         self._requests = session.requests
         self._extents = Extents(session.pages)
@@ -114,8 +115,7 @@ class Regions:
             return
         self._to_free.append((address - self.session.address) // self.page_size)
         self._free_queued()
-        if self._closing:
-            self.close_when_unused()
+        self._close_if_closing()
 
     def _free_queued(self) -> None:
         """Request the frees that are queued, unless somebody is at it: whoever is looks again when done."""
@@ -308,13 +308,17 @@ class Regions:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _close_if_closing(self) -> None:
+        if self._closing:
+            self.close_when_unused()
+
     def close_when_unused(self) -> None:
         """Close the session now, or when the last block is freed; nothing more is allocated from now on."""
         self._closing = True
         while self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
             with self._exclusion.held():
                 self._collect()
-                if self._live == len(self._kept) and not self._to_free:
+                if self._live == len(self._kept) and not self._to_free and not self.session.has_received:
                     self.session.close()
             if not self._to_free:
                 break  # otherwise a finalizer has run in the middle of that, and left to us what it could not do

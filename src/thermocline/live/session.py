@@ -66,6 +66,8 @@ class Session:
         Pages of that range.
     before_close : list of callable
         Called when the session is closed, before anything is given back.
+    released : callable
+        Called, at any moment, when this process has let go of an array that came back to it as a handle.
     """
 
     def __init__(self, nodes: Sequence[NodeSpec], page_size: int, settings: Settings, report: int = -1) -> None:
@@ -81,6 +83,7 @@ class Session:
             )
         self.size = self.pages * page_size
         self.before_close: list[Callable[[], object]] = []
+        self.released: Callable[[], object] = lambda: None
         self.closed = False
         self._process = os.getpid()
         self._sources = 0
@@ -210,7 +213,7 @@ class Session:
             Too many regions are shared.
         """
         if self._door is None:
-            self._door = Door.open(self.attachment, self.page_size)
+            self._door = Door.open(self.attachment, self.page_size, self.released)
         for step in range(MAX_SHARES):
             slot = (self._tickets + step) % MAX_SHARES
             if not self.tables.shares[slot]:
@@ -229,6 +232,11 @@ class Session:
     def is_held(self, ticket: Ticket) -> bool:
         """Whether a region is shared, or was, and another process still holds it."""
         return bool(self.tables.shares[ticket.slot])
+
+    @property
+    def has_received(self) -> bool:
+        """Whether this process holds arrays that came back to it as handles: the books do not tell."""
+        return self._door is not None and self._door.has_received
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
@@ -252,5 +260,7 @@ class Session:
         self.closed = True
         for callback in self.before_close:
             callback()
+        if self._door is not None:
+            self._door.close()
         self.attachment.close()
         self._undo.close()
