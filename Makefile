@@ -2,7 +2,7 @@
 # make test        everything CI checks
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
-# make soak        all that a program can do, while pagers die and devices fail, for MINUTES=10 from a printed seed
+# make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make lint | docs | clean
 
 PYTHON ?= python3

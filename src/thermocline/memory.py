@@ -64,7 +64,7 @@ class Memory(Arrays):
     Notes
     -----
     Safe to use from many threads. Closing a memory whose arrays are still in use takes effect when the last of them is
-    gone. A forked child cannot use it: touching its arrays there ends the child with SIGSEGV.
+    gone. A forked child shares the arrays of its parent, and needs a memory of its own for all else.
 
     Examples
     --------

@@ -100,6 +100,19 @@ def wait_for_all(pids: list[int]) -> None:
             os.close(handle)
 
 
+def test_a_program_that_ignores_its_children_s_ends_survives_its_pager_s(tmp_path: Path) -> None:
+    """The supervisor inherits that (execve(2)), and must learn all the same how a pager has ended."""
+    code = PRELUDE.format(directory=tmp_path).replace(
+        "memory =", "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nmemory ="
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code + CHECK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "1\n"
+        os.kill(helpers(process.pid)["thermocline-pager"], signal.SIGKILL)
+        assert say(process) == "2"
+
+
 @pytest.fixture
 def memory_of_one_array(tmp_path: Path) -> Iterator[Memory]:
     """A memory whose array is written once and then left alone."""

@@ -230,19 +230,6 @@ def test_a_handle_of_a_memory_that_is_gone_is_an_error(tmp_path: Path) -> None:
     assert ran.stdout.startswith("the memory that this array is in is closed")
 
 
-def test_a_program_that_received_its_own_array_keeps_it(tmp_path: Path) -> None:
-    """It has dropped the array, and closed the memory; what came back is the same array, and holds both."""
-    memory = Memory("dram=2MiB, zstd=4MiB")
-    array = memory.array(np.arange(1 << 18))
-    received = pickle.loads(pickle.dumps(memory.share(array)))
-    del array
-    memory.close()
-    assert np.array_equal(received, np.arange(1 << 18))
-    assert memory._regions.session.usable
-    del received
-    assert not memory._regions.session.usable
-
-
 def test_plain_arrays_are_not_shared(memory: Memory) -> None:
     with pytest.raises(SpecError, match="not in this memory"):
         memory.share(np.zeros(10))
@@ -335,6 +322,40 @@ def test_a_forked_child_takes_them_by_the_mapping_it_has(memory: Memory) -> None
         return np.shares_memory(pickle.loads(handle), array)
 
     assert status_of(forked(receive)) == 0
+
+
+def test_an_array_that_came_back_keeps_its_memory_open(tmp_path: Path) -> None:
+    """The program has freed it, and closed the memory; what it was sent back is all that it has."""
+    memory = Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB")
+    array = memory.share(memory.array(np.arange(1 << 19)))
+    back = pickle.loads(pickle.dumps(array))
+    del array
+    memory.close()
+    assert not memory._regions.session.closed
+    assert np.array_equal(back, np.arange(1 << 19))
+    del back
+    assert memory._regions.session.closed
+
+
+def test_an_array_comes_back_to_a_program_that_has_closed_its_memory(tmp_path: Path) -> None:
+    """Another program still has it; the one that made it joins the memory as others do, then."""
+    code = f"""
+        from thermocline import Memory
+        with Memory("dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB") as memory:
+            array = memory.share(memory.array(np.arange(1 << 19)))
+            say(pickle.dumps(array).hex())
+            handle = receive()
+            del array
+        say(memory._regions.session.closed)
+        say(pickle.loads(handle).sum())
+    """
+    with guest(code) as program, guest("array = pickle.loads(receive()); say(1); receive()") as other:
+        handle = bytes.fromhex(program.says())
+        other.send(handle)
+        assert other.says() == "1"
+        program.send(handle)
+        assert program.says() == "True"
+        assert program.says() == str(np.arange(1 << 19).sum())
 
 
 def test_who_does_not_know_the_secret_is_not_let_in(memory: Memory) -> None:

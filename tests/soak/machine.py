@@ -2,50 +2,42 @@
 
 The nodes are so small that every path is taken: all of them fill up, reclaim itself reclaims, groups hit their limits,
 allocations fail. Pagers are killed and stopped at any moment and at chosen points, devices fail, and pages are lost.
-What must hold: what is read is what was last written, or an error that stderr has announced, for ever; everything
-ends; and when all arrays are gone, nothing is used.
+The program forks children that live on over many steps, fork themselves and are killed, and sends its arrays to guests,
+programs of their own; some of them outlive it. What must hold: what is read, in whatever process, is what was last
+written, or an error that stderr has announced, for ever; everything ends; and when all arrays are gone, nothing is
+used.
 
-The program is another process (``program.py``): one that hangs, or is ended, is then a failure like any other, which
+All of them are other processes (``program.py``): one that hangs, or is ended, is then a failure like any other, which
 hypothesis makes small.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from holders import PROGRAM, Holders
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from subject import HangError, Subject, Tally
+from misfortunes import what_goes_wrong
+from subject import HangError, Step, Subject, Tally
 
 PAGE = 4 << 10
 DRAM = 24 * PAGE
 SPEC = "dram=96KiB, lz4=64KiB;incompressible={rule}, zstd=96KiB, file:{{directory}}=256KiB"
 KINDS = ("noise", "ramp", "constant", "zeros")
+#: Processes beside the program.
+MOST_CHILDREN, MOST_GUESTS = 3, 2
+#: Of a page, for processes that write to it at the same time.
+LANES = 8
 ADVICE = ("cold", "willneed", "sequential", "random", "normal")
 #: Pages that may be committed where a node dies: what the others can hold, whichever it is.
 SAFE_WITHOUT_A_NODE = 40
-#: Effects that every workload brings about.
-POINTS = ("Commit", "CopyList", "Fill", "Lock", "Punch", "Release", "Remap", "Reserve", "TryLock", "Unmap", "Unlock")
-
-_nodes = st.sampled_from(["lz4", "zstd", "file"])
-_calls = st.integers(1, 200)
-kills_at_points = st.builds(
-    "kill {} {} {}".format, st.sampled_from(["before", "after"]), st.sampled_from(POINTS), st.integers(1, 60)
-)
-failing_writes = st.builds("fail write {} {} {}".format, _nodes, st.sampled_from(["EIO", "ENOSPC", "EAGAIN"]), _calls)
-failing_reads = st.builds("fail read {} EIO {}".format, _nodes, _calls)
-stalls = st.builds("hang any file {} 20ms".format, _calls)
-deaths_of_nodes = st.builds("fail {} {} EIO {} on".format, st.sampled_from(["write", "any"]), _nodes, _calls)
-what_goes_wrong = st.tuples(
-    st.lists(kills_at_points, max_size=2),
-    st.lists(st.one_of(failing_writes, stalls), max_size=3),
-    st.lists(failing_reads, max_size=2),
-    st.lists(deaths_of_nodes, max_size=1),
-)
 
 
 class TieredArrays(RuleBasedStateMachine):
@@ -60,24 +52,34 @@ class TieredArrays(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        #: Of every array that somebody has, or may have.
         self.sizes: dict[int, int] = {}
         self.born: dict[int, int] = {}
+        self.holders = Holders()
         self.next = 0
         self.kills_then = self.tally.kills
 
-    # -- the program --------------------------------------------------------------------------------------------------
+    # -- the processes ------------------------------------------------------------------------------------------------
 
-    def tell(self, what: str, **arguments: Any) -> Any:
-        """Let the program do something; what it lost meanwhile must have been announced -> what it says."""
-        self.tally.steps += 1
+    def tell(self, what: str, who: int = PROGRAM, **arguments: Any) -> Any:
+        """Let a process do something -> what it says."""
+        return self.tell_all({who: Step(what, arguments)})[who]
+
+    def tell_all(self, steps: dict[int, Step], **killed: int) -> dict[int, Any]:
+        """Let processes do something at the same time -> what they say."""
         with self.failing_loudly():
-            answer = self.program.tell(what, **arguments)
+            return self.hear(self.program.tell_all(steps, **killed))
+
+    def hear(self, answers: dict[int, dict[str, Any]]) -> dict[int, Any]:
+        """What they lost meanwhile must have been announced -> what they say."""
+        self.tally.steps += len(answers)
+        for answer in answers.values():
             self.tally.lost_pages += len(answer["lost"])
             for key, page in answer["lost"]:
                 assert self.lossy, f"page {page} is lost"
                 # Another array may have had a page of that number, and lost it.
                 assert self.program.has_announced(page, self.born[key]), f"nobody has said that page {page} is lost"
-            return answer["said"]
+        return {who: answer["said"] for who, answer in answers.items()}
 
     @contextmanager
     def failing_loudly(self) -> Iterator[None]:
@@ -115,23 +117,28 @@ class TieredArrays(RuleBasedStateMachine):
         keep=st.booleans(),
         readahead=st.sampled_from([0, 4, 32]),
         wrong=what_goes_wrong,
+        last=st.sampled_from(["close", "leave", "end", "vanish", "kill"]),
     )
-    def open(self, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...]) -> None:
+    def open(self, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...], last: str) -> None:
         kills, nuisances, lossy_reads, deaths = wrong
         self.deaths = len(kills)
         self.lossy = bool(lossy_reads) or any(death.startswith("fail any") for death in deaths)
         self.most_pages = SAFE_WITHOUT_A_NODE if deaths else 1 << 20
+        self.last = last
         if TieredArrays.subject is None:
             TieredArrays.subject = Subject(self.tally)
+        self.directory = tempfile.TemporaryDirectory(dir="/var/tmp")
+        self.twins = tempfile.TemporaryDirectory()
         self.program = TieredArrays.subject
         self.program.trace = []
         self.program.plan = []
         self.began = self.program.position()
         self.tally.examples += 1
+        self.begin_holder(guest=False)
         self.tell(
             "open",
             inject=";".join([*kills, *nuisances, *lossy_reads, *deaths]),
-            lossy=self.lossy,
+            directory=self.directory.name,
             spec=SPEC.format(rule="store" if keep else "demote"),
             design=self.design,
             clean=clean,
@@ -157,43 +164,50 @@ class TieredArrays(RuleBasedStateMachine):
             self.tell("make_from_file", key=self.next, pages=pages, seed=seed, left=left)
             self.keep(pages * PAGE - seed % 100)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data(), kind=st.sampled_from(KINDS))
     def write(self, data: st.DataObject, kind: str) -> None:
-        key, start = self.pick(data)
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
+        key, start = self.pick(data, who)
         stop = data.draw(st.integers(start, self.sizes[key]))
-        self.tell("write", key=key, start=start, stop=stop, kind=kind)
+        self.tell("write", who, key=key, start=start, stop=stop, kind=kind)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data(), step=st.sampled_from([1, 100, PAGE, 3 * PAGE]))
     def read(self, data: st.DataObject, step: int) -> None:
-        key, start = self.pick(data)
-        self.tell("read", key=key, start=start, step=step)
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
+        key, start = self.pick(data, who)
+        self.tell("read", who, key=key, start=start, step=step)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data())
     def read_modify_write(self, data: st.DataObject) -> None:
-        self.tell("read_modify_write", key=self.pick_one(data))
+        who = data.draw(st.sampled_from(self.holders.with_arrays()))
+        self.tell("read_modify_write", who, key=self.pick_one(data, who))
 
-    @precondition(lambda self: self.sizes)
-    @rule(data=st.data())
-    def free(self, data: st.DataObject) -> None:
+    @precondition(lambda self: self.holders.arrays())
+    @rule(data=st.data(), others_read=st.booleans())
+    def free(self, data: st.DataObject, others_read: bool) -> None:
+        """Others still have it, and may be reading it. That the program frees it is nothing to them."""
         key = self.pick_one(data)
-        del self.sizes[key]
-        self.tell("free", key=key)
+        readers = self.holders.of(key)[1:] if others_read else []
+        whole = Step("read", {"key": key, "start": 0, "step": 1})
+        self.tell_all({PROGRAM: Step("free", {"key": key}), **dict.fromkeys(readers, whole)})
+        self.holders.drop(PROGRAM, key)
+        self.forget_what_is_gone()
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.arrays())
     @rule(data=st.data(), advice=st.sampled_from(ADVICE))
     def advise(self, data: st.DataObject, advice: str) -> None:
         key, start = self.pick(data)
         self.tell("advise", key=key, start=start, advice=advice)
 
-    @precondition(lambda self: self.sizes)
+    @precondition(lambda self: self.holders.arrays())
     @rule(data=st.data())
     def pin_and_write(self, data: st.DataObject) -> None:
         self.tell("pin_and_write", key=self.pick_one(data))
 
-    @precondition(lambda self: len(self.sizes) > 1)
+    @precondition(lambda self: len(self.holders.arrays()) > 1)
     @rule()
     def many_threads(self) -> None:
         self.tell("many_threads")
@@ -204,15 +218,143 @@ class TieredArrays(RuleBasedStateMachine):
 
     def keep(self, size: int) -> None:
         self.sizes[self.next] = size
+        self.holders.take(PROGRAM, self.next)
         self.next += 1
 
-    def pick_one(self, data: st.DataObject) -> int:
-        return data.draw(st.sampled_from(sorted(self.sizes)))
+    def pick_one(self, data: st.DataObject, who: int = PROGRAM) -> int:
+        return data.draw(st.sampled_from(self.holders.arrays(who)))
 
-    def pick(self, data: st.DataObject) -> tuple[int, int]:
+    def pick(self, data: st.DataObject, who: int = PROGRAM) -> tuple[int, int]:
         """An array, and a place in it."""
-        key = self.pick_one(data)
+        key = self.pick_one(data, who)
         return key, data.draw(st.integers(0, self.sizes[key] - 1))
+
+    def forget_what_is_gone(self) -> None:
+        """Where the program is alone, what it has freed is free."""
+        if len(self.holders) == 1:
+            self.sizes = {key: size for key, size in self.sizes.items() if key in self.holders.arrays()}
+
+    # -- what children and guests do ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.holders.children < MOST_CHILDREN)
+    @rule(data=st.data(), others_verify=st.booleans())
+    def fork(self, data: st.DataObject, others_verify: bool) -> None:
+        """Any process may, while the others are at work."""
+        parent = data.draw(st.sampled_from(list(self.holders)))
+        others = [who for who in self.holders if who != parent] if others_verify else []
+        self.begin_child(parent, others)
+
+    def begin_child(self, parent: int, others: list[int]) -> None:
+        """Let a process fork, while others verify what they have."""
+        self.tally.forks += 1
+        child = self.holders.fork(parent)
+        with self.failing_loudly():
+            self.hear(self.program.fork(parent, child, dict.fromkeys(others, Step("verify", {}))))
+
+    @precondition(lambda self: self.holders.guests < MOST_GUESTS)
+    @rule()
+    def invite(self) -> None:
+        self.tally.guests += 1
+        self.begin_holder(guest=True)
+
+    def begin_holder(self, *, guest: bool) -> None:
+        """Start a program that has nothing."""
+        with self.failing_loudly():
+            self.program.start(self.holders.begin(guest=guest), self.twins.name, lossy=self.lossy)
+
+    @precondition(lambda self: self.holders.senders())
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        """Send an array to a process that may or may not have it, or have made and freed it."""
+        sender = data.draw(st.sampled_from(self.holders.senders()))
+        key = data.draw(st.sampled_from(self.holders.sendable(sender)))
+        to = data.draw(st.sampled_from(self.holders.receivers(sender)))
+        self.hand_over(sender, key, to)
+
+    def hand_over(self, sender: int, key: int, to: int) -> None:
+        """One process has it then, and the other still has it."""
+        self.tell_handle(to, "receive", key, self.tell("share", sender, key=key))
+        for who in (sender, to):
+            self.holders.take(who, key, handle=True)
+
+    def tell_handle(self, to: int, what: str, key: int, shared: tuple[int, str] | None) -> None:
+        """Let a process have a handle, or know that there was no room for that array."""
+        if shared is None:
+            self.tell("refuse", to, key=key)
+        else:
+            self.tell(what, to, key=key, first=shared[0], handle=shared[1])
+
+    @precondition(lambda self: self.holders.arrays() and len(self.holders) > 1)
+    @rule(data=st.data())
+    def send_too_late(self, data: st.DataObject) -> None:
+        """The program frees what it has just sent: then it is gone, or somebody else still has it."""
+        to = data.draw(st.sampled_from(self.holders.receivers(PROGRAM)))
+        key = self.pick_one(data)
+        shared = self.tell("share", key=key)
+        self.tell("free", key=key)
+        self.tell_handle(to, "receive" if key in self.holders.arrays(to) else "glance", key, shared)
+        self.holders.drop(PROGRAM, key)
+        self.forget_what_is_gone()
+
+    @precondition(lambda self: self.holders.others_with_arrays())
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        """A child or a guest has no use for an array any more."""
+        who = data.draw(st.sampled_from(self.holders.others_with_arrays()))
+        key = self.pick_one(data, who)
+        self.tell("free", who, key=key)
+        self.holders.drop(who, key)
+
+    @precondition(lambda self: any(len(self.holders.of(key)) > 1 for key in self.sizes))
+    @rule(data=st.data())
+    def at_once(self, data: st.DataObject) -> None:
+        """All who have an array write to the same pages of it."""
+        key = data.draw(st.sampled_from([key for key in self.sizes if len(self.holders.of(key)) > 1]))
+        self.add_at_once(key)
+
+    def add_at_once(self, key: int) -> None:
+        self.tell_all(
+            {who: Step("add", {"key": key, "lane": lane % LANES}) for lane, who in enumerate(self.holders.of(key))}
+        )
+
+    @precondition(lambda self: len(self.holders) > 1)
+    @rule(data=st.data(), how=st.sampled_from(["end", "vanish", "kill"]))
+    def dismiss(self, data: st.DataObject, how: str) -> None:
+        """A child or a guest ends."""
+        self.end_holder(data.draw(st.sampled_from(self.holders.others())), how)
+        self.await_processes()
+
+    @precondition(lambda self: self.holders.others_with_arrays())
+    @rule(data=st.data(), kind=st.sampled_from(KINDS), milliseconds=st.integers(0, 10))
+    def kill_a_writer(self, data: st.DataObject, kind: str, milliseconds: int) -> None:
+        """A child or a guest is killed while it writes: each byte is then the old one or the new one."""
+        who = data.draw(st.sampled_from(self.holders.others_with_arrays()))
+        key, start = self.pick(data, who)
+        part = {"key": key, "start": start, "stop": data.draw(st.integers(start, self.sizes[key])), "kind": kind}
+        self.tell_all({who: Step("write", part)}, killed=who, milliseconds=milliseconds)
+        self.holders.end(who)
+        for heir in self.holders.of(key)[:1]:
+            self.tell("adopt", heir, **part)
+        self.await_processes()
+
+    @precondition(lambda self: len(self.holders) > 1)
+    @rule(data=st.data(), milliseconds=st.integers(0, 10))
+    def kill_a_reader(self, data: st.DataObject, milliseconds: int) -> None:
+        """A child or a guest is killed while all others are at work, too."""
+        killed = data.draw(st.sampled_from(self.holders.others()))
+        self.tell_all(dict.fromkeys(self.holders, Step("verify", {})), killed=killed, milliseconds=milliseconds)
+        self.holders.end(killed)
+        self.await_processes()
+
+    def end_holder(self, who: int, how: str) -> None:
+        with self.failing_loudly():
+            self.program.dismiss(who, how)
+        self.holders.end(who)
+
+    def await_processes(self) -> None:
+        """What only those had who are gone now is given back."""
+        self.tell("await_processes", count=sum(self.tell("attachments", who) for who in self.holders))
+        self.forget_what_is_gone()
 
     # -- what is done to its pagers -----------------------------------------------------------------------------------
 
@@ -229,7 +371,7 @@ class TieredArrays(RuleBasedStateMachine):
 
     @invariant()
     def capacities_hold(self) -> None:
-        if hasattr(self, "program"):
+        if PROGRAM in self.holders:
             self.books = books = self.tell("books")
             with self.failing_loudly():
                 deaths = books["pager"]["starts"] - 1
@@ -239,16 +381,47 @@ class TieredArrays(RuleBasedStateMachine):
                     assert 0 <= node["used"] <= node["peak"] <= node["capacity"], node
 
     def teardown(self) -> None:
-        """Verify everything and close the memory.
+        """Verify everything, and end: the program and whoever shares its memory, in whatever order.
 
         An example may end in the middle of a rule, when hypothesis has no more choices to give; that is no failure.
         """
         if hasattr(self, "program") and self.program.running:
-            self.tell("verify")
+            self.tell_all(dict.fromkeys(self.holders, Step("verify", {})))
             self.capacities_hold()
-            self.tell("close")
+            if self.last == "close":
+                for who in self.holders.others():
+                    self.end_holder(who, "vanish" if who % 2 else "end")
+                self.await_processes()
+                self.tell("close")
+            else:
+                self.outlive_program()
             with self.failing_loudly():
-                assert "Traceback" not in self.program.said(self.began), "a helper has met an exception"
+                self.program.await_helpers()
+                assert "Traceback" not in self.program.said(self.began), "a process has met an exception"
+                assert not os.listdir(self.directory.name), "files are left behind"
             kills = self.tally.kills - self.kills_then
             self.tally.deaths_injected += max(self.books["pager"]["starts"] - 1 - kills, 0)
             self.tally.disturbed_calls += self.books["injected"]
+        if hasattr(self, "program"):
+            self.directory.cleanup()
+            self.twins.cleanup()
+
+    def outlive_program(self) -> None:
+        """The program gives the memory up, or ends; the others go on, fork and send, then one after the other ends."""
+        self.tally.programs_outlived += len(self.holders) > 1
+        if self.last == "leave":
+            self.tell("leave")
+            self.holders.end(PROGRAM)
+        else:
+            self.end_holder(PROGRAM, self.last)
+        if len(self.holders):
+            first, *others = self.holders
+            self.begin_child(first, others)
+        for sender in self.holders.senders()[:1]:
+            self.hand_over(sender, self.holders.sendable(sender)[0], self.holders.receivers(sender)[0])
+        for number, who in enumerate(self.holders):
+            self.program.plan = [(number, "kill")]
+            self.tell_all(dict.fromkeys(self.holders, Step("verify", {})))
+            for key in self.holders.arrays(who):
+                self.add_at_once(key)
+            self.end_holder(who, ("end", "kill", "vanish")[number % 3])

@@ -3,37 +3,39 @@
 Each line names a method of :class:`Program` and its arguments; the answer is a line, too: what it returned, the pages
 that were found lost meanwhile, or what was wrong. Who tells it can kill its pager, time it and survive it.
 
-What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``. (To fork is not
-one of them yet: a child is ended when it touches a tiered array.)
+It begins without a memory, and one that is told to fork becomes two, each with a line of its own to whoever tells. So
+the first of them starts all others: programs that make a memory, and guests. A child of a program with a memory shares
+its arrays, and so do that one's children.
+
+What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``.
 """
 
-import errno
 import faulthandler
 import json
 import os
+import pickle
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from twins import PAGE, Twins, WrongError
 
 from thermocline import Memory
+from thermocline.errors import ClosedError
+from thermocline.live import attachment
 from thermocline.live.tables import Tables
+from thermocline.shared import SharedArray
 
-PAGE = 4 << 10
-#: What a system call says of a page that is lost: EFAULT, EHWPOISON.
-LOST = (errno.EFAULT, 133)
-#: Looks at the books until freed slots must be free in them: a transaction that lost its page gives its slot back when
-#: its copy has ended.
+#: Looks at the books until what is free must be free in them: a transaction that lost its page gives its slot back when
+#: its copy has ended, and the supervisor learns in its own time of arrays that are shared no more, and of processes
+#: that have ended.
 LOOKS = 2000
-
-
-class WrongError(Exception):
-    """What must not be."""
 
 
 def contents(kind: str, size: int, seed: int) -> np.ndarray:
@@ -45,96 +47,82 @@ def contents(kind: str, size: int, seed: int) -> np.ndarray:
     return np.full(size, 0 if kind == "zeros" else seed % 255 + 1, "u1")
 
 
-class Twins:
-    """A tiered array and a plain one that shows what is right.
-
-    Where pages may get lost, the tiered one is touched by system calls only, page by page: those get an error where the
-    program would be ended. A page that was lost once stays so.
-    """
-
-    def __init__(self, tiered: np.ndarray, plain: np.ndarray, first: int, *, lossy: bool) -> None:
-        self.tiered = tiered
-        self.plain = plain
-        self.lossy = lossy
-        self.first = first
-        self.lost: set[int] = set()
-        self.found_lost: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def compare(self, start: int = 0, stop: int | None = None, step: int = 1) -> None:
-        """See that what is read is what was last written."""
-        if not self.lossy:
-            differ = np.flatnonzero(self.tiered[start:stop:step] != self.plain[start:stop:step])
-            if len(differ):
-                at = start + step * int(differ[0])
-                raise WrongError(f"{len(differ)} bytes of page {self.first + at // PAGE} and others, first byte {at}")
-            return
-
-        def read(file: int, begin: int, end: int) -> None:
-            size = os.pwrite(file, self.tiered[begin:end].data, 0)
-            got = os.pread(file, end - begin, 0)
-            if size != end - begin or got != self.plain[begin:end].tobytes():
-                raise WrongError(f"page {self.first + begin // PAGE}, of which {size} bytes were read")
-
-        self._page_by_page(read, start, stop, step)
-
-    def write(self, start: int, stop: int, change: Callable[[np.ndarray], Any], step: int = 1) -> None:
-        """Change both alike."""
-        if not self.lossy:
-            for array in (self.tiered, self.plain):
-                array[start:stop:step] = change(array[start:stop:step])
-            return
-        self.compare(start, stop, step)
-        self.plain[start:stop:step] = change(self.plain[start:stop:step])
-
-        def write(file: int, begin: int, end: int) -> None:
-            os.pwrite(file, self.plain[begin:end].data, 0)
-            size = os.preadv(file, [self.tiered[begin:end].data], 0)
-            if size != end - begin:
-                raise WrongError(f"page {self.first + begin // PAGE}, of which {size} bytes were written")
-
-        self._page_by_page(write, start, stop, step)
-
-    def _page_by_page(
-        self, touch: Callable[[int, int, int], None], start: int, stop: int | None, step: int = 1
-    ) -> None:
-        end = len(self) if stop is None else stop
-        file = os.memfd_create("scratch")
-        try:
-            for page in sorted({at // PAGE for at in range(start, end, step)}):
-                begin = max(start, page * PAGE)
-                try:
-                    touch(file, begin, min(end, (page + 1) * PAGE))
-                except OSError as error:
-                    if error.errno not in LOST:
-                        raise
-                    if page not in self.lost:
-                        self.lost.add(page)
-                        self.found_lost.append(self.first + page)
-                else:
-                    if page in self.lost:
-                        raise WrongError(f"page {self.first + page} was lost and can be read again")
-        finally:
-            os.close(file)
-
-
 class Program:
     """One memory after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self._address = address
         self.twins: dict[int, Twins] = {}
         #: Arrays that there was no room for. What is to be done with one of these is nothing: whether there is room may
         #: depend on the instant of a node's death, and what is asked for next must not.
         self.refused: set[int] = set()
+        self._connect()
 
-    def open(self, inject: str, lossy: bool, **settings: Any) -> None:
+    def _connect(self) -> None:
+        """Get a line to whoever tells this process what to do."""
+        self._line = socket.socket(socket.AF_UNIX)
+        self._line.connect("\0" + self._address)
+        self._said = self._line.makefile("r")
+
+    def serve(self) -> None:
+        """Do what is said on the line, until it ends."""
+        while said := self._said.readline():
+            what, arguments = json.loads(said)
+            try:
+                answer = None if arguments.get("key") in self.refused else getattr(self, what)(**arguments)
+                told = {"said": answer, "lost": self._found_lost()}
+            except SystemExit:
+                raise
+            except WrongError as error:
+                told = {"wrong": str(error)}
+            except BaseException:
+                told = {"wrong": traceback.format_exc()}
+            self._line.sendall(json.dumps(told).encode() + b"\n")
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def fork(self) -> int:
+        """Become two -> the process id of the new one, which answers, too."""
+        pid = os.fork()
+        if not pid:
+            self._said.close()
+            self._line.close()
+            self._connect()
+            # Nobody waits for this one's children, and its memories must not mind.
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        return pid or os.getpid()
+
+    def status(self, pid: int) -> int | None:
+        """How a process has ended; None when this one has not started it."""
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return None
+
+    def meet(self, directory: str, lossy: bool) -> None:
+        """Learn where the plain twins are, and whether pages may get lost."""
+        self._twins_in = Path(directory)
+        self.lossy = lossy
+
+    def attachments(self) -> int:
+        """How often this process uses a memory: a forked child that joins it by name, too, has it twice."""
+        return len(attachment._attachments)
+
+    def end(self) -> None:
+        """As programs end, with everything still in use."""
+        sys.exit()
+
+    def vanish(self) -> None:
+        """Without a word to anybody."""
+        os._exit(0)
+
+    # -- memories -----------------------------------------------------------------------------------------------------
+
+    def open(self, inject: str, directory: str, **settings: Any) -> None:
         """Make a memory, under injection."""
         os.environ["THERMOCLINE_INJECT"] = inject
-        self.lossy = lossy
-        self.directory = tempfile.TemporaryDirectory(dir="/var/tmp")
-        spec = settings.pop("spec").format(directory=self.directory.name)
+        self.directory = directory
+        spec = settings.pop("spec").format(directory=directory)
         self.memory = Memory(spec, page_size=PAGE, **settings)
         self.groups = [
             self.memory,
@@ -154,7 +142,7 @@ class Program:
                 raise WrongError(f"no room for {pages} pages, which would not be the last") from None
             self.refused.add(key)
             return
-        twins = self._keep(key, tiered, np.zeros(size, "u1"))
+        twins = self._keep(key, tiered)
         twins.compare()
         if seed % 3:
             twins.write(0, size, lambda _: contents(kind, size, seed))
@@ -162,7 +150,7 @@ class Program:
     def make_from_file(self, key: int, pages: int, seed: int, left: int) -> None:
         """An array of a file, of which then only ``left`` pages are left."""
         plain = contents("ramp" if seed % 2 else "noise", pages * PAGE - seed % 100, seed)
-        with tempfile.NamedTemporaryFile(dir=self.directory.name) as file:
+        with tempfile.NamedTemporaryFile(dir=self.directory) as file:
             file.write(plain.tobytes())
             file.flush()
             try:
@@ -171,12 +159,17 @@ class Program:
                 self.refused.add(key)
                 return
             file.truncate(min(left * PAGE, len(plain)))
-        self._keep(key, tiered, plain)
+        self._keep(key, tiered).plain[:] = plain
 
-    def _keep(self, key: int, tiered: np.ndarray, plain: np.ndarray) -> Twins:
+    def _keep(self, key: int, tiered: np.ndarray) -> Twins:
         first, _ = self.memory._regions.pages_of(tiered.ctypes.data, 1)
-        self.twins[key] = Twins(tiered, plain, first, lossy=self.lossy)
+        return self._keep_at(key, tiered, first)
+
+    def _keep_at(self, key: int, tiered: np.ndarray, first: int) -> Twins:
+        self.twins[key] = Twins(tiered, self._twins_in / str(key), first, lossy=self.lossy)
         return self.twins[key]
+
+    # -- arrays -------------------------------------------------------------------------------------------------------
 
     def write(self, key: int, start: int, stop: int, kind: str) -> None:
         """Write a part of an array."""
@@ -191,9 +184,40 @@ class Program:
         twins = self.twins[key]
         twins.write(0, len(twins), lambda old: old + 1, PAGE // 2)
 
+    def add(self, key: int, lane: int) -> None:
+        """Change what no other process changes meanwhile."""
+        self.twins[key].add(lane)
+
+    def adopt(self, key: int, start: int, stop: int, kind: str) -> None:
+        """Whoever wrote this was killed at it."""
+        self.twins[key].adopt(start, contents(kind, stop - start, start))
+
     def free(self, key: int) -> None:
-        """Give an array back."""
+        """Give an array back; in a child, stop looking at it."""
         del self.twins[key]
+
+    def share(self, key: int) -> tuple[int, str]:
+        """An array as a handle -> its first page, and the handle."""
+        twins = self.twins[key]
+        if not isinstance(twins.tiered, SharedArray):
+            twins.tiered = self.memory.share(twins.tiered)
+        return twins.first, pickle.dumps(twins.tiered).hex()
+
+    def receive(self, key: int, first: int, handle: str) -> None:
+        """Take an array by its handle, and keep it."""
+        self._keep_at(key, pickle.loads(bytes.fromhex(handle)), first)
+
+    def refuse(self, key: int) -> None:
+        """There was no room for an array."""
+        self.refused.add(key)
+
+    def glance(self, key: int, first: int, handle: str) -> None:
+        """Take an array by its handle, and look at it, unless it is gone."""
+        try:
+            self.receive(key, first, handle)
+        except ClosedError:
+            return
+        self.twins.pop(key).compare()
 
     def advise(self, key: int, start: int, advice: str) -> None:
         """Say how an array will be used."""
@@ -207,7 +231,7 @@ class Program:
                 twins.write(0, min(4 * PAGE, len(twins)), lambda old: old ^ 255)
         except MemoryError:
             twins.compare(0, min(4 * PAGE, len(twins)))
-            if not twins.lost:
+            if not twins.lost.any():
                 raise WrongError("pages that are not lost cannot be pinned") from None
 
     def many_threads(self) -> None:
@@ -235,6 +259,15 @@ class Program:
         injected = int(self.memory._regions.session.tables.header[Tables.HEADER_DISTURBED])
         return {**{name: books[name] for name in ("nodes", "arena", "pager")}, "injected": injected}
 
+    def await_processes(self, count: int) -> None:
+        """See that so many use the memory, when the supervisor has learned of those that are gone."""
+        for _ in range(LOOKS):
+            processes = self.memory.stat()["processes"]
+            if processes == count:
+                self.memory.stat()  # what they held is given back now
+                return
+        raise WrongError(f"the memory is used {processes} times, not {count} times")
+
     def forge(self, key: int, at: int) -> None:
         """Change what is held to be right."""
         self.twins[key].plain[at] ^= 1
@@ -246,19 +279,30 @@ class Program:
 
     def close(self) -> None:
         """Free everything: then nothing is used, and the memory can go."""
-        self.twins.clear()
-        self.refused.clear()
+        self._free_all()
+        session = self.memory._regions.session
         for _ in range(LOOKS):
             used = {name: node["used"] for name, node in self.memory.stat()["nodes"].items() if node["used"]}
-            if not used:
+            committed = session.commitment.committed
+            if not used and not committed:
                 break
-        resident = self.memory._regions.session.resident()
+        resident = session.resident()
         self.memory.close()
-        self.directory.cleanup()
-        if used or resident or not self.memory._regions.session.closed:
-            raise WrongError(f"all arrays are gone; used: {used}, resident: {resident} bytes")
+        if used or resident or committed or not session.closed:
+            raise WrongError(f"all arrays are gone; used: {used}, resident: {resident} bytes, {committed} pages")
 
-    def found_lost(self) -> list[tuple[int, int]]:
+    def leave(self) -> None:
+        """Free everything, and give the memory up, which others go on with."""
+        self._free_all()
+        self.memory.close()
+        if not self.memory._regions.session.closed:
+            raise WrongError("a memory waits for others to be closed")
+
+    def _free_all(self) -> None:
+        self.twins.clear()
+        self.refused.clear()
+
+    def _found_lost(self) -> list[tuple[int, int]]:
         """The pages that were found lost since this was last asked, each with the array it is of."""
         found = [(key, page) for key, twins in self.twins.items() for page in twins.found_lost]
         for twins in self.twins.values():
@@ -267,20 +311,10 @@ class Program:
 
 
 def main() -> None:
-    """Do what standard input says, until it ends."""
+    """Do what is said by whoever listens at the address that is given."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # for whoever has waited too long
-    program = Program()
-    for line in sys.stdin:
-        what, arguments = json.loads(line)
-        try:
-            said = None if arguments.get("key") in program.refused else getattr(program, what)(**arguments)
-            answer = {"said": said, "lost": program.found_lost()}
-        except WrongError as error:
-            answer = {"wrong": str(error)}
-        except BaseException:
-            answer = {"wrong": traceback.format_exc()}
-        print(json.dumps(answer), flush=True)
+    Program(sys.argv[1]).serve()
 
 
 if __name__ == "__main__":

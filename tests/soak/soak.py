@@ -63,8 +63,9 @@ def summary() -> str:
     """What was done so far."""
     tally = TieredArrays.tally
     return (
-        f"{tally.examples} examples, {tally.steps} steps; pagers killed {tally.kills}, stopped {tally.stops}, ended at "
-        f"points {tally.deaths_injected}; calls of stores disturbed {tally.disturbed_calls}; "
+        f"{tally.examples} examples, {tally.steps} steps; forks {tally.forks}, guests {tally.guests}, killed of both "
+        f"{tally.members_killed}, programs outlived {tally.programs_outlived}; pagers killed {tally.kills}, stopped "
+        f"{tally.stops}, ended at points {tally.deaths_injected}; calls of stores disturbed {tally.disturbed_calls}; "
         f"pages lost and announced {tally.lost_pages}; wrong {tally.wrong}, hangs {tally.hangs}"
     )
 

@@ -3,11 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from machine import SPEC, TieredArrays
-from subject import HangError, Subject, Tally
+from subject import HangError, Step, Subject, Tally
 
 from pagers import children
 from thermocline.protocol.migrate import DESIGNS
@@ -30,18 +31,20 @@ def test_what_is_read_is_what_was_written_whatever_goes_wrong(design: str) -> No
 
 
 @pytest.fixture
-def subject() -> Iterator[Subject]:
+def subject(tmp_path: Path) -> Iterator[Subject]:
     """A program with an array of which most is below DRAM."""
     made = Subject(Tally())
     try:
         settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": SPEC.format(rule="store")}
-        made.tell("open", inject="", lossy=False, **settings)
+        twins = tmp_path / "twins"
+        twins.mkdir()
+        made.start(0, str(twins), lossy=False)
+        made.tell("open", inject="", directory=str(tmp_path), **settings)
         made.find_helpers()
         made.tell("allocate", key=0, pages=60, group=0, kind="noise", seed=1)
         yield made
     finally:
-        if made.running:
-            made.end()
+        made.end()
 
 
 def test_a_hang_is_a_failure_that_says_where_everybody_is(subject: Subject) -> None:
@@ -62,5 +65,39 @@ def test_a_program_that_is_ended_is_a_failure(subject: Subject) -> None:
 
 def test_a_wrong_byte_is_a_failure(subject: Subject) -> None:
     subject.tell("forge", key=0, at=4097)
-    with pytest.raises(AssertionError, match=r"verify: 1 bytes of page 1 .*first byte 4097"):
+    with pytest.raises(AssertionError, match=r"verify, program: 1 bytes of page 1 .*first byte 4097"):
         subject.tell("verify")
+
+
+def test_what_a_child_reads_wrong_is_a_failure(subject: Subject) -> None:
+    subject.fork(0, 1, {})
+    subject.tell("forge", key=0, at=0)
+    with pytest.raises(AssertionError, match="verify, child 1: 1 bytes of page 0"):
+        subject.tell("verify", 1)
+
+
+def test_what_a_guest_writes_is_right_for_all(subject: Subject, tmp_path: Path) -> None:
+    subject.start(1, str(tmp_path / "twins"), lossy=False)
+    first, handle = subject.tell("share", key=0)["said"]
+    subject.tell("receive", 1, key=0, first=first, handle=handle)
+    subject.tell("write", 1, key=0, start=1, stop=100_000, kind="ramp")
+    subject.tell("verify")
+
+
+def test_a_byte_that_a_killed_writer_cannot_have_written_is_a_failure(subject: Subject) -> None:
+    part = {"key": 0, "start": 10, "stop": 5000, "kind": "ramp"}
+    subject.fork(0, 1, {})
+    subject.tell_all({1: Step("write", part)}, killed=1)
+    subject.tell("adopt", **part)
+    subject.tell("verify")
+    subject.tell("write", **part)
+    subject.tell("forge", key=0, at=11)
+    with pytest.raises(AssertionError, match="byte 11 was neither there before nor written"):
+        subject.tell("adopt", **{**part, "start": 11, "kind": "zeros"})
+
+
+def test_a_process_that_ends_badly_is_a_failure(subject: Subject) -> None:
+    subject.start(1, "", lossy=False)
+    os.kill(subject.members[1].pid, signal.SIGKILL)
+    with pytest.raises(AssertionError, match="the guest 1 has ended with status -9"):
+        subject.dismiss(1, "end")

@@ -30,16 +30,28 @@ class Door:
     secret: int
 
     @classmethod
-    def open(cls, program: Attachment, page_size: int, let_go: Callable[[], object]) -> Door:
-        """Let other processes of this user join the memory of this one; ``let_go``: see :class:`Guest`."""
+    def open(cls, program: Attachment, page_size: int, released: Callable[[], object]) -> Door:
+        """Let other processes of this user join the memory of this one.
+
+        Arrays that come back to this one are here already. It is told, at any moment, when it holds one less of them.
+        """
         door = cls(f"thermocline-{secrets.token_hex(16)}", secrets.randbits(63))
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
             listener.bind(door.address)
             listener.listen(64)
             if program.ask("listen", door.secret, fds=[listener.fileno()]) is None:
                 raise ClosedError("this memory cannot be shared: its helper processes may not open more files")
-        _guests[door] = Guest(program, page_size, let_go)
+        _guests[door] = Guest(program, page_size, released)
         return door
+
+    @property
+    def has_received(self) -> bool:
+        """Whether arrays have come back to the program, and are held there."""
+        return _guests[self].holds_any
+
+    def close(self) -> None:
+        """The program has closed its memory. Should an array come back later, it joins as others do."""
+        del _guests[self]
 
     @property
     def address(self) -> str:
@@ -57,18 +69,12 @@ class Ticket:
 
 
 class Guest:
-    """A process that has joined a memory. It stays until it ends.
+    """A process that has joined a memory. It stays until it ends."""
 
-    Parameters
-    ----------
-    let_go : callable
-        Called when a region that was held is held no more.
-    """
-
-    def __init__(self, attachment: Attachment, page_size: int, let_go: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, attachment: Attachment, page_size: int, released: Callable[[], object] = lambda: None) -> None:
         self._attachment = attachment
+        self._released = released
         self._page_size = page_size
-        self._let_go = let_go
         self._held: weakref.WeakValueDictionary[Ticket, ctypes.Array[ctypes.c_char]] = weakref.WeakValueDictionary()
 
     @classmethod
@@ -130,12 +136,12 @@ class Guest:
 
     def _release(self, slot: int) -> None:
         self._attachment.tell("release", slot)
-        self._let_go()
+        self._released()
 
     @property
     def holds_any(self) -> bool:
         """Whether any region is held here."""
-        return bool(self._held)
+        return any(True for _ in self._held.values())
 
 
 _guests: dict[Door, Guest] = {}

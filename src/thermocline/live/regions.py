@@ -41,6 +41,7 @@ class Regions:
         self.session = session
         self.page_size = session.page_size
         self.commitment = session.commitment
+        session.released = self._close_if_closing
         self._tables = session.tables
         self._requests = session.requests
         self._extents = Extents(session.pages)
@@ -59,7 +60,6 @@ class Regions:
         self._kept: list[int] = []
         #: Frees under way, the oldest first: request number, first page, pages.
         self._freeing: deque[tuple[int, int, int]] = deque()
-        session.let_go = self._close_if_closing
 
     # -- allocating and freeing ---------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class Regions:
         while self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
             with self._exclusion.held():
                 self._collect()
-                if self._live == len(self._kept) and not self._to_free and not self.session.holds_shared:
+                if self._live == len(self._kept) and not self._to_free and not self.session.has_received:
                     self.session.close()
             if not self._to_free:
                 break  # otherwise a finalizer has run in the middle of that, and left to us what it could not do

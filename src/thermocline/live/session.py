@@ -22,7 +22,7 @@ from thermocline.live.attachment import Attachment, map_arena
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
-from thermocline.live.guest import Door, Ticket, guest_of
+from thermocline.live.guest import Door, Ticket
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
@@ -66,6 +66,8 @@ class Session:
         Pages of that range.
     before_close : list of callable
         Called when the session is closed, before anything is given back.
+    released : callable
+        Called, at any moment, when this process has let go of an array that came back to it as a handle.
     """
 
     def __init__(self, nodes: Sequence[NodeSpec], page_size: int, settings: Settings, report: int = -1) -> None:
@@ -81,13 +83,12 @@ class Session:
             )
         self.size = self.pages * page_size
         self.before_close: list[Callable[[], object]] = []
+        self.released: Callable[[], object] = lambda: None
         self.closed = False
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
         self._door: Door | None = None
-        #: Called when such an array is gone.
-        self.let_go: Callable[[], object] = lambda: None
         self._tickets = 0
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
@@ -212,7 +213,7 @@ class Session:
             Too many regions are shared.
         """
         if self._door is None:
-            self._door = Door.open(self.attachment, self.page_size, self.let_go)
+            self._door = Door.open(self.attachment, self.page_size, self.released)
         for step in range(MAX_SHARES):
             slot = (self._tickets + step) % MAX_SHARES
             if not self.tables.shares[slot]:
@@ -228,14 +229,14 @@ class Session:
         """Nobody may come to hold a region any more."""
         self.attachment.tell("unshare", ticket.slot)
 
-    @property
-    def holds_shared(self) -> bool:
-        """Whether this program has received an array of its own back, and still has it."""
-        return self._door is not None and guest_of(self._door).holds_any
-
     def is_held(self, ticket: Ticket) -> bool:
         """Whether a region is shared, or was, and another process still holds it."""
         return bool(self.tables.shares[ticket.slot])
+
+    @property
+    def has_received(self) -> bool:
+        """Whether this process holds arrays that came back to it as handles: the books do not tell."""
+        return self._door is not None and self._door.has_received
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
@@ -259,5 +260,7 @@ class Session:
         self.closed = True
         for callback in self.before_close:
             callback()
+        if self._door is not None:
+            self._door.close()
         self.attachment.close()
         self._undo.close()

@@ -189,6 +189,8 @@ def main(configuration: str) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    # If the program ignores SIGCHLD, so did this process, and the kernel would not say how a pager has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     setproctitle("thermocline-supervisor")
     gc.freeze()  # a collection would write to each object, and so copy the pages that pagers share with this process
     status = 1
