@@ -27,7 +27,7 @@ import numpy as np
 from twins import PAGE, Twins, WrongError
 
 from thermocline import Memory
-from thermocline.errors import ClosedError
+from thermocline.errors import ClosedError, StoreError
 from thermocline.live import attachment
 from thermocline.live.tables import Tables
 from thermocline.shared import SharedArray
@@ -229,7 +229,7 @@ class Program:
         try:
             with self.memory.pin(twins.tiered[: 4 * PAGE]):
                 twins.write(0, min(4 * PAGE, len(twins)), lambda old: old ^ 255)
-        except MemoryError:
+        except (MemoryError, StoreError):
             twins.compare(0, min(4 * PAGE, len(twins)))
             if not twins.lost.any():
                 raise WrongError("pages that are not lost cannot be pinned") from None
