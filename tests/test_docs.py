@@ -106,6 +106,13 @@ def test_every_design_is_in_its_table() -> None:
     assert {name for name, here in table.items() if here.startswith("yes")} == set(DESIGNS)
 
 
+def test_tests_and_benchmarks_that_are_named_are_there() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
+    named = {name for page in pages for name in re.findall(r"\b(?:tests|benchmarks)/[\w/]+(?:\.py)?", page.read_text())}
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_the_map_of_the_house_names_every_module() -> None:
     text = read("CONTRIBUTING.md")
     there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in {".py", ".ll"}}
