@@ -159,19 +159,10 @@ class Arena:
         return os.fstat(self.fd).st_blocks * _BLOCK
 
     def present_runs(self) -> Iterator[tuple[int, int]]:
-        """Runs of pages of which any byte is in memory: first page, and how many (lseek(2), SEEK_DATA, SEEK_HOLE)."""
-        end = os.fstat(self.fd).st_size
-        position = 0
-        while position < end:
-            try:
-                data = os.lseek(self.fd, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-                raise
-            position = os.lseek(self.fd, data, os.SEEK_HOLE)
-            first = data // self.page_size
-            yield first, -(-position // self.page_size) - first
+        """Runs of pages of which any byte is in memory: first page, and how many."""
+        for begin, end in libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size):
+            first = begin // self.page_size
+            yield first, -(-end // self.page_size) - first
 
     def present_pages(self) -> set[int]:
         """Every page of which any byte is in memory."""

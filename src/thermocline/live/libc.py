@@ -7,8 +7,10 @@ punch never holds up another thread of the caller.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +47,21 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     """Free ``length`` bytes of a file at ``offset`` and unmap them everywhere (fallocate(2), PUNCH_HOLE)."""
     if _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length) != 0:
         raise _error("fallocate(PUNCH_HOLE)")
+
+
+def data_extents(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a sparse file has data, between two offsets: begin and end of each stretch (lseek(2), ``SEEK_DATA``)."""
+    while begin < end:
+        try:
+            begin = os.lseek(fd, begin, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        hole = min(os.lseek(fd, begin, os.SEEK_HOLE), end)
+        if begin < hole:
+            yield begin, hole
+        begin = hole
 
 
 def fixed_memory(name: str, size: int) -> int:

@@ -9,13 +9,13 @@ Every field is an aligned machine word with one writer at a time, so a reader se
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from array import array
 from collections.abc import Iterator
 from typing import Any
 
+from thermocline.live import libc
 from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.lru import MAX_LISTS
 from thermocline.protocol.page import PageTable
@@ -145,21 +145,12 @@ class Tables:
         """First page and number of pages of every region.
 
         Reads what was ever written of the column, and no more: it is as long as the arena, and nearly all of it is a
-        hole, which a read through the mapping would fill (lseek(2), ``SEEK_DATA``).
+        hole, which a read through the mapping would fill.
         """
-        position = self._region_pages_at
-        end = position + self.pages * self.region_pages.itemsize
-        while position < end:
-            try:
-                begin = os.lseek(self.fd, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                raise
-            position = min(os.lseek(self.fd, begin, os.SEEK_HOLE), end)
-            words = array("I", os.pread(self.fd, max(position - begin, 0), begin))
-            first = (begin - self._region_pages_at) // words.itemsize
-            for start, count in enumerate(words, first):
+        end = self._region_pages_at + self.pages * self.region_pages.itemsize
+        for begin, hole in libc.data_extents(self.fd, self._region_pages_at, end):
+            words = array("I", os.pread(self.fd, hole - begin, begin))
+            for start, count in enumerate(words, (begin - self._region_pages_at) // words.itemsize):
                 if count:
                     yield start, count
 

@@ -32,12 +32,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import os
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
-from thermocline.live.libc import fixed_memory, punch_hole
+from thermocline.live.libc import data_extents, fixed_memory, punch_hole
 from thermocline.live.stores import digest
 from thermocline.live.stores.holes import Holes
 from thermocline.live.stores.ledger import ROTTEN, Ledger
@@ -355,19 +354,10 @@ class Pool:
         raise digest.rotten(slot)
 
     def _find_touched(self) -> None:
-        """Ask the kernel which base pages hold memory (lseek(2), SEEK_DATA)."""
-        end = len(self._touched) * _BASE
+        """Ask the kernel which base pages hold memory."""
         self._touched[:] = bytes(len(self._touched))
-        hole = 0
-        while hole < end:
-            try:
-                data = os.lseek(self._fd, hole, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data from here to the end
-                    return
-                raise
-            hole = os.lseek(self._fd, data, os.SEEK_HOLE)
-            first, last = data // _BASE, min(hole, end) // _BASE
+        for begin, end in data_extents(self._fd, 0, len(self._touched) * _BASE):
+            first, last = begin // _BASE, end // _BASE
             self._touched[first:last] = b"\1" * (last - first)
 
 
