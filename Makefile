@@ -3,6 +3,7 @@
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
+# make bench       beside what a user would pick instead; bench-quick is the same with less data
 # make lint | docs | clean
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
 MINUTES ?= 10
 
-.PHONY: demo test test-numpy torture soak lint types imports docs pytest clean
+.PHONY: bench bench-quick demo test test-numpy torture soak lint types imports docs pytest clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -24,6 +25,12 @@ test: lint types imports docs pytest
 
 test-numpy: $(READY)
 	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/suite --json build/bench.json
+
+bench-quick: $(READY)
+	$(BIN)/python benchmarks/suite --quick --json build/bench-quick.json
 
 torture: $(READY)
 	$(BIN)/python tests/torture/torture.py --kills 1000
