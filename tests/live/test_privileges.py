@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from thermocline import Memory
 from thermocline.errors import UnsupportedError
 from thermocline.live.userfaultfd import open_userfaultfd
 
@@ -115,3 +117,21 @@ def test_another_process_of_the_user_cannot_look_into_the_helpers() -> None:
     ran = subprocess.run([*command, sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
     expected = [(f"thermocline-{who}", what) for who in ("pager", "supervisor") for what in ("environ", "fd/3", "mem")]
     assert sorted(tuple(line.split()) for line in ran.stdout.splitlines()) == expected
+
+
+@needs_root
+def test_a_child_of_one_that_has_dropped_its_privileges_is_served(memory: Memory) -> None:
+    """It gets less of userfaultfd than the program did, and no byte that is wrong."""
+    array = memory.array(np.arange(1 << 19))
+
+    def grandchild() -> str:
+        array[0] = 5
+        served = memory.serves_system_calls == open_userfaultfd().serves_system_calls
+        return f"{served} {np.array_equal(array[1:], np.arange(1, 1 << 19))}"
+
+    def child() -> str:
+        os.setuid(NOBODY)
+        return in_child(grandchild)
+
+    assert in_child(child) == "True True"
+    assert array[0] == 5
