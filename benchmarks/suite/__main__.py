@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def one_round(side: str, kind: str, shape: tuple[int, int, int], directory: str)
         ran = subprocess.run(
             [*command, str(group.path)], env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
         )
+    if ran.returncode == -signal.SIGKILL:
+        raise OSError("it was killed for want of memory under its limit")
     if ran.returncode:
         raise OSError(ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else f"status {ran.returncode}")
     said: dict[str, Any] = json.loads(ran.stdout)
