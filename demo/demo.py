@@ -203,7 +203,7 @@ def counters(stat: dict[str, Any]) -> Table:
             table.add_row(name, f"{count:,}")
     table.add_section()
     for name, seconds in stat["fault_seconds"].items():
-        table.add_row(f"a fault, {name}", duration(seconds))
+        table.add_row(f"a fault, {name}", f"{seconds:,}" if name == "count" else duration(seconds))
     return table
 
 
