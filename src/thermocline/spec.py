@@ -52,6 +52,16 @@ class Dram:
         """``"dram"``: the node's name in a spec and in counters."""
         return "dram"
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are RAM."""
+        return True
+
+    @property
+    def keeps_incompressible(self) -> bool:
+        """Whether a page that does not get smaller stays."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Compressed:
@@ -87,6 +97,16 @@ class Compressed:
     def name(self) -> str:
         """``"zstd"`` or ``"lz4"``."""
         return self.codec
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are RAM."""
+        return True
+
+    @property
+    def keeps_incompressible(self) -> bool:
+        """Whether a page that does not get smaller stays."""
+        return self.incompressible == "store"
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -130,6 +150,16 @@ class File:
     def name(self) -> str:
         """``"file:"`` and the directory, such as ``"file:/scratch"``."""
         return f"file:{self.directory}"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are RAM."""
+        return False
+
+    @property
+    def keeps_incompressible(self) -> bool:
+        """Whether a page that does not get smaller stays."""
+        return True
 
 
 NodeSpec = Dram | Compressed | File

@@ -79,7 +79,6 @@ class World:
         """All that a pager holds on its own heap, fresh."""
         layout, footprint = self.layout, self.footprint
         nodes = [WatchedNode.watch(footprint, DRAM, "dram", Kind.MAPPED, layout.dram * PAGE, PAGE)]
-        path = DemotionPath()
         for index, place in enumerate(layout.lower, start=1):
             nodes.append(
                 WatchedNode.watch(
@@ -93,10 +92,18 @@ class World:
                     keep_incompressible=place.keep_incompressible,
                 )
             )
-            path.demote_to(index - 1, index)
         nodes.append(WatchedNode.watch(footprint, len(nodes), "source", Kind.SOURCE, 0, PAGE, charged_to_memory=False))
         self.nodes = nodes
-        self.mm = Mm(PAGE, list(nodes), path, self.table, self.policy, self.regions.get, self.vmstat, column=_no_column)
+        self.mm = Mm(
+            PAGE,
+            list(nodes),
+            DemotionPath.through(1 + len(layout.lower)),
+            self.table,
+            self.policy,
+            self.regions.get,
+            self.vmstat,
+            column=_no_column,
+        )
         self.mm.links = links = WatchedLinks(layout.pages, footprint)
         self._columns |= links.watched
         self.groups = [WatchedGroup(footprint, 0, "root", len(nodes))]

@@ -42,8 +42,8 @@ from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import DRAM, Mm, Policy
-from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.mm import Mm, Policy
+from thermocline.protocol.node import nodes_of
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
@@ -52,7 +52,6 @@ from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
-from thermocline.spec import Compressed
 
 #: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
 _MOST_REGIONS = 4096
@@ -89,30 +88,15 @@ class Pager:
         self._peer = peer
         self._pid = os.getpid()
         self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
-        stores: dict[int, Store] = {}
-        nodes = [Node(DRAM, "dram", Kind.MAPPED, config.nodes[0].capacity, config.page_size)]
-        path = DemotionPath()
-        for index, (spec, fds) in enumerate(zip(config.nodes[1:], config.stores, strict=True), start=1):
-            store = STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
-            stores[index] = store
-            compressed = isinstance(spec, Compressed)
-            nodes.append(
-                Node(
-                    index,
-                    spec.name,
-                    Kind.UNMAPPED,
-                    spec.capacity,
-                    store.slot_bytes,
-                    charged_to_memory=compressed,
-                    keep_incompressible=not isinstance(spec, Compressed) or spec.incompressible == "store",
-                )
-            )
-            path.demote_to(index - 1, index)
-        nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, config.page_size, charged_to_memory=False))
+        stores: dict[int, Store] = {
+            index: STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
+            for index, (spec, fds) in enumerate(zip(config.nodes[1:], config.stores, strict=True), start=1)
+        }
+        nodes = nodes_of(config.nodes, [store.slot_bytes for store in stores.values()], config.page_size)
         self.mm = Mm(
             config.page_size,
             nodes,
-            path,
+            DemotionPath.through(len(config.nodes)),
             PageTable(config.pages, self.tables.page_columns),
             Policy(
                 DESIGNS[config.design],

@@ -17,6 +17,14 @@ class DemotionPath:
     def __init__(self) -> None:
         self._target: dict[int, int] = {}
 
+    @classmethod
+    def through(cls, nodes: int) -> DemotionPath:
+        """The path on which each node demotes to the next."""
+        path = cls()
+        for target in range(1, nodes):
+            path.demote_to(target - 1, target)
+        return path
+
     def demote_to(self, source: int, target: int) -> None:
         """Let ``source`` demote to ``target``.
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thermocline.spec import NodeSpec
 
 
 class Kind(Enum):
@@ -100,3 +105,28 @@ class Node:
     def give(self, size: int) -> None:
         """Account bytes as free again."""
         self.used -= size
+
+
+def nodes_of(specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: int) -> list[Node]:
+    """The nodes of a spec, DRAM first, and behind them the node of source files.
+
+    Parameters
+    ----------
+    slot_bytes : sequence of int
+        Of each node but DRAM.
+    """
+    nodes = [Node(0, specs[0].name, Kind.MAPPED, specs[0].capacity, page_size)]
+    for index, (spec, slot) in enumerate(zip(specs[1:], slot_bytes, strict=True), start=1):
+        nodes.append(
+            Node(
+                index,
+                spec.name,
+                Kind.UNMAPPED,
+                spec.capacity,
+                slot,
+                charged_to_memory=spec.in_memory,
+                keep_incompressible=spec.keeps_incompressible,
+            )
+        )
+    nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, page_size, charged_to_memory=False))
+    return nodes

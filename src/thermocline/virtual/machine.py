@@ -12,14 +12,14 @@ from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy
-from thermocline.protocol.node import Kind, Node
+from thermocline.protocol.node import nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
 from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
-from thermocline.spec import Compressed, Dram, NodeSpec, check_minimum, check_page_size
+from thermocline.spec import Dram, NodeSpec, check_minimum, check_page_size
 from thermocline.virtual.client import ColdClient
 from thermocline.virtual.clock import NS, Clock
 from thermocline.virtual.costs import Costs
@@ -108,7 +108,11 @@ class VirtualMemory:
         if not 0 < pages <= most:
             raise SpecError(f"{pages} pages are asked for; in the worst case the nodes hold {most}, and 1 is the least")
         self._costs = costs
-        self._stores: dict[int, VirtualStore] = {}
+        self._stores = {
+            index: VirtualStore(spec, costs, page_size)
+            for index, spec in enumerate(specs)
+            if not isinstance(spec, Dram)
+        }
         self._regions: dict[int, Region] = {}
         self._free_page = 0
         self._clock = Clock(seed)
@@ -120,8 +124,8 @@ class VirtualMemory:
         self._ran = False
         self.mm = Mm(
             page_size,
-            self._make_nodes(specs, page_size),
-            self._make_path(len(specs)),
+            nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size),
+            DemotionPath.through(len(specs)),
             PageTable(pages),
             Policy(DESIGNS[design], discard_clean, min(readahead, max(LONGEST_RUN, SWAP_CLUSTER_MAX))),
             self._regions.get,
@@ -147,34 +151,6 @@ class VirtualMemory:
             program=self._program,
             inbox=self._inbox,
         )
-
-    def _make_nodes(self, specs: Sequence[NodeSpec], page_size: int) -> list[Node]:
-        nodes = []
-        for index, spec in enumerate(specs):
-            if isinstance(spec, Dram):
-                nodes.append(Node(DRAM, spec.name, Kind.MAPPED, spec.capacity, page_size))
-                continue
-            self._stores[index] = VirtualStore(spec, self._costs, page_size)
-            nodes.append(
-                Node(
-                    index,
-                    spec.name,
-                    Kind.UNMAPPED,
-                    spec.capacity,
-                    slot_bytes(spec, page_size),
-                    charged_to_memory=isinstance(spec, Compressed),
-                    keep_incompressible=not isinstance(spec, Compressed) or spec.incompressible == "store",
-                )
-            )
-        nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, page_size, charged_to_memory=False))
-        return nodes
-
-    @staticmethod
-    def _make_path(nodes: int) -> DemotionPath:
-        path = DemotionPath()
-        for index in range(1, nodes):
-            path.demote_to(index - 1, index)
-        return path
 
     # -- before the clock starts --------------------------------------------------------------------------------------
 
