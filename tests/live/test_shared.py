@@ -369,7 +369,7 @@ def test_who_does_not_know_the_secret_is_not_let_in(memory: Memory) -> None:
         peer.connect(door.address)
         peer.send(b"hold 0 1")
         assert peer.recv(100) == b"refused"
-    for nonsense in (b"join", b"join x", b"\xff\xff", b" ", b"attach 1", b"close"):
+    for nonsense in (b"join", b"join x", b"\xff\xff", b" ", b"attach 1", b"nonsense 1", b"close"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.connect(door.address)
             peer.send(nonsense)

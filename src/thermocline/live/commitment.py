@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from thermocline.live.stores import STORES
-from thermocline.spec import Dram, File, NodeSpec
+from thermocline.spec import Dram, NodeSpec
 
 #: Pages that are kept out of the commitment: what moves needs a place to move to.
 _SLACK = 4
@@ -31,17 +31,11 @@ class Commitment:
 
     def __init__(self, nodes: Sequence[NodeSpec], page_size: int) -> None:
         self._page_size = page_size
-        self._in_memory = on_disk = 0
-        for spec in nodes:
-            pages = spec.capacity // worst_case(spec, page_size)
-            if isinstance(spec, File):
-                on_disk += pages
-            else:
-                self._in_memory += pages
         self._pages = [spec.capacity // worst_case(spec, page_size) for spec in nodes]
+        self._in_memory = sum(pages for spec, pages in zip(nodes, self._pages, strict=True) if spec.in_memory)
         #: The nodes that are out of use now, as bits.
         self.failed_nodes: Callable[[], int] = lambda: 0
-        self.limit = max(self._in_memory + on_disk - _SLACK, 1)
+        self.limit = max(sum(self._pages) - _SLACK, 1)
         self.committed = 0
         self._files: list[int] = []
 

@@ -22,8 +22,6 @@ from thermocline.live.tenants import Tenant, Tenants
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
-#: With a process that attaches come its userfaultfd, a pidfd and a lifeline.
-_ATTACH_DESCRIPTORS = 3
 
 
 class Reception:
@@ -56,6 +54,19 @@ class Reception:
         #: Where processes come in that were not forked, once the program has opened it.
         self._door: socket.socket | None = None
         self._secret = -1
+        #: What to do with each word, and how many descriptors it takes.
+        self._handlers: dict[str, tuple[Callable[[Tenant, Packet], None], int]] = {
+            "source": (self._take_source, 1),
+            "drop": (self._drop_source, 0),
+            "listen": (self._take_door, 1),
+            "share": (self._share, 0),
+            "unshare": (self._unshare, 0),
+            "hold": (self._hold, 0),
+            "release": (self._release, 0),
+            "join": (self._welcome, 0),
+            "child": (self._expect, 0),  # without one, nobody is going to come
+            "attach": (self._attach, 3),
+        }
         self._program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
         for fd in (self._program.socket.fileno(), self._program.process, self._program.lifeline):
@@ -175,25 +186,15 @@ class Reception:
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for. Where descriptors are missing, this process may not open more."""
         if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
-            self._refuse(tenant, packet)
+            self._refuse(tenant, packet)  # whatever it says: it may not speak this language
             return
-        {
-            "source": self._take_source,
-            "drop": self._drop_source,
-            "listen": self._take_door,
-            "share": self._share,
-            "unshare": self._share,
-            "hold": self._hold,
-            "release": self._hold,
-            "join": self._welcome,
-            "child": self._expect,
-            "attach": self._attach,
-        }[packet.word](tenant, packet)
+        handler, descriptors = self._handlers[packet.word]
+        if len(packet.fds) < descriptors:
+            self._refuse(tenant, packet)
+        else:
+            handler(tenant, packet)
 
     def _take_source(self, tenant: Tenant, packet: Packet) -> None:
-        if not packet.fds:
-            self._refuse(tenant, packet)
-            return
         self.sources[packet.numbers[0]] = packet
         self._ask_pager(packet, tenant)
 
@@ -202,26 +203,23 @@ class Reception:
         self._tell_pager(packet)
 
     def _share(self, tenant: Tenant, packet: Packet) -> None:
-        if packet.word == "unshare":
-            self._shares.unshare(*packet.numbers)
-        else:
-            self._shares.share(*packet.numbers)
-            _tell(tenant.socket, packet)
+        self._shares.share(*packet.numbers)
+        _tell(tenant.socket, packet)
+
+    def _unshare(self, _: Tenant, packet: Packet) -> None:
+        self._shares.unshare(*packet.numbers)
 
     def _hold(self, tenant: Tenant, packet: Packet) -> None:
-        if packet.word == "release":
-            self._shares.release(tenant.number, *packet.numbers)
-            return
         held = self._shares.hold(tenant.number, *packet.numbers)
         if held is None:
             self._refuse(tenant, packet)
         else:
             _tell(tenant.socket, Packet(packet.word, held))
 
+    def _release(self, tenant: Tenant, packet: Packet) -> None:
+        self._shares.release(tenant.number, *packet.numbers)
+
     def _take_door(self, tenant: Tenant, packet: Packet) -> None:
-        if not packet.fds:
-            self._refuse(tenant, packet)
-            return
         self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
         self._poll.register(self._door, select.POLLIN)
         _tell(tenant.socket, Packet(packet.word))
@@ -231,9 +229,6 @@ class Reception:
         _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
 
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
-        if len(packet.fds) < _ATTACH_DESCRIPTORS:
-            self._refuse(tenant, packet)
-            return
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
         for fd in (tenant.process, tenant.lifeline):
             self._listen(tenant, fd)

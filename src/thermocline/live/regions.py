@@ -173,8 +173,7 @@ class Regions:
         ClosedError
             The memory is closed, or this is a forked child.
         """
-        if not self.session.usable:
-            raise ClosedError(CLOSED)
+        self._must_be_usable()
         page, _ = self.pages_of(address, 1)
         start = self._tables.page_columns["region"][page] - 1
         pages = self._tables.region_pages[start]
@@ -199,6 +198,10 @@ class Regions:
         """Whether blocks can be allocated: not closed, and not a forked child."""
         return not self._closing and self.session.usable
 
+    def _must_be_usable(self) -> None:
+        if not self.session.usable:
+            raise ClosedError(CLOSED)
+
     def block_size(self, address: int) -> int:
         """Bytes of a block."""
         first, _ = self.pages_of(address, 1)
@@ -209,8 +212,7 @@ class Regions:
 
     def add_source(self, fd: int, offset: int, length: int) -> int:
         """See :meth:`~thermocline.live.session.Session.add_source`. It is dropped with the block made from it."""
-        if not self.session.usable:
-            raise ClosedError(CLOSED)
+        self._must_be_usable()
         with self._exclusion.held():
             return self.session.add_source(fd, offset, length)
 
@@ -229,8 +231,7 @@ class Regions:
         ClosedError
             The memory is closed, or this is a forked child.
         """
-        if not self.session.usable:
-            raise ClosedError(CLOSED)
+        self._must_be_usable()
         answer = self._requests.ask(what, first, second)
         self._free_queued()  # what a finalizer has queued in the middle of that
         return answer
