@@ -3,9 +3,9 @@
     python tests/numa/emulator.py [--fast 768M] [--slow 512M] [--results DIRECTORY] -- COMMAND...
 
 Node 0 has two processors and the fast memory. Node 1 has no processor, is twice as far away, and is in a lower memory
-tier: reclaim on node 0 demotes to it (``demotion_enabled``). The command runs as root in the current directory, and sees
-the files of this machine; what it writes is gone afterwards, except for what it writes to the directory $RESULTS. It
-has no network and an empty stdin.
+tier: reclaim on node 0 demotes to it (``demotion_enabled``). The command runs as root in the current directory, and
+sees the files of this machine; what it writes is gone afterwards, except for what it writes to the directory $RESULTS.
+It has no network and an empty stdin.
 
 The processors are emulated (QEMU's TCG), so no hardware is needed and nothing measures time: everything takes ten to
 thirty times as long, and not everything equally. Counters are those of a real kernel.
@@ -109,10 +109,10 @@ class Emulator:
             scratch = Path(name)
             exchange = scratch / "exchange"
             (exchange / "results").mkdir(parents=True)
-            variables = _ENVIRONMENT | dict(environment or {})
+            variables = [f"{key}={value}" for key, value in (_ENVIRONMENT | dict(environment or {})).items()]
             (exchange / "command").write_text(
                 f"cd {shlex.quote(str(directory or Path.cwd()))} || exit 126\n"
-                f"exec env -i {shlex.join(f'{key}={value}' for key, value in variables.items())} {shlex.join(command)}\n"
+                f"exec env -i {shlex.join(variables)} {shlex.join(command)}\n"
             )
             (scratch / "initramfs").write_bytes(_first_files(home))
             failure = self._emulate(home, scratch, stdout or sys.stdout.buffer, stderr or sys.stderr.buffer)

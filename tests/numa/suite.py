@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from kernel import CannotRun
 from emulator import MIB, Emulator, EmulatorFailed
+from kernel import CannotRun
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: What runs without being asked for.

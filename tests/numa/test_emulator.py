@@ -9,7 +9,6 @@ import pytest
 from emulator import MIB, Emulator, EmulatorFailed
 from initramfs import initramfs
 from kernel import PACKAGES, CannotRun, modules
-
 from nodes import slow_nodes
 
 boots = pytest.mark.skipif(
