@@ -1,8 +1,8 @@
 """The spec of a memory: which nodes it has, how much each holds, and in which order pages sink through them.
 
 A spec is written as text, ``"dram=256MiB, zstd=1GiB, file:/scratch=20GiB"``, or as a sequence of the typed
-objects below. The order is the demotion path, fastest first. Everything that can be known before memory is
-made is checked here, so that a mistake costs one line and not a run.
+objects of :mod:`thermocline.node_spec`. The order is the demotion path, fastest first. Everything that can be
+known before memory is made is checked here, so that a mistake costs one line and not a run.
 
 Capacities are rounded down to whole pages: a capacity is a hard limit, and part of a page holds nothing.
 """
@@ -10,16 +10,32 @@ Capacities are rounded down to whole pages: a capacity is a hard limit, and part
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import Literal, NoReturn, SupportsIndex, cast, get_args
+from typing import NoReturn, SupportsIndex, cast, get_args
 
 from thermocline.cgroup import memory_limit
 from thermocline.errors import SpecError
-from thermocline.sizes import format_size, parse_seconds, parse_size
+from thermocline.node_spec import Codec, Compressed, Dram, File, Incompressible, NodeSpec, Numa, choice
+from thermocline.sizes import format_size, parse_size
+from thermocline.topology import Topology, check_numa
 
-Codec = Literal["lz4", "zstd"]
-Incompressible = Literal["demote", "store"]
+__all__ = [
+    "Codec",
+    "Compressed",
+    "Dram",
+    "File",
+    "NodeSpec",
+    "Numa",
+    "check_limit",
+    "check_minimum",
+    "check_page_size",
+    "expressible",
+    "format_spec",
+    "free_space",
+    "parse_spec",
+]
+
 Limit = Callable[[], int | None]
 
 DEFAULT_PAGE_SIZE = 64 * 1024
@@ -30,139 +46,6 @@ MINIMUM_PAGES = 16  # below this the watermarks of a node coincide and every all
 
 #: The longest demotion path that can be built.
 MAX_NODES = 15
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Dram:
-    """The DRAM node: the arena that arrays live in.
-
-    Parameters
-    ----------
-    capacity
-        The budget for resident pages: bytes, or text such as ``"2GiB"``. Held in bytes.
-    """
-
-    capacity: int
-
-    def __init__(self, capacity: str | SupportsIndex) -> None:
-        object.__setattr__(self, "capacity", parse_size(capacity))
-
-    @property
-    def name(self) -> str:
-        """``"dram"``: the node's name in a spec and in counters."""
-        return "dram"
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return True
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return True
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Compressed:
-    """A node of compressed memory.
-
-    Parameters
-    ----------
-    capacity
-        How much compressed data it may hold, its overhead included: bytes or text.
-    codec
-        ``"zstd"`` (smaller) or ``"lz4"`` (faster).
-    incompressible
-        What becomes of a page that does not get smaller: ``"demote"`` sends it on to the next node,
-        ``"store"`` keeps it raw.
-    """
-
-    capacity: int
-    codec: Codec
-    incompressible: Incompressible
-
-    def __init__(
-        self, capacity: str | SupportsIndex, codec: Codec = "zstd", incompressible: Incompressible = "demote"
-    ) -> None:
-        object.__setattr__(self, "capacity", parse_size(capacity))
-        object.__setattr__(self, "codec", _choice("codec", codec, get_args(Codec)))
-        object.__setattr__(
-            self,
-            "incompressible",
-            _choice("value of incompressible", incompressible, get_args(Incompressible)),
-        )
-
-    @property
-    def name(self) -> str:
-        """``"zstd"`` or ``"lz4"``."""
-        return self.codec
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return True
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return self.incompressible == "store"
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class File:
-    """A node in an unlinked file on disk.
-
-    Parameters
-    ----------
-    directory
-        An absolute path of a directory in which files can be made.
-    capacity
-        The quota: bytes or text.
-    latency
-        By how much every read and write of a page is held up: seconds, or text such as ``"2ms"``. Shows how a program
-        would fare with a slower device than there is.
-    encrypt
-        Whether pages are encrypted, under a key that is never on disk: a bool, or ``"on"`` or ``"off"``. Either way a
-        page that comes back changed is an error and no page.
-    """
-
-    directory: str
-    capacity: int
-    latency: float
-    encrypt: bool
-
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        capacity: str | SupportsIndex,
-        latency: str | float = 0.0,
-        encrypt: str | bool = True,
-    ) -> None:
-        object.__setattr__(self, "directory", os.fspath(directory))
-        object.__setattr__(self, "capacity", parse_size(capacity))
-        object.__setattr__(self, "latency", parse_seconds(latency))
-        if isinstance(encrypt, str):
-            encrypt = _choice("value of encrypt", encrypt, ("on", "off")) == "on"
-        object.__setattr__(self, "encrypt", bool(encrypt))
-
-    @property
-    def name(self) -> str:
-        """``"file:"`` and the directory, such as ``"file:/scratch"``."""
-        return f"file:{self.directory}"
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return False
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return True
-
-
-NodeSpec = Dram | Compressed | File
 
 
 def check_page_size(page_size: str | SupportsIndex) -> int:
@@ -189,17 +72,20 @@ def parse_spec(
     page_size: str | SupportsIndex = DEFAULT_PAGE_SIZE,
     *,
     limit: Limit = memory_limit,
+    topology: Callable[[], Topology] = Topology.read,
 ) -> tuple[NodeSpec, ...]:
     """The nodes of `spec` in the order of demotion, checked, with capacities in whole pages.
 
     Parameters
     ----------
     spec
-        Text, or a sequence of `Dram`, `Compressed` and `File`.
+        Text, or a sequence of `Dram`, `Numa`, `Compressed` and `File`.
     page_size
         The unit of tiering, in bytes or as text.
     limit
         Returns the container's memory limit in bytes, or None.
+    topology
+        Returns the machine's memory nodes. Asked only if the spec names one.
 
     Raises
     ------
@@ -210,10 +96,11 @@ def parse_spec(
     nodes = _parse_text(spec) if isinstance(spec, str) else list(spec)
     for node in nodes:
         if not isinstance(node, NodeSpec):
-            raise SpecError(f"{node!r} is not a node; write Dram(...), Compressed(...) or File(...)")
+            raise SpecError(f"{node!r} is not a node; write Dram(...), Numa(...), Compressed(...) or File(...)")
     _check_order(nodes)
     for node in nodes:
         check_minimum(node, page)
+    check_numa(nodes, topology)
     _check_directories([node for node in nodes if isinstance(node, File)])
     check_limit(nodes, limit())
     return tuple(replace(node, capacity=node.capacity // page * page) for node in nodes)
@@ -231,7 +118,8 @@ def format_spec(nodes: Iterable[NodeSpec]) -> str:
     for node in nodes:
         if isinstance(node, File) and not expressible(node.directory):
             raise SpecError(f'the directory "{node.directory}" has "," or ";" in its name; name another')
-        entry = f"{node.name}={node.capacity}"
+        name = f"dram@{node.node}" if isinstance(node, Dram) and node.node is not None else node.name
+        entry = f"{name}={node.capacity}"
         if isinstance(node, Compressed):
             entry += f";incompressible={node.incompressible}"
         if isinstance(node, File) and node.latency:
@@ -242,6 +130,8 @@ def format_spec(nodes: Iterable[NodeSpec]) -> str:
     return ", ".join(entries)
 
 
+#: The kinds of nodes, as they are written.
+_KINDS = ("dram", "numa", *get_args(Codec), "file")
 #: The options of each kind of node, in its text.
 _OPTIONS = {**dict.fromkeys(get_args(Codec), ("incompressible",)), "file": ("latency", "encrypt")}
 
@@ -262,27 +152,40 @@ def _parse_node(entry: str) -> NodeSpec:
         raise SpecError("the spec has a comma too many; write it between nodes only")
     if not name:
         raise SpecError(f'the entry "{entry}" of the spec names no node; write for example "dram=2GiB"')
-    kind, colon, directory = name.partition(":")
-    kind = kind.strip()
-    if kind not in ("dram", *get_args(Codec), "file"):
+    kind, colon, place = (part.strip() for part in name.partition(":"))
+    kind, at, number = (part.strip() for part in kind.partition("@"))
+    if kind not in _KINDS:
         _unknown_node(kind, sized)
     if not size:
         raise SpecError(f'the node "{name}" has no size; write "{name}=2GiB"')
     options = _parse_options(name, settings, _OPTIONS.get(kind, ()))
+    if at and kind != "dram":
+        raise SpecError(
+            f'the node "{kind}" lies on no memory node; write "{kind}={size}", or "numa:{number or 1}={size}"'
+        )
+    if kind == "numa":
+        return Numa(_node_number(name, place, f"numa:1={size}"), size)
     if kind == "file":
-        if not colon or not directory.strip():
+        if not colon or not place:
             raise SpecError(f'the node "{sized}" has no directory; write "file:/scratch={size}"')
-        return File(directory.strip(), size, options.get("latency", 0.0), options.get("encrypt", True))
+        return File(place, size, options.get("latency", 0.0), options.get("encrypt", True))
     if colon:
         raise SpecError(f'the node "{kind}" takes no directory; write "{kind}={size}"')
     if kind == "dram":
-        return Dram(size)
+        return Dram(size, _node_number(name, number, f"dram@0={size}") if at else None)
     return Compressed(size, cast(Codec, kind), cast(Incompressible, options.get("incompressible", "demote")))
 
 
+def _node_number(name: str, text: str, example: str) -> int:
+    """The number of one of the machine's memory nodes."""
+    if not (text.isascii() and text.isdecimal()):
+        raise SpecError(f'the node "{name}" names no memory node by its number; write for example "{example}"')
+    return int(text)
+
+
 def _unknown_node(kind: str, sized: str) -> NoReturn:
-    near = get_close_matches(kind.lower(), ["dram", *get_args(Codec), "file"], n=1, cutoff=0.5)
-    meant = f'"{sized.replace(kind, near[0], 1)}"' if near else "dram, zstd, lz4 or file:DIRECTORY"
+    near = get_close_matches(kind.lower(), _KINDS, n=1, cutoff=0.5)
+    meant = f'"{sized.replace(kind, near[0], 1)}"' if near else "dram, numa:NODE, zstd, lz4 or file:DIRECTORY"
     raise SpecError(f'the node "{kind}" is unknown; write {meant}')
 
 
@@ -292,15 +195,8 @@ def _parse_options(name: str, settings: Sequence[str], allowed: Sequence[str]) -
         key, _, value = (part.strip() for part in setting.partition("="))
         if not allowed:
             raise SpecError(f'the node "{name}" takes no options; leave out ";{setting}" (a comma parts nodes)')
-        options[_choice(f"{name} option", key, allowed)] = value
+        options[choice(f"{name} option", key, allowed)] = value
     return options
-
-
-def _choice(what: str, value: str, choices: Sequence[str]) -> str:
-    if value in choices:
-        return value
-    near = get_close_matches(str(value).lower(), choices, n=1, cutoff=0.5)
-    raise SpecError(f'the {what} "{value}" is unknown; write {near[0] if near else " or ".join(choices)}')
 
 
 def _check_order(nodes: Sequence[NodeSpec]) -> None:
@@ -315,12 +211,20 @@ def _check_order(nodes: Sequence[NodeSpec]) -> None:
         raise SpecError(f"the spec has {len(nodes)} nodes; write at most {MAX_NODES}")
     seen: set[str] = set()
     file: File | None = None
+    unmapped: NodeSpec | None = None
     for node in nodes:
         # A directory has many names, and two quotas in the same one would be one node.
         place = f"file:{os.path.realpath(node.directory)}" if isinstance(node, File) else node.name
         if place in seen:
             raise SpecError(f'the node "{node.name}" is there twice: the demotion path would be a cycle; write it once')
         seen.add(place)
+        if node.is_mapped and unmapped is not None:
+            raise SpecError(
+                f'"{node.name}" needs no fault and is faster than "{unmapped.name}" above it;'
+                f' write "{node.name}" before it'
+            )
+        if not node.is_mapped:
+            unmapped = node
         if isinstance(node, File):
             file = node
         elif file is not None:

@@ -274,11 +274,11 @@ class Machine(World):
         self.table.commit(effect.page, effect.state, effect.node, effect.slot)
 
     def _punch(self, effect: effects.Punch, _: Task) -> None:
-        dram = self.mm.nodes[DRAM]
+        node = self.mm.nodes[effect.node]
         for page in effect.pages:
             self.footprint.write("arena", page)
             self.arena.punch(page)
-            self.mm.uncharge(dram, self.mm.group_of(page), PAGE)
+            self.mm.uncharge(node, self.mm.group_of(page), PAGE)
         self.mm.vmstat.add("pgfree", len(effect.pages))
         self._frame_freed()
 

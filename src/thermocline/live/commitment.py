@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from thermocline.live.stores import STORES
-from thermocline.spec import Dram, NodeSpec
+from thermocline.spec import NodeSpec
 
 #: Pages that are kept out of the commitment: what moves needs a place to move to.
 _SLACK = 4
@@ -77,4 +77,4 @@ class Commitment:
 
 def worst_case(spec: NodeSpec, page_size: int) -> int:
     """Bytes of a node that a page takes at most."""
-    return page_size if isinstance(spec, Dram) else STORES[type(spec)].worst_case(page_size)
+    return page_size if spec.is_mapped else STORES[type(spec)].worst_case(page_size)

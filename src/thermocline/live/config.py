@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from thermocline.spec import Compressed, Dram, File, NodeSpec
+from thermocline.spec import Compressed, Dram, File, NodeSpec, Numa
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Config:
     nodes : tuple of NodeSpec
         The demotion path, DRAM first.
     stores : list of list of int
-        Descriptors of the store of each node but DRAM.
+        Descriptors of the store of each node but DRAM: none of one that is mapped.
     arena_address : int
         Where the program has mapped the arena.
     pages : int
@@ -81,11 +81,14 @@ class Config:
     @classmethod
     def loads(cls, text: str) -> Config:
         """The opposite of :meth:`dumps`."""
-        kinds = {kind.__name__: kind for kind in (Dram, Compressed, File)}
+        kinds = {kind.__name__: kind for kind in (Dram, Numa, Compressed, File)}
         fields = json.loads(text)
         fields["nodes"] = tuple(kinds[spec.pop("kind")](**spec) for spec in fields["nodes"])
         return cls(**fields)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in fields.items()}
+    return {
+        name: value if value is None or isinstance(value, (int, float, str)) else str(value)
+        for name, value in fields.items()
+    }

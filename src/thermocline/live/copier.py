@@ -23,6 +23,7 @@ from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.messages import say
+from thermocline.live.placement import Placement, reason
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.suspicion import note_of
@@ -71,6 +72,7 @@ class Copier:
         stores: dict[int, Store],
         source: Callable[[int], Store],
         bell: Bell,
+        placement: Placement,
     ) -> None:
         self.mm = mm
         self.arena = arena
@@ -84,6 +86,7 @@ class Copier:
         self._refusals_said: set[tuple[int, int | None]] = set()
         self.source = source
         self._bell = bell
+        self._placement = placement
         #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
         self._unreadable: dict[int, tuple[int, int]] = {}
         self._buffers: list[Buffer] = []
@@ -134,6 +137,8 @@ class Copier:
     def copy(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
         """Perform a :class:`~thermocline.protocol.effects.CopyList`; ``result`` makes its list what the task wants."""
         pages, slots, node = effect.pages, effect.slots, effect.node
+        if self.mm.nodes[node].kind is Kind.MAPPED:
+            return self._move_frames(effect, task, result)
         homes = [DRAM if self.mm.table.resident(page) else self.mm.table.place(page)[0] for page in pages]
         buffer = self._take_buffer()
         sizes: list[int] = []
@@ -174,6 +179,32 @@ class Copier:
             task.job = one_page
             self.scheduler.requeue(task)
         return first
+
+    def _move_frames(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
+        """Let the kernel move frames to a mapped node, in a worker: it stops the processors for each page it unmaps."""
+        pages, node = list(effect.pages), effect.node
+        sources = [self.mm.table.read(page).frame or DRAM for page in pages]
+
+        def in_worker(noted: Column) -> list[int]:
+            noted[0] = note_of(pages[0], down=True)
+            try:
+                refusals = self._placement.move(pages, sources, node)
+                self._refusals[node] = 0
+            except StoreError as error:
+                refusals = [-(error.errno or errno.EIO)] * len(pages)
+                # A node that is gone does not come back, and what is not allowed will not be.
+                self._refusals[node] = _REFUSALS
+            for page, refusal in zip(pages, refusals, strict=True):
+                if refusal and (node, -refusal) not in self._refusals_said:
+                    self._refusals_said.add((node, -refusal))
+                    self._say_of(page, f"cannot be moved to {self.mm.nodes[node].name}: {reason(-refusal)}")
+            return refusals
+
+        def settle(refusals: list[int]) -> Any:
+            self._judge(node)
+            return result([FAILED if refusal else self.mm.page_size for refusal in refusals])
+
+        return self._in_worker(node, True, in_worker, task, settle)
 
     def _write(
         self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]

@@ -12,7 +12,7 @@ from thermocline.live.messages import say
 from thermocline.live.stores import Store
 from thermocline.protocol import effects
 from thermocline.protocol.interpreter import Interpreter
-from thermocline.protocol.mm import DRAM, Mm
+from thermocline.protocol.mm import Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import Scheduler, Task
 
@@ -59,11 +59,11 @@ class LiveInterpreter(Interpreter):
                 signal.pidfd_send_signal(mapping.process, signal.SIGBUS)
 
     def punch(self, effect: effects.Punch, _: Task) -> None:
-        dram = self.mm.nodes[DRAM]
+        node = self.mm.nodes[effect.node]
         for start, count in runs(sorted(effect.pages)):
             self.arena.punch(start, count)
         for page in effect.pages:
-            self.mm.uncharge(dram, self.mm.group_of(page), self.mm.page_size)
+            self.mm.uncharge(node, self.mm.group_of(page), self.mm.page_size)
         self.frames_freed(len(effect.pages))
 
     # -- bytes --------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
+from thermocline.live.placement import Placement, homes_of
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
@@ -52,6 +53,7 @@ from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
+from thermocline.topology import Topology
 
 #: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
 _MOST_REGIONS = 4096
@@ -88,11 +90,14 @@ class Pager:
         self._peer = peer
         self._pid = os.getpid()
         self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
+        lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
             index: STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
             for index, (spec, fds) in enumerate(zip(config.nodes[1:], config.stores, strict=True), start=1)
+            if not spec.is_mapped
         }
-        nodes = nodes_of(config.nodes, [store.slot_bytes for store in stores.values()], config.page_size)
+        slot_bytes = [stores[index].slot_bytes if index in stores else config.page_size for index in lower_nodes]
+        nodes = nodes_of(config.nodes, slot_bytes, config.page_size)
         self.mm = Mm(
             config.page_size,
             nodes,
@@ -112,7 +117,10 @@ class Pager:
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
-        self.copier = Copier(self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell)
+        self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
+        self.copier = Copier(
+            self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell, self.placement
+        )
         self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier)
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
@@ -239,6 +247,7 @@ class Pager:
                     self.arena.present_pages().__contains__,
                     lambda node, slot: self._stores[node].size(slot),
                     (doomed - 1,) if doomed else (),
+                    self.placement.whereabouts,
                 ),
                 done=recovered.append,
             )

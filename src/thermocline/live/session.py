@@ -23,6 +23,7 @@ from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.guest import Door, Ticket
+from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
@@ -131,6 +132,7 @@ class Session:
         address = space.take(self.size)
         undo.callback(space.give, address, self.size)
         map_arena(self._arena, address, self.size, UserFaultFd(uffd))
+        place_arena(self.nodes, address, self.size)
         return address
 
     def _start(
@@ -150,7 +152,7 @@ class Session:
             handed_over.callback(os.close, program)
             stores = []
             for spec in self.nodes[1:]:
-                fds = STORES[type(spec)].create(spec, self.page_size, self.pages)
+                fds = () if spec.is_mapped else STORES[type(spec)].create(spec, self.page_size, self.pages)
                 stores.append(list(fds))
                 for fd in fds:
                     handed_over.callback(os.close, fd)

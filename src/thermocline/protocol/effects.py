@@ -62,7 +62,7 @@ class Unlock(Effect):
 class Reserve(Effect):
     """Take room for one page in a node, its worst case -> the slot's handle, or None when there is no room.
 
-    Never waits and never reclaims (``GFP_NOWAIT``). For the arena the slot is a frame of the budget, handle 0. Room
+    Never waits and never reclaims (``GFP_NOWAIT``). For a mapped node the slot is a frame of its budget, handle 0. Room
     of a node is charged to a group.
     """
 
@@ -113,6 +113,9 @@ class Copy(Effect):
     The page is unmapped if it is in a mapped node, and locked, or whoever copies finds out that it has changed. A slow
     node makes the yielder wait, nobody else. With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
     The slot was reserved for a group, to which what a page takes less than the worst case is given back.
+
+    To a mapped node the kernel moves the page's frame, while readers and writers go on (move_pages(2)): the page need
+    not be unmapped, and ``ZERO`` is no result. With ``FAILED`` the frame is where it was.
     """
 
     __slots__ = ("group", "node", "page", "slot")
@@ -149,15 +152,16 @@ class Commit(Effect):
 
 
 class Punch(Effect):
-    """Free the frames of these pages and unmap them everywhere (fallocate(2), ``FALLOC_FL_PUNCH_HOLE``).
+    """Free the frames of these pages, all on one node, and unmap them everywhere (fallocate(2), ``PUNCH_HOLE``).
 
     Their bytes are committed elsewhere, or are not wanted any more.
     """
 
-    __slots__ = ("pages",)
+    __slots__ = ("node", "pages")
 
-    def __init__(self, pages: Sequence[int]) -> None:
+    def __init__(self, pages: Sequence[int], node: int = 0) -> None:
         self.pages = pages
+        self.node = node
 
 
 class Fill(Effect):

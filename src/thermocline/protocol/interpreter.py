@@ -93,20 +93,20 @@ class Interpreter:
         if not node.has_room:
             return None
         self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
-        return 0 if effect.node == DRAM else self._slots[effect.node].reserve()
+        return 0 if node.kind is Kind.MAPPED else self._slots[effect.node].reserve()
 
     def release(self, effect: effects.Release, _: Task) -> None:
         node = self.mm.nodes[effect.node]
         if node.kind is Kind.SOURCE:
             return
         size = node.slot_bytes
-        if effect.node != DRAM:
+        if node.kind is not Kind.MAPPED:
             size = self._slots[effect.node].size(effect.slot)
             self._slots[effect.node].release(effect.slot)
         self.mm.uncharge(node, self.mm.groups[effect.group], size)
         if effect.node == DRAM:
             self._frame_freed()
-        else:
+        elif node.kind is not Kind.MAPPED:
             self.untrimmed = True
 
     def throttle(self, effect: effects.Throttle, task: Task) -> Any:

@@ -15,7 +15,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
+from thermocline.protocol.page import SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thermocline.protocol.effects import CopyList
     from thermocline.protocol.migrate import Design
 
-#: The arena's node. An entry that names node 0 names no slot.
+#: The node in which pages come up. An entry that names node 0 names no slot.
 DRAM = 0
 
 
@@ -119,8 +119,8 @@ class Mm:
     def node_of(self, page: int) -> int | None:
         """The node whose lists a page belongs on; None while it belongs on no list."""
         entry = self.table.read(page)
-        if entry.state in (RESIDENT, SHADOWED):
-            return DRAM
+        if self.table.resident(page):
+            return entry.frame
         if entry.state == SLOTTED and self.nodes[entry.node].kind is not Kind.SOURCE:
             return entry.node
         return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Kind(Enum):
     """What a touch of a page in the node costs the program."""
 
-    #: The program addresses the page directly: no fault.
+    #: The program addresses the page directly: no fault. DRAM, and slow memory that the kernel has as a node.
     MAPPED = "mapped"
     #: A touch of the page is a fault (compressed memory, files, remote).
     UNMAPPED = "unmapped"
@@ -121,7 +121,7 @@ def nodes_of(specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: in
             Node(
                 index,
                 spec.name,
-                Kind.UNMAPPED,
+                Kind.MAPPED if spec.is_mapped else Kind.UNMAPPED,
                 spec.capacity,
                 slot,
                 charged_to_memory=spec.in_memory,

@@ -9,7 +9,8 @@ EMPTY     nowhere: all zeros           none                         punches the 
 SLOTTED   the slot                     the slot                     punches the hole again
 FILLING   arena where present, else    the slot they come from, or  fills what is missing, keeps what is there
           the slot (or zeros)          none
-RESIDENT  the arena                    none                         nothing to do
+RESIDENT  the arena                    none: the entry's node is    asks on which node the frame is, and writes that
+                                       where its frame is
 SHADOWED  the arena and, the same,     the shadow                   nothing to do: the page is write-protected
           the slot
 POISONED  nowhere: they were lost      none                         poisons again
@@ -18,6 +19,12 @@ POISONED  nowhere: they were lost      none                         poisons agai
 Two rules make every crash harmless. A demotion writes SLOTTED *before* it punches the hole, and the page is
 write-protected from before the copy until the hole: both copies are the same. A promotion writes FILLING *before* the
 first byte appears in the arena, where the program may change it at once: from then on the arena is right.
+
+A frame of the arena may be on any mapped node: the DRAM, or a slow node that the program addresses as well. The bytes
+keep their place in the arena when the kernel moves a frame, so no such move can lose any: the kernel moves first, and
+RESIDENT with the new node is written behind it. A crash between the two leaves a page that is charged to another node
+than it is on, never a wrong byte, and recovery asks the kernel. SHADOWED and FILLING pages have their frames in DRAM,
+for their entries name the node of a slot.
 
 The columns of the table may be shared memory (`live`), or arrays (`virtual`, `check`): they outlive the pager.
 """
@@ -73,6 +80,18 @@ class Entry(NamedTuple):
     node: int
     slot: int
 
+    @property
+    def names_slot(self) -> bool:
+        """Whether it names a slot of a lower node; the node of a RESIDENT page is that of its frame."""
+        return self.node != 0 and self.state != RESIDENT
+
+    @property
+    def frame(self) -> int | None:
+        """The mapped node whose frame the page has, None without one."""
+        if self.state == RESIDENT:
+            return self.node
+        return 0 if self.state in (SHADOWED, FILLING) else None
+
 
 class PageTable:
     """One entry a page, as columns.
@@ -104,7 +123,10 @@ class PageTable:
         return self.entry[page] >> _STATE_SHIFT
 
     def place(self, page: int) -> tuple[int, int]:
-        """The node and the slot that the entry names; (0, 0) when it names none."""
+        """The node and the slot that the entry names; (0, 0) when it names none.
+
+        Of a RESIDENT page, the node that its frame is on, and 0.
+        """
         entry = self.entry[page]
         return entry >> _NODE_SHIFT & _NODE_MASK, entry & _SLOT_MASK
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.effects import Commit, Fill, Poison, Protocol, Punch, Release
+from thermocline.protocol.effects import FAILED, Commit, Copy, Fill, Poison, Protocol, Punch, Release
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 
@@ -24,7 +24,7 @@ def slots_in_use(mm: Mm, pages: Iterable[int]) -> dict[int, list[int]]:
     slots: dict[int, list[int]] = {}
     for page in pages:
         entry = mm.table.read(page)
-        if entry.node and mm.nodes[entry.node].kind is not Kind.SOURCE:
+        if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:
             slots.setdefault(entry.node, []).append(entry.slot)
     return slots
 
@@ -35,6 +35,7 @@ def recover(
     present: Callable[[int], bool],
     size: Callable[[int, int], int],
     doomed: Collection[int] = (),
+    whereabouts: Callable[[int], Collection[int]] = lambda page: (),
 ) -> Protocol[None]:
     """Rebuild what is not shared, and finish what was begun.
 
@@ -49,23 +50,60 @@ def recover(
     doomed : collection of int
         Pages that are given up, because one pager after the other has died bringing them up: they are poisoned, so
         that the rest can go on. Done again, should this pager be killed at it.
+    whereabouts : callable
+        Page -> the mapped nodes that its frame is on, by the kernel's own account: several, if a move was cut short or
+        the kernel has moved a part; none, if it does not say.
     """
-    dram = mm.nodes[_DRAM]
+    astray: dict[int, Collection[int]] = {}
     for page in pages:
-        entry = mm.table.read(page)
-        group = mm.group_of(page)
-        if entry.node and mm.nodes[entry.node].kind is not Kind.SOURCE:
-            mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
-        if entry.state in (RESIDENT, SHADOWED, FILLING) or present(page):
-            mm.charge(dram, group, mm.page_size)
-        if page in doomed and entry.state != POISONED:
-            yield from _give_up(mm, page, entry, present)
+        frame = mm.table.read(page).frame
+        found = () if frame is None else whereabouts(page)
+        if found and set(found) != {frame}:
+            astray[page] = found  # when it is known how much room the others leave
         else:
-            yield from _finish(mm, page, entry, present)
-        entry = mm.table.read(page)
-        if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
-            mm.nodes[entry.node].shadows[page] = None
-        mm.lru_add(page)
+            yield from _take_up(mm, page, present, size, doomed)
+    for page, found in astray.items():
+        yield from _settle_frame(mm, page, found)
+        yield from _take_up(mm, page, present, size, doomed)
+
+
+def _take_up(
+    mm: Mm,
+    page: int,
+    present: Callable[[int], bool],
+    size: Callable[[int, int], int],
+    doomed: Collection[int],
+) -> Protocol[None]:
+    """Charge a page for what it holds, and finish what was begun with it."""
+    entry = mm.table.read(page)
+    group = mm.group_of(page)
+    if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:
+        mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
+    if entry.frame is not None or present(page):
+        mm.charge(mm.nodes[entry.frame or _DRAM], group, mm.page_size)
+    if page in doomed and entry.state != POISONED:
+        yield from _give_up(mm, page, entry, present)
+    else:
+        yield from _finish(mm, page, entry, present)
+    entry = mm.table.read(page)
+    if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
+        mm.nodes[entry.node].shadows[page] = None
+    mm.lru_add(page)
+
+
+def _settle_frame(mm: Mm, page: int, found: Collection[int]) -> Protocol[None]:
+    """Make the entry of a page name the node that its frame is on, before anything is charged for it.
+
+    A predecessor that was killed behind a move has left it reserved there. What the kernel has moved of its own accord,
+    or only in part, is moved back to where it is charged; if that fails, it stays where it is until reclaim moves it.
+    """
+    entry = mm.table.read(page)
+    frame = _DRAM if entry.frame is None else entry.frame
+    (node,) = found if len(found) == 1 else (frame,)
+    if entry.state == RESIDENT and node != frame and mm.nodes[node].has_room:
+        yield Commit(page, RESIDENT, node)
+    elif (yield Copy(page, frame, 0, mm.group_of(page).index)) == FAILED:
+        mm.vmstat.add("pgmigrate_fail")
 
 
 def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> Protocol[None]:
@@ -101,10 +139,10 @@ def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) ->
     group = mm.group_of(page).index
     yield Commit(page, POISONED)
     if present(page):
-        yield Punch([page])
-    elif entry.state in (RESIDENT, SHADOWED, FILLING):
-        yield Release(_DRAM, 0, group)
+        yield Punch([page], entry.frame or _DRAM)
+    elif entry.frame is not None:
+        yield Release(entry.frame, 0, group)
     yield Poison(page)
-    if entry.node:
+    if entry.names_slot:
         yield Release(entry.node, entry.slot, group)
     mm.vmstat.add("poisoned_pages")

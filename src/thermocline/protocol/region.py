@@ -88,23 +88,23 @@ def free_region(mm: Mm, region: Region) -> Protocol[None]:
 
 
 def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
-    framed = []
+    framed: dict[int, list[int]] = {}
     for page in pages:
         entry = mm.table.read(page)
         if entry.state == entries.EMPTY:
             continue
-        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.FILLING):
-            framed.append(page)
+        if entry.frame is not None:
+            framed.setdefault(entry.frame, []).append(page)
         yield Commit(page, entries.EMPTY)
         # Behind the commit: until then a reclaim that could not lock the page may put it back on its list.
         mm.links.isolate(page)
         mm.links.evicted_at[page] = 0
         mm.links.referenced[page] = 0
         mm.abort_transaction(page)
-        if entry.node:
+        if entry.names_slot:
             mm.nodes[entry.node].shadows.pop(page, None)
             yield Release(entry.node, entry.slot, region.group)
-    if framed:
-        yield Punch(framed)
+    for node, frames in framed.items():
+        yield Punch(frames, node)
     for page in pages:
         yield Unlock(page)

@@ -90,7 +90,8 @@ class Costs:
     poison : Cost
         UFFDIO_POISON of a page.
     stores : dict of str to StoreCosts
-        By kind of node: ``"zstd"``, ``"lz4"``, ``"file"``.
+        By kind of node: ``"zstd"``, ``"lz4"``, ``"file"``; of ``"numa"``, ``write`` is what the kernel takes to move a
+        page's frame down, and ``read`` to move it up.
     """
 
     cores: int

@@ -6,7 +6,7 @@ thread and a page at a time, reads and writes of a slow node in workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dictionary
 from typing import Any
 
@@ -119,14 +119,14 @@ class VirtualInterpreter(Interpreter):
             self.mapping.written[effect.page] = False
 
     def punch(self, effect: effects.Punch, _: Task) -> None:
-        dram = self.mm.nodes[DRAM]
+        node = self.mm.nodes[effect.node]
         for start, count in runs(sorted(effect.pages)):
             self._call(self.costs.punch, count)
             self.mapping.punch(start, count)
         for page in effect.pages:
             if self.mm.table.state(page) == EMPTY:
                 self.mapping.written[page] = False
-            self.mm.uncharge(dram, self.mm.group_of(page), self.mm.page_size)
+            self.mm.uncharge(node, self.mm.group_of(page), self.mm.page_size)
         self.frames_freed(len(effect.pages))
 
     # -- bytes --------------------------------------------------------------------------------------------------------
@@ -169,6 +169,8 @@ class VirtualInterpreter(Interpreter):
         """Perform a :class:`CopyList`; ``result`` makes its list what the task wants."""
         mm, clock = self.mm, self.time
         pages, slots, node, size = effect.pages, effect.slots, effect.node, mm.page_size
+        if mm.nodes[node].kind is Kind.MAPPED:
+            return self._in_worker(node, True, self._shift(pages, node), lambda: result([size] * len(pages)), task)
         homes = [DRAM if mm.table.resident(page) else mm.table.place(page)[0] for page in pages]
         sizes: list[int] = []
 
@@ -206,6 +208,13 @@ class VirtualInterpreter(Interpreter):
             task.job = one_page
             self.scheduler.requeue(task)
         return first
+
+    def _shift(self, pages: Sequence[int], node: int) -> int:
+        """What the kernel takes to move frames to a mapped node: what it costs is known of the slower of the two."""
+        if node != DRAM:
+            return sum(self.time.draw(self.stores[node].costs.write, self.mm.page_size) for _ in pages)
+        sources = [self.mm.table.read(page).node for page in pages]
+        return sum(self.time.draw(self.stores[source].costs.read, self.mm.page_size) for source in sources if source)
 
     def _write(self, page: int, node: int, slot: int) -> int:
         """Bytes that a page is charged in a slot, or ``ZERO``."""

@@ -11,8 +11,8 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import DRAM, Mm, Policy
-from thermocline.protocol.node import nodes_of
+from thermocline.protocol.mm import Mm, Policy
+from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
 from thermocline.protocol.region import Advice, Region, free_region
@@ -218,7 +218,7 @@ class VirtualMemory:
         return made
 
     def place(self, pages: Iterable[int], node: int) -> None:
-        """Say where pages are when the clock starts: they were written before. In DRAM they may be written again.
+        """Say where pages are when the clock starts: they were written before. In memory they may be written again.
 
         Raises
         ------
@@ -235,9 +235,9 @@ class VirtualMemory:
             if not there.has_room:
                 raise SpecError(f"page {page} cannot be placed: {there.name} has no room for it")
             mapping.written[page] = True
-            if node == DRAM:
+            if there.kind is Kind.MAPPED:
                 mm.charge(there, mm.group_of(page), mm.page_size)
-                mm.table.commit(page, RESIDENT)
+                mm.table.commit(page, RESIDENT, node)
                 mapping.install(page, 1, writable=True)
             else:
                 store = self._stores[node]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from thermocline.errors import SpecError
-from thermocline.spec import Compressed, Dram, File, NodeSpec
+from thermocline.spec import Compressed, Dram, File, NodeSpec, Numa
 from thermocline.virtual.clock import NS
 from thermocline.virtual.costs import Costs, StoreCosts
 
@@ -24,7 +24,7 @@ def slot_bytes(spec: NodeSpec, page_size: int) -> int:
     return -(-page_size // (quantum - _WORD)) * quantum + _RECORD
 
 
-def costs_of(spec: Compressed | File, costs: Costs) -> StoreCosts:
+def costs_of(spec: Numa | Compressed | File, costs: Costs) -> StoreCosts:
     """What a node's store takes.
 
     Raises
@@ -32,7 +32,7 @@ def costs_of(spec: Compressed | File, costs: Costs) -> StoreCosts:
     SpecError
         Nobody has measured it.
     """
-    kind = spec.codec if isinstance(spec, Compressed) else "file"
+    kind = "numa" if isinstance(spec, Numa) else spec.codec if isinstance(spec, Compressed) else "file"
     found = costs.stores.get(kind)
     if found is None:
         raise SpecError(f'the costs have no stores.{kind}, which "{spec.name}" needs; add it (thermocline calibrate)')
@@ -45,7 +45,7 @@ def total_pages(nodes: tuple[NodeSpec, ...], page_size: int) -> int:
 
 
 class VirtualStore:
-    """Slots of a lower node, without the bytes in them.
+    """Slots of a lower node, without the bytes in them. (A slow memory node has frames, and no slots.)
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class VirtualStore:
         Reserved slots, and the bytes that each is charged.
     """
 
-    def __init__(self, spec: Compressed | File, costs: Costs, page_size: int) -> None:
+    def __init__(self, spec: Numa | Compressed | File, costs: Costs, page_size: int) -> None:
         self.slow = isinstance(spec, File)
         self.slot_bytes = slot_bytes(spec, page_size)
         self.costs = costs_of(spec, costs)

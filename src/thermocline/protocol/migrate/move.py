@@ -29,6 +29,7 @@ from thermocline.protocol.effects import (
     Unlock,
     Unmap,
 )
+from thermocline.protocol.migrate.frames import move_frames
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED
 
@@ -45,6 +46,8 @@ def move(mm: Mm, pages: Sequence[int], slots: Sequence[int], target: Node, sc: S
     slow. Every slot is either named by a page's entry on return, or released. Pages that moved are on the target's
     list; pages that failed are still isolated.
     """
+    if target.kind is Kind.MAPPED:
+        return (yield from move_frames(mm, pages, target, sc))
     if sc.node.kind is Kind.MAPPED:
         yield Unmap(pages)
     sizes: list[int] = yield CopyList(pages, target.index, slots, sc.group)
@@ -70,7 +73,7 @@ def commit_copies(
             failed.append(page)
             continue
         entry = mm.table.read(page)
-        if entry.node:
+        if entry.names_slot:
             # The slot that the entry names until now: the shadow of a resident page, or the place it is moved from.
             mm.nodes[entry.node].shadows.pop(page, None)
             old_slots.append((entry.node, entry.slot, group))
@@ -88,7 +91,7 @@ def commit_copies(
         # that out in its own fault, as soon as it gets the lock.
         yield Remap([page for page in failed if mm.table.state(page) == RESIDENT])
     if moved and mapped:
-        yield Punch(moved)
+        yield Punch(moved, source.index)
     for old in old_slots:
         yield Release(*old)
     mm.vmstat.add("pgmigrate_success", len(moved))

@@ -15,7 +15,8 @@ Sleeps: in allocation and in the copy, with no lock held.
 Outcome: the pages that did not move. A failed allocation ends the list; a page that is locked by somebody else when it
 should begin or commit is returned and counted as failed; one that was written is returned and counted as aborted.
 
-Pages of a node that is not mapped have no readers or writers to let go on: they move as in `batch`.
+Pages of a node that is not mapped have no readers or writers to let go on, and what goes to a mapped node the kernel
+moves, in just this way: they move as in `batch`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 def migrate_transactional(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -> Protocol[list[int]]:
     """Move isolated, unlocked pages of one node to another -> those that did not move."""
-    if sc.node.kind is not Kind.MAPPED:
+    if sc.node.kind is not Kind.MAPPED or target.kind is Kind.MAPPED:
         return (yield from migrate_batch(mm, pages, target, sc))
     slots = yield from allocate_targets(mm, target, sc, len(pages))
     failed: list[int] = list(pages[len(slots) :])

@@ -1,0 +1,234 @@
+"""Which of the machine's memory nodes the frames of an arena are on: asked of the kernel, and changed by it.
+
+A node of ours that the program addresses is one of the machine's (``numa:1``), or several (``dram``, which is whatever
+fast nodes the spec names as nothing else). The kernel moves what a process has mapped, so it is asked for the pages of
+each process of the memory in turn; what none of them has mapped at the time, this process maps for a moment itself.
+Pages that two of them have mapped are moved only for those who may (CAP_SYS_NICE); others find them refused.
+
+It moves base pages, each for itself. A page of ours of which only some could be moved is moved back, as far as that
+goes: what is left over there is room that is not accounted for until recovery or the next move, and no byte of it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from thermocline.errors import SpecError, StoreError
+from thermocline.live import libc, numa
+from thermocline.live.arena import Arena
+from thermocline.live.mapping import Mapping
+from thermocline.protocol.mm import DRAM
+from thermocline.spec import Dram, NodeSpec, Numa
+from thermocline.topology import Topology
+
+#: How often base pages are tried that the kernel could not isolate: somebody was just using them.
+_PASSES = 3
+#: Base pages whose places are asked for in one call.
+_LOOKED_UP_AT_ONCE = 4096
+_BASE = mmap.PAGESIZE
+
+
+#: What the user is told of a node that refuses.
+_REASONS = {
+    errno.ENODEV: "there is no such memory node any more; the kernel has moved what was on it to others",
+    errno.EPERM: "move_pages(2) is not allowed; run with CAP_SYS_NICE, or allow it in the seccomp profile",
+    errno.EACCES: (
+        "several processes have it mapped, which takes CAP_SYS_NICE, or the cpuset forbids the node (cpuset.mems)"
+    ),
+    errno.ENOMEM: "that memory node has no memory free; write a smaller size for it",
+    errno.EBUSY: "somebody holds it, for direct I/O perhaps",
+}
+
+
+def reason(code: int) -> str:
+    """Why the kernel does not move a page."""
+    return _REASONS.get(code, os.strerror(code))
+
+
+def homes_of(nodes: Sequence[NodeSpec], machine: Callable[[], Topology]) -> dict[int, tuple[int, ...]]:
+    """The machine's nodes that each mapped node of a spec stands for; empty if the spec names none."""
+    if not any(isinstance(spec, Numa) or (isinstance(spec, Dram) and spec.node is not None) for spec in nodes):
+        return {}
+    homes: dict[int, tuple[int, ...]] = {
+        index: (spec.node,) for index, spec in enumerate(nodes) if isinstance(spec, Numa)
+    }
+    taken = {node for home in homes.values() for node in home}
+    dram = next(spec for spec in nodes if isinstance(spec, Dram))
+    if dram.node is None:
+        homes[DRAM] = tuple(node for node in machine().fast if node not in taken)
+    else:
+        homes[DRAM] = (dram.node,)
+    return homes
+
+
+def place_arena(nodes: Sequence[NodeSpec], address: int, length: int) -> None:
+    """In the program: let pages of a fresh arena appear in its DRAM, whoever makes them appear.
+
+    Raises
+    ------
+    SpecError
+        This process may not say so.
+    """
+    homes = homes_of(nodes, Topology.read)
+    if not homes:
+        return
+    try:
+        numa.prefer(address, length, homes[DRAM])
+    except OSError as error:
+        names = " and ".join(spec.name for spec in nodes if isinstance(spec, Numa)) or "dram@NODE"
+        raise SpecError(
+            f"mbind(2) is not allowed here ({error.strerror}), so {names} cannot be used; allow mbind and move_pages"
+            " in the seccomp profile (CAP_SYS_NICE does in Docker), or leave it out of the spec"
+        ) from None
+
+
+class Placement:
+    """Moves frames between the mapped nodes of one memory.
+
+    Its methods may be called in any thread.
+
+    Parameters
+    ----------
+    homes : dict of int to tuple of int
+        As :func:`homes_of` gives it.
+    """
+
+    def __init__(self, arena: Arena, page_size: int, homes: dict[int, tuple[int, ...]]) -> None:
+        self._arena = arena
+        self._page_size = page_size
+        self._homes = homes
+        self._node_at = {home: node for node, (home, *_) in homes.items() if node != DRAM}
+        #: Whether pages that several processes have mapped may be moved: found out when the first is refused.
+        self._moves_shared = True
+
+    def move(self, pages: Sequence[int], sources: Sequence[int], node: int) -> list[int]:
+        """Let the kernel move frames from where they are charged to a node -> of each page, 0 or a negative errno.
+
+        ``-ENOMEM``: the node is full. ``-EACCES``: see :func:`thermocline.live.numa.move`. ``-EBUSY``: it is in use.
+
+        Raises
+        ------
+        StoreError
+            ENODEV: the machine has no such node any more. EPERM, EACCES: it may not be used.
+        """
+        found = self._move([base for page in pages for base in self._bases_of(page)], self._homes[node])
+        parts = self._page_size // _BASE
+        results = []
+        for index, (page, source) in enumerate(zip(pages, sources, strict=True)):
+            statuses = found[index * parts : (index + 1) * parts]
+            elsewhere = [status for status in statuses if not self._is_on(status, node)]
+            refusals = [status for status in elsewhere if status < 0]
+            results.append(refusals[0] if refusals else -errno.EBUSY if elsewhere else 0)
+            if elsewhere and len(elsewhere) < parts:
+                with suppress(StoreError):
+                    self._move(self._bases_of(page), self._homes[source])
+        return results
+
+    def whereabouts(self, page: int) -> set[int]:
+        """The nodes of ours that a page's frame is on: several, if a move was cut short; none, if there is but one."""
+        if len(self._homes) < 2:
+            return set()
+        found = self._locate(self._bases_of(page))
+        return {self._node_at.get(status, DRAM) for status in found if status >= 0}
+
+    # -- moving -------------------------------------------------------------------------------------------------------
+
+    def _bases_of(self, page: int) -> range:
+        """The base pages of a page, as offsets in the arena."""
+        return range(page * self._page_size, (page + 1) * self._page_size, _BASE)
+
+    def _is_on(self, status: int, node: int) -> bool:
+        """Whether a status is that of a base page on a node of ours. One that is a hole is wherever it should be."""
+        return status == -errno.ENOENT or (status >= 0 and self._node_at.get(status, DRAM) == node)
+
+    def _move(self, bases: Sequence[int], homes: Sequence[int]) -> list[int]:
+        """Move base pages to the first of some of the machine's nodes that takes them -> their statuses."""
+        found = dict.fromkeys(bases, -errno.ENOENT)
+        for home in homes:
+            left = [base for base in bases if found[base] not in homes]
+            for _ in range(_PASSES):
+                if not left:
+                    break
+                found.update(self._move_once(left, home))
+                left = [base for base in left if found[base] in (numa.UNTRIED, -errno.EBUSY)]
+        return [found[base] for base in bases]
+
+    def _move_once(self, bases: Sequence[int], home: int) -> dict[int, int]:
+        """Ask for each base page in the process that has it mapped -> statuses."""
+        found: dict[int, int] = {}
+        left = list(bases)
+        for mapping in self._arena.mappings:
+            if not left:
+                return found
+            pid = _pid_of(mapping)
+            if pid is None:
+                continue
+            with suppress(ProcessLookupError):
+                found.update(zip(left, self._call(pid, [mapping.address + base for base in left], home), strict=True))
+            left = [base for base in left if found.get(base, -errno.ENOENT) == -errno.ENOENT]
+        for base in left:
+            with self._mapped(base) as address:
+                if address:
+                    (found[base],) = self._call(os.getpid(), [address], home)
+        return found
+
+    def _call(self, pid: int, addresses: Sequence[int], home: int) -> list[int]:
+        try:
+            if self._moves_shared:
+                try:
+                    return numa.move(pid, addresses, home, shared=True)
+                except PermissionError as error:
+                    if error.errno != errno.EPERM:
+                        raise
+                    self._moves_shared = False
+            return numa.move(pid, addresses, home, shared=False)
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            raise StoreError(error.errno or errno.EIO, reason(error.errno or 0)) from error
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def _locate(self, bases: Sequence[int]) -> list[int]:
+        """On which of the machine's nodes base pages are; ``-ENOENT`` for holes."""
+        found = dict.fromkeys(bases, -errno.ENOENT)
+        for mapping in self._arena.mappings:
+            left = [base for base in bases if found[base] < 0]
+            pid = _pid_of(mapping)
+            if left and pid is not None:
+                with suppress(OSError):
+                    found.update(zip(left, numa.locate(pid, [mapping.address + base for base in left]), strict=True))
+        for base in [base for base in bases if found[base] < 0]:
+            found[base] = -errno.ENOENT
+            with self._mapped(base) as address:
+                if address:
+                    (found[base],) = numa.locate(os.getpid(), [address])
+        return [found[base] for base in bases]
+
+    @contextmanager
+    def _mapped(self, base: int) -> Iterator[int]:
+        """A base page of the arena, mapped here for a moment -> its address; 0 where there is a hole."""
+        if (base, base + _BASE) not in libc.data_extents(self._arena.fd, base, base + _BASE):
+            yield 0  # to touch it would fill it
+            return
+        address = libc.mmap(None, _BASE, libc.PROT_READ, libc.MAP_SHARED, self._arena.fd, base)
+        try:
+            libc.madvise(address, _BASE, libc.MADV_POPULATE_READ)
+            yield address
+        finally:
+            libc.munmap(address, _BASE)
+
+
+def _pid_of(mapping: Mapping) -> int | None:
+    """The process of a mapping; None if it is gone (proc(5), ``fdinfo`` of a pidfd)."""
+    try:
+        with open(f"/proc/self/fdinfo/{mapping.process}") as info:
+            found = re.search(r"^Pid:\s*(-?\d+)$", info.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found and int(found[1]) > 0 else None
