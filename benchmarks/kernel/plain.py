@@ -30,7 +30,7 @@ from traces import PIECE, TRACES, Process
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYS_SET_MEMPOLICY, _SYS_MOVE_PAGES = 238, 279  # x86-64, which the emulated machine is
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
-_MCL_CURRENT = 1
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
 #: Pages of the ballast that are taken in one go.
 _STEP = 256
 
@@ -195,7 +195,8 @@ def run(name: str, wanted: int) -> dict[str, Any]:
 def main() -> None:
     wanted, file, names = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     bind_to_node_0()
-    results = {}
+    checked(_LIBC.mlockall(_MCL_CURRENT | _MCL_FUTURE))
+    results: dict[str, Any] = {}
     for name in names:
         results[name] = run(name, wanted)
         print(f"{name}: {results[name]['seconds']:.0f} s", file=sys.stderr, flush=True)

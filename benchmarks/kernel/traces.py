@@ -48,12 +48,15 @@ def growth(room: int) -> list[Process]:
 
 
 def zipf(room: int) -> list[Process]:
-    """Twice the room, touched by a Zipf distribution, ten times as often as there are pages; every other piece writes."""
+    """Twice the room, written by a Zipf distribution, ten times as often as there are pages.
+
+    All are writes: the kernel gives a page that was only ever read the one page of zeros that all programs share.
+    """
 
     def pieces() -> Iterator[Piece]:
         generator = np.random.default_rng(1)
         places = generator.permutation(2 * room)
-        return _alternately(places[_ranks(generator, 2 * room, 20 * room)])
+        return _pieces(places[_ranks(generator, 2 * room, 20 * room)], True)
 
     return [Process(2 * room, 0, pieces)]
 

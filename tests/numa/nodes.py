@@ -35,8 +35,8 @@ def vmstat() -> dict[str, int]:
 
 
 def online(node: int) -> int:
-    """The blocks of memory that a node has: 0 if it is offline."""
-    return len(_blocks(node))
+    """The blocks of memory that a node has and that are in use: 0 if it is offline."""
+    return sum((block / "state").read_text() == "online\n" for block in _blocks(node))
 
 
 def take_offline(node: int) -> list[Path]:
