@@ -16,8 +16,11 @@ from emulator import MIB, Emulator, EmulatorFailed
 from kernel import CannotRun
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: What runs without being asked for.
-CHOSEN = ("tests/numa", "tests/live")
+#: What runs without being asked for: of each test of all designs, one.
+CHOSEN = (
+    *("tests/numa", "tests/live/test_memory.py", "tests/live/test_lost_pages.py", "tests/live/test_copier.py"),
+    *("-k", "not (deferred or discard or prealloc or relock or transactional)"),
+)
 #: An emulated processor is ten to thirty times slower than the one that the limits of tests are made for.
 _TEST_SECONDS = 600
 _SECONDS = 1200
