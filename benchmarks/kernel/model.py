@@ -23,7 +23,7 @@ Zones = Mapping[str, Mapping[str, int]]
 
 
 def costs(times: Mapping[str, float]) -> Costs:
-    """What the emulated machine's kernel takes: a touch, a fault on a fresh page, and to move a page; all else nothing."""
+    """What the emulated machine takes: a touch, a fault on a fresh page, and to move a page. All else takes nothing."""
     move = Cost(times["move"])
     return Costs(
         cores=2,
@@ -43,9 +43,9 @@ def costs(times: Mapping[str, float]) -> Costs:
 def watermarks(zones: Zones) -> tuple[int, Watermarks]:
     """The kernel's marks, as one node's -> its capacity in pages, and the marks in bytes.
 
-    A program gets no page below a zone's *min* mark, so that is where our node is full. It is woken when *all* zones are
-    below low, and kswapd sleeps again when *one* is above high (``pgdat_balanced``): the largest, where the cold pages
-    are.
+    A program gets no page below a zone's *min* mark, so that is where our node is full. kswapd is woken when *all*
+    zones are below low, and sleeps again when *one* is above high (``pgdat_balanced``): the largest, where the cold
+    pages are.
     """
     reached = {name: zone["free"] - zone["min"] - zone["reserve"] for name, zone in zones.items()}
     used = {name: zone for name, zone in zones.items() if reached[name] > 0}

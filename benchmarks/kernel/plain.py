@@ -4,8 +4,9 @@
 
 Needs root and a slow node (``tests/numa/emulator.py`` has one). For each trace: its processes are forked and lock in
 memory all that they have already, so that reclaim finds the pages of the trace and hardly any others; this process
-takes as much of node 0 as leaves ROOM pages above the low watermark; then they run, all at once. Pages of 4 KiB, of node
-0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere.
+takes as much of node 0 as leaves ROOM pages above the low watermark; then they run, all at once. Pages of 4 KiB, of
+node 0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere. Watermarks
+stay where they are (``watermark_boost_factor``): at times the kernel raises them to have whole blocks for huge pages.
 
 What comes out is an object of JSON for each trace: ``counted`` (differences of /proc/vmstat), ``zones`` (/proc/zoneinfo
 of node 0 before it), ``nodes`` (for each process the node of each page, -1 for those never touched), ``seconds``.
@@ -29,7 +30,7 @@ from traces import PIECE, TRACES, Process
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYS_SET_MEMPOLICY, _SYS_MOVE_PAGES = 238, 279  # x86-64, which the emulated machine is
-_MPOL_DEFAULT, _MPOL_BIND = 0, 2
+_MPOL_BIND, _MPOL_MF_MOVE = 2, 2
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 #: Pages of the ballast that are taken in one go.
 _STEP = 256
@@ -155,6 +156,32 @@ class Child:
         os.read(self._orders, 1)
 
 
+def times() -> dict[str, float]:
+    """Nanoseconds that this machine takes where nothing is short: a touch, a fault on a fresh page, to move a page."""
+    generator, count = np.random.default_rng(0), 4096
+    block = anonymous(count)
+    memory, found = np.frombuffer(block, np.uint8), np.zeros(PIECE, np.uint8)
+    begun = time.perf_counter_ns()
+    for start in range(0, count, PIECE):
+        memory[np.arange(start, start + PIECE) * mmap.PAGESIZE] = 1
+    faulted = time.perf_counter_ns()
+    rounds = 64
+    for _ in range(rounds):
+        np.take(memory, generator.integers(0, count, PIECE) * mmap.PAGESIZE, out=found, mode="clip")
+    hit = time.perf_counter_ns()
+    places = memory.ctypes.data + np.arange(count, dtype=np.uint64) * mmap.PAGESIZE
+    nodes, status = np.ones(count, np.int32), np.zeros(count, np.int32)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (places, nodes, status)]
+    before = time.perf_counter_ns()
+    checked(_LIBC.syscall(_SYS_MOVE_PAGES, 0, ctypes.c_ulong(count), *pointers, _MPOL_MF_MOVE))
+    moved = time.perf_counter_ns()
+    return {
+        "fault": (faulted - begun) / count,
+        "hit": (hit - faulted) / rounds / PIECE,
+        "move": (moved - before) / count,
+    }
+
+
 def settled() -> dict[str, int]:
     """The counters, once kswapd has nothing to do any more."""
     daemon = next(
@@ -195,10 +222,12 @@ def run(name: str, wanted: int) -> dict[str, Any]:
 def main() -> None:
     wanted, file, names = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     bind_to_node_0()
+    Path("/proc/sys/vm/watermark_boost_factor").write_text("0")
+    taken = times()
     checked(_LIBC.mlockall(_MCL_CURRENT | _MCL_FUTURE))
     results: dict[str, Any] = {}
     for name in names:
-        results[name] = run(name, wanted)
+        results[name] = run(name, wanted) | {"times": taken}
         print(f"{name}: {results[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
         file.write_text(json.dumps(results))
 
