@@ -38,6 +38,11 @@ def either(page: int) -> tuple[Access, ...]:
     return (Access(page, False), Access(page, True))
 
 
+def slow_memory(frames: int) -> Place:
+    """A node that the program addresses as it does DRAM."""
+    return Place("numa:1", frames, mapped=True)
+
+
 def file(slots: int) -> Place:
     """A node at the end of the path."""
     return Place("file", slots, charged_to_memory=False)
@@ -331,6 +336,33 @@ def _incompressible(pages: int, threads: int) -> Configuration:
     )
 
 
+def _mapped_node(pages: int, threads: int) -> Configuration:
+    """Frames go down to slow memory, and from there to a file, while the program reads and writes them."""
+    return Configuration(
+        "mapped node",
+        Layout(pages, pages - 1, (slow_memory(1), file(pages + 1))),
+        _threads(max(threads - 1, 1), lambda index: (either(index % pages),)),
+        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        requests={"cold advice": cold(*range(pages))},
+        reclaimers={"reclaim of numa:1": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+def _failing_moves(pages: int, threads: int) -> Configuration:
+    """The kernel refuses to move a frame: it stays, or goes past the slow memory."""
+    return Configuration(
+        "failing moves",
+        Layout(pages, pages - 1, (slow_memory(pages), file(pages + 1))),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
+        placed=(Placed(0, 2), *_in_dram(1, pages)),
+        kswapd=False,
+        failures=1,
+        may_lose=True,
+        may_poison=tuple(range(pages)),
+    )
+
+
 _CASES = (
     _direct_reclaim,
     _kswapd,
@@ -350,4 +382,6 @@ _CASES = (
     _doomed,
     _full_disk,
     _incompressible,
+    _mapped_node,
+    _failing_moves,
 )

@@ -64,7 +64,12 @@ class Describer:
             tuple(machine.unwatched("entry")),
             tuple(machine.unwatched("pins")),
             tuple(
-                (self._versions(page, arena.versions[page]), tuple(arena.protected[page]), tuple(arena.poisoned[page]))
+                (
+                    self._versions(page, arena.versions[page]),
+                    tuple(arena.protected[page]),
+                    tuple(arena.poisoned[page]),
+                    tuple(arena.nodes[page]),
+                )
                 for page in range(machine.layout.pages)
             ),
             tuple(

@@ -169,8 +169,9 @@ class Machine(World):
         if not node.has_room:
             return None
         self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
-        if effect.node == DRAM:
-            self._progress()
+        if node.kind is Kind.MAPPED:
+            if effect.node == DRAM:
+                self._progress()
             return 0
         slot = self.stores[effect.node].reserve()
         self.footprint.write("slot", effect.node, slot)
@@ -181,7 +182,7 @@ class Machine(World):
         if node.kind is Kind.SOURCE:
             return
         size = node.slot_bytes
-        if effect.node != DRAM:
+        if node.kind is not Kind.MAPPED:
             store = self.stores[effect.node]
             self.footprint.write("slot", effect.node, effect.slot)
             if effect.slot not in store.slots:
@@ -314,6 +315,11 @@ class Machine(World):
         return sizes[0]
 
     def _copy_list(self, effect: effects.CopyList, task: Task) -> Job:
+        if self.mm.nodes[effect.node].kind is Kind.MAPPED:
+            return self._move_frames(effect)
+        return self._fill_slots(effect, task)
+
+    def _fill_slots(self, effect: effects.CopyList, task: Task) -> Job:
         """Read the parts of all pages one by one, then write their slots, each of them whole or not at all."""
         failing = self.outcome
         pages = list(effect.pages)
@@ -350,6 +356,27 @@ class Machine(World):
         yield
         self.mm.uncharge_rest(effect, sizes)
         self._judge(target)
+        return sizes
+
+    def _move_frames(self, effect: effects.CopyList) -> Job:
+        """Let the kernel move the parts of pages to a mapped node one by one, while the program goes on.
+
+        The one that fails is moved back, as `live` does: a killed pager leaves it on two nodes.
+        """
+        failing = self.outcome
+        sizes = []
+        for index, page in enumerate(effect.pages, start=1):
+            fails = index == failing or page in self.failing_copies
+            frame = self.table.read(page).frame or DRAM
+            for part in range(PARTS - 1 if fails else PARTS):
+                self.footprint.write("arena", page)
+                self.arena.nodes[page][part] = effect.node
+                yield
+            if fails:
+                self.footprint.write("arena", page)
+                self.arena.nodes[page] = [frame] * PARTS
+            sizes.append(effects.FAILED if fails else PAGE)
+        yield
         return sizes
 
     def _refuses(self, node: int) -> bool:

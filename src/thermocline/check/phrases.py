@@ -20,7 +20,8 @@ def _pages(pages: Sequence[int]) -> str:
 
 
 def _commit(effect: e.Commit, names: list[str], _: Any) -> str:
-    place = f", slot {effect.slot} of {names[effect.node]}" if effect.node else ""
+    slot = f", slot {effect.slot} of {names[effect.node]}" if effect.node else ""
+    place = f" on {names[effect.node]}" if effect.node and effect.state == State.RESIDENT else slot
     return f"commits page {effect.page} as {State(effect.state).name}{place}"
 
 
