@@ -35,6 +35,8 @@ class Arena:
         By page and part: the version that the program wrote last.
     nodes : list of list of int
         By page and part: the mapped node that its frame is on, if it is present.
+    hinted : list of bool
+        By page: whether it was unmapped, to see who uses it. The next touch maps it again, without a fault of ours.
     """
 
     def __init__(self, pages: int) -> None:
@@ -43,6 +45,7 @@ class Arena:
         self.poisoned = [[False] * PARTS for _ in range(pages)]
         self.truth = [[0] * PARTS for _ in range(pages)]
         self.nodes = [[0] * PARTS for _ in range(pages)]
+        self.hinted = [False] * pages
 
     def write(self, page: int, part: int) -> None:
         """Let the program write a version that no other base page ever had."""
@@ -83,6 +86,7 @@ class Arena:
         """Free the frame and unmap it everywhere."""
         self.versions[page] = [None] * PARTS
         self.protected[page] = [False] * PARTS
+        self.hinted[page] = False
 
     def poison(self, page: int) -> None:
         """UFFDIO_POISON: only where nothing is present."""

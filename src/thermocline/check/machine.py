@@ -68,6 +68,9 @@ class Machine(World):
             effects.Fill: self._fill,
             effects.Wake: self._wake,
             effects.Poison: self._poison,
+            effects.Hint: self._hint,
+            effects.HintFaults: self._hint_faults,
+            effects.ScanDelay: self._resched,
             effects.WakeKswapd: self._wake_kswapd,
             effects.SleepKswapd: self._sleep_kswapd,
             effects.Throttle: self._throttle,
@@ -106,7 +109,7 @@ class Machine(World):
         turns = False
         if task.job is None and task.effect is not None:
             effect, task.effect = task.effect, None
-            turns = type(effect) is effects.Resched
+            turns = isinstance(effect, effects.Resched | effects.ScanDelay)
             result = self._handlers[type(effect)](effect, task)
             if result is PARKED:
                 return True
@@ -266,6 +269,17 @@ class Machine(World):
         self.footprint.write("arena", effect.page)
         self.wake_thread(effect.page)
 
+    def _hint(self, effect: effects.Hint, _: Task) -> list[bool]:
+        for page in effect.pages:
+            self.footprint.write("arena", page)
+            self.arena.hinted[page] = self.arena.present(page)
+        return [self.arena.hinted[page] for page in effect.pages]
+
+    def _hint_faults(self, effect: effects.HintFaults, _: Task) -> list[bool]:
+        for page in effect.pages:
+            self.footprint.read("arena", page)
+        return [not self.arena.hinted[page] for page in effect.pages]
+
     def _poison(self, effect: effects.Poison, _: Task) -> None:
         self.footprint.write("arena", effect.page)
         self.arena.poison(effect.page)
@@ -417,7 +431,7 @@ class Machine(World):
     def _spawn(self, effect: effects.Spawn, task: Task) -> None:
         self.spawn(f"{task.name}'s child", effect.protocol)
 
-    def _resched(self, _: effects.Resched, task: Task) -> None:
+    def _resched(self, _: effects.Resched | effects.ScanDelay, task: Task) -> None:
         """A step in which anything may happen is every step."""
 
     # -- for deterministic runs ---------------------------------------------------------------------------------------
