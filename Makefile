@@ -1,6 +1,7 @@
 # make demo        the main job on real data, with and without tiering
-# make test        everything CI checks
+# make test        all checks; CI runs it and test-numa
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
+# make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make bench       beside what a user would pick instead; bench-quick is the same with less data
@@ -15,7 +16,7 @@ NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
 MINUTES ?= 10
 
-.PHONY: bench bench-quick demo test test-numpy torture soak lint types imports docs pytest clean
+.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint types imports docs pytest clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -25,6 +26,10 @@ test: lint types imports docs pytest
 
 test-numpy: $(READY)
 	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+
+# Installs what it needs: QEMU and busybox by apt-get, Debian's kernel into the user's cache.
+test-numa: $(READY)
+	$(BIN)/python tests/numa/suite.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/suite --json build/bench.json

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from abilities import can_poison
 from test_processes import helpers
 
 from thermocline import Memory
@@ -22,6 +23,8 @@ PAGES = 48
 MARK = b"the very words of the page "
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helpers' descriptors are open to root only")
+
+poisons = pytest.mark.skipif(not can_poison(), reason="this kernel has no UFFDIO_POISON (Linux 6.6 has)")
 
 PROGRAM = f"""
 import errno, os, sys
@@ -156,6 +159,7 @@ def check_messages(said: str, program: Program, lost: list[int], why: str, node:
 ROTTEN = "the bytes read are not those that were written"
 
 
+@poisons
 def test_a_flipped_bit_is_a_sigbus_with_a_message_and_other_pages_are_right(in_file: Program, tmp_path: Path) -> None:
     whole = in_file.load()
     slots = range(3, len(whole) // PAGE, 5)
@@ -176,6 +180,17 @@ def test_the_first_touch_of_a_rotten_page_is_a_sigbus(in_file: Program) -> None:
     assert f"page {PAGES - 1} of {PAGES} of the array at {in_file.address}" in said
 
 
+@pytest.mark.skipif(
+    can_poison(), reason="this kernel has UFFDIO_POISON: the system call fails, and the program goes on"
+)
+def test_a_system_call_that_touches_a_rotten_page_ends_the_program_and_says_so_once(in_file: Program) -> None:
+    in_file.save(bytes(len(in_file.load())))
+    assert in_file.say("lost") == ""
+    assert in_file.process.wait() == -signal.SIGKILL
+    assert in_file.process.stderr is not None
+    assert in_file.process.stderr.read().count("this kernel cannot poison it") == 1
+
+
 def test_a_rotten_page_that_is_to_be_pinned_is_an_exception(in_file: Program, tmp_path: Path) -> None:
     in_file.save(bytes(len(in_file.load())))
     for _ in range(2):
@@ -186,6 +201,7 @@ def test_a_rotten_page_that_is_to_be_pinned_is_an_exception(in_file: Program, tm
     assert f"cannot be read from file:{tmp_path}: " in said
 
 
+@poisons
 def test_slots_that_have_changed_places(in_file: Program) -> None:
     whole = in_file.load()
     one, other = slice(4 * PAGE, 5 * PAGE), slice(9 * PAGE, 10 * PAGE)
@@ -194,6 +210,7 @@ def test_slots_that_have_changed_places(in_file: Program) -> None:
     assert len(in_file.lost()) == 2
 
 
+@poisons
 def test_a_file_cut_short(in_file: Program, tmp_path: Path) -> None:
     length = len(in_file.load())
     os.truncate(in_file.store, length - 3 * PAGE - 100)
@@ -203,6 +220,7 @@ def test_a_file_cut_short(in_file: Program, tmp_path: Path) -> None:
     check_messages(in_file.end(lost[-1]), in_file, lost, "", f"file:{tmp_path}")
 
 
+@poisons
 def test_pages_as_they_were_before(in_file: Program) -> None:
     before = in_file.load()
     in_file.say("fill")
@@ -211,6 +229,7 @@ def test_pages_as_they_were_before(in_file: Program) -> None:
     assert in_file.lost()
 
 
+@poisons
 def test_a_successor_finds_rot_as_well_and_is_not_stopped_by_it(in_file: Program) -> None:
     whole = in_file.load()
     whole[5 * PAGE + 5] ^= 1
@@ -230,6 +249,7 @@ def test_what_is_written_is_in_the_file_without_encryption_only(tmp_path: Path) 
             assert started.lost() == []
 
 
+@poisons
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 def test_a_flipped_bit_in_compressed_memory(codec: str) -> None:
     with program(f"dram=1MiB, {codec}=4MiB", f"thermocline-{codec}") as started:
@@ -242,6 +262,7 @@ def test_a_flipped_bit_in_compressed_memory(codec: str) -> None:
         check_messages(started.end(lost[0]), started, lost, ROTTEN, codec)
 
 
+@poisons
 def test_an_array_hears_of_its_lost_page_though_another_has_lost_the_same_before(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,8 @@ class LiveInterpreter(Interpreter):
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
         self._naps = 0
+        #: Pages that this kernel could not poison, and how often.
+        self._unpoisoned: dict[int, int] = {}
 
     def say(self, message: str) -> None:
         """Tell the user on stderr."""
@@ -79,13 +81,26 @@ class LiveInterpreter(Interpreter):
         self.arena.wake(effect.page)
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
-        for mapping in self.arena.poison(effect.page):
+        page = effect.page
+        unable = self.arena.poison(page)
+        if not unable:
+            return
+        # Nobody may be touching it: it was to be pinned, or a successor has found it lost. Who waits faults again, and
+        # that fault comes back to here, because the page's entry says by now that it is lost.
+        tries = self._unpoisoned[page] = self._unpoisoned.get(page, 0) + 1
+        if tries == 1:
+            self.arena.wake(page)
+            return
+        if tries == 2:
             self.say(
-                f"page {effect.page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); "
-                "the program is ended"
+                f"page {page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); the program is ended"
             )
+        # A system call that touches the page is not ended by a signal that could be caught: the kernel tries the fault
+        # again for as long as one is pending, and never comes to deliver it.
+        number = signal.SIGBUS if tries == 2 else signal.SIGKILL
+        for mapping in unable:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(mapping.process, signal.SIGBUS)
+                signal.pidfd_send_signal(mapping.process, number)
 
     def hint(self, effect: effects.Hint, task: Task) -> Any:
         return self.copier.ask_kernel(effect.node, lambda: self.sampler.hint(effect.pages), task)

@@ -35,6 +35,9 @@ class Links:
         self.evicted_at = column("I", pages)
         #: The slot that a transaction copies the page to; 0: none does, or the page was written since it began.
         self.transit = column("Q", pages)
+        #: Set by the processor when the page is touched (the accessed bit of its page table entry), where an interpreter
+        #: can see that; None where it cannot, as in `live`: user space has no way to read it page by page.
+        self.accessed: Column | None = None
         self._lists: list[LruList] = []
 
     def new_list(self) -> LruList:
@@ -123,6 +126,11 @@ class LruList:
 class Lruvec:
     """The lists of one group in one node.
 
+    Parameters
+    ----------
+    inactive_ratio : int
+        How many times as long as the inactive list the active one may be.
+
     Attributes
     ----------
     age : int
@@ -130,9 +138,10 @@ class Lruvec:
         readings is a refault distance.
     """
 
-    def __init__(self, links: Links, group: int) -> None:
+    def __init__(self, links: Links, group: int, inactive_ratio: int = 2) -> None:
         self._links = links
         self.group = group
+        self._inactive_ratio = inactive_ratio
         self.active = links.new_list()
         self.inactive = links.new_list()
         self.age = 0
@@ -142,8 +151,8 @@ class Lruvec:
 
     @property
     def inactive_is_low(self) -> bool:
-        """Whether the active list should shrink (``inactive_is_low``): a third of the pages should be inactive."""
-        return 2 * len(self.inactive) < len(self.active)
+        """Whether the active list should shrink (``inactive_is_low``): by default a third should be inactive."""
+        return self._inactive_ratio * len(self.inactive) < len(self.active)
 
     def add(self, page: int, *, active: bool = False) -> None:
         """Put an isolated page on a list."""

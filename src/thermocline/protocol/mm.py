@@ -41,12 +41,16 @@ class Policy:
         The largest readahead window, in pages; 0 turns readahead off.
     group_reclaim : GroupReclaim
         What reclaim for a group's limit does about demotion.
+    inactive_ratio : int
+        How many times as long as the inactive list the active one may be. The kernel has 1 in a node of less than a
+        GiB, 3 in one of a GiB, and from there on the root of ten times the GiB.
     """
 
     design: Design
     discard_clean: bool = False
     readahead_pages: int = 32
     group_reclaim: GroupReclaim = GroupReclaim.LEFT
+    inactive_ratio: int = 2
 
 
 @dataclass
@@ -103,7 +107,7 @@ class Mm:
         key = (node, group)
         found = self._lruvecs.get(key)
         if found is None:
-            found = self._lruvecs[key] = Lruvec(self.links, group)
+            found = self._lruvecs[key] = Lruvec(self.links, group, self.policy.inactive_ratio)
         return found
 
     def lruvecs(self, node: int, group: Group | None = None) -> list[Lruvec]:

@@ -170,14 +170,23 @@ def _shrink_lruvec(mm: Mm, lruvec: Lruvec, count: int, sc: ScanControl) -> Proto
 
 
 def _shrink_active_list(mm: Mm, lruvec: Lruvec) -> None:
-    """Move a cluster from the tail of the active list to the inactive one (``shrink_active_list``)."""
+    """Move a cluster from the tail of the active list to the inactive one (``shrink_active_list``).
+
+    Where touches can be seen all of them move, as in the kernel: one that is touched again before reclaim gets to it
+    comes back at its first look. Where they cannot, a page that faulted while it was here has another round.
+    """
+    accessed = mm.links.accessed
     for _ in range(SWAP_CLUSTER_MAX):
         page = lruvec.active.tail()
         if page is None:
             return
         lruvec.active.remove(page)
         mm.vmstat.add("pgrefill")
-        if mm.links.referenced[page]:
+        if accessed is not None:
+            accessed[page] = 0
+            lruvec.inactive.add(page)
+            mm.vmstat.add("pgdeactivate")
+        elif mm.links.referenced[page]:
             mm.links.referenced[page] = 0
             lruvec.active.add(page)
         else:
@@ -297,14 +306,31 @@ def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdic
     """Look at an isolated page under its lock (``folio_check_references``)."""
     if mm.node_of(page) != sc.node.index or mm.links.list_of[page]:
         return _Verdict.GONE
-    if mm.table.pins[page] or mm.links.referenced[page] or page in mm.held:
-        mm.links.referenced[page] = 0
+    if mm.table.pins[page] or page in mm.held or _is_in_use(mm, page):
         mm.lru_add(page, active=True)
         mm.vmstat.add("pgactivate")
+        return _Verdict.GONE
+    if mm.links.referenced[page]:
+        mm.lru_add(page)
         return _Verdict.GONE
     if _is_clean(mm, page, demotion=target is not None):
         return _Verdict.CLEAN
     return _Verdict.KEEP if target is None else _Verdict.DEMOTE
+
+
+def _is_in_use(mm: Mm, page: int) -> bool:
+    """Whether a page was used since it was looked at last, so that it belongs on the active list.
+
+    Where touches can be seen, one is not enough: each page was touched when it came, so it is looked at twice. After
+    the first look it is marked as referenced, and has another round on the inactive list.
+    """
+    links = mm.links
+    before, links.referenced[page] = links.referenced[page], 0
+    if links.accessed is None or mm.nodes[mm.node_of(page) or 0].kind is not Kind.MAPPED:
+        return bool(before)
+    touched, links.accessed[page] = links.accessed[page], 0
+    links.referenced[page] = touched
+    return bool(touched and before)
 
 
 def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:

@@ -65,6 +65,10 @@ class VirtualMemory:
         Drop clean pages of a source rather than demote them.
     readahead : int
         The largest readahead window, in pages; 0: none.
+    accessed_bits : bool
+        Whether reclaim sees which pages were touched, as the kernel does and `live` cannot.
+    inactive_ratio : int
+        See :class:`~thermocline.protocol.mm.Policy`.
     digest : bool
         Whether to digest everything that happens (see `Result`). Faults then take the simulation a third longer.
     trace : callable or None
@@ -95,6 +99,8 @@ class VirtualMemory:
         seed: int = 0,
         discard_clean: bool = False,
         readahead: int = 32,
+        accessed_bits: bool = False,
+        inactive_ratio: int = 2,
         digest: bool = False,
         trace: Callable[[int, str], None] | None = None,
     ) -> None:
@@ -118,7 +124,7 @@ class VirtualMemory:
         self._free_page = 0
         self._clock = Clock(seed)
         self._recorder = Recorder(digest=digest, trace=trace)
-        self._mapping = Mapping(pages)
+        self._mapping = Mapping(pages, accessed_bits=accessed_bits)
         self._inbox = Inbox()
         self._program = Program(self._mapping, self._clock, costs, self._recorder)
         self._cold: list[tuple[ColdClient, int]] = []
@@ -128,9 +134,16 @@ class VirtualMemory:
             nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size),
             DemotionPath.through(len(specs)),
             PageTable(pages),
-            Policy(DESIGNS[design], discard_clean, min(readahead, max(LONGEST_RUN, SWAP_CLUSTER_MAX))),
+            Policy(
+                DESIGNS[design],
+                discard_clean,
+                min(readahead, max(LONGEST_RUN, SWAP_CLUSTER_MAX)),
+                inactive_ratio=inactive_ratio,
+            ),
             self._regions.get,
         )
+        if self._mapping.accessed is not None:
+            self.mm.links.accessed = self._mapping.accessed
         self.stopwatch = Stopwatch(self._clock.nanoseconds)
         self._scheduler = Scheduler(self.stopwatch)
         self._interpreter = VirtualInterpreter(

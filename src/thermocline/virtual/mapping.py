@@ -17,6 +17,8 @@ class Mapping:
         By page: it is mapped; and not write-protected; and its bytes are not all zeros, because something was written
         to it. The first write to a fresh page is not ``allowed``, so that it is seen, but goes through
         (:meth:`note_write`).
+    accessed : array of uint8 or None
+        By page: it was touched since somebody looked; None if nobody does.
     poisoned : set of int
         Pages whose touch is a SIGBUS.
     hinted : set of int
@@ -25,8 +27,9 @@ class Mapping:
         Grows when touches stop to be allowed: what was looked up before is worth nothing then.
     """
 
-    def __init__(self, pages: int) -> None:
+    def __init__(self, pages: int, *, accessed_bits: bool = False) -> None:
         self.pages = pages
+        self.accessed = np.zeros(pages, np.uint8) if accessed_bits else None
         self.allowed = np.zeros(2 * pages, np.bool_)
         self.readable = self.allowed[0::2]
         self.writable = np.zeros(pages, np.bool_)

@@ -188,6 +188,8 @@ class ProgramThread:
                 self._stalled(self.at + hit - self.since)
             done = self._when(ready - 1, hit) + hit
             self.at = done + self._pause_behind(ready - 1) if self._varies else done + self._pause
+            if self._mapping.accessed is not None:
+                self._mapping.accessed[self._piece[self._index : self._index + ready] >> 1] = 1
             self._index += ready
             self.touches += ready
             self._spend(ready)

@@ -1,0 +1,47 @@
+"""`make test-numa`: tests in an emulated machine with a slow memory node, and an older kernel than most.
+
+    python tests/numa/suite.py [PYTEST-ARGUMENT...]
+
+One start of the machine for all of them. Without arguments these are the tests that need a slow node (tests/numa) and a
+cut of those of live memory: Linux 6.1 has no UFFDIO_POISON, so the ways around it run there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from emulator import MIB, Emulator, EmulatorFailed
+from kernel import CannotRun
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: What runs without being asked for: of each test of all designs, one.
+CHOSEN = (
+    *("tests/numa", "tests/live/test_memory.py", "tests/live/test_lost_pages.py", "tests/live/test_copier.py"),
+    *("-k", "not (deferred or discard or prealloc or relock or transactional)"),
+)
+#: An emulated processor is ten to thirty times slower than the one that the limits of tests are made for.
+_TEST_SECONDS = 600
+_SECONDS = 1200
+
+
+def main() -> int:
+    """Run them -> the exit status: pytest's; 2 if the machine cannot be had, 125 if it failed."""
+    command = [str(Path(sys.prefix) / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider"]
+    command += ["-o", f"timeout={_TEST_SECONDS}", *(sys.argv[1:] or CHOSEN)]
+    begun = time.monotonic()
+    try:
+        status = Emulator(fast=1536 * MIB, slow=1024 * MIB, timeout=_SECONDS).run(command, directory=ROOT)
+    except CannotRun as error:
+        print(f"make test-numa cannot run here: {error}", file=sys.stderr)
+        return 2
+    except EmulatorFailed as error:
+        print(f"make test-numa: the machine failed: {error}", file=sys.stderr)
+        return 125
+    print(f"make test-numa: {time.monotonic() - begun:.0f} s, in an emulated machine")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
