@@ -93,7 +93,7 @@ def test_capacities_are_whole_pages_and_never_more_than_asked_for() -> None:
         ("dram=4MiB, zsdt=1GiB", 'the node "zsdt" is unknown; write "zstd=1GiB"'),
         ("dram=4MiB, fil:/tmp=1GiB", 'write "file:/tmp=1GiB"'),
         ("DRAM=4MiB", 'write "dram=4MiB"'),
-        ("dram=4MiB, tape=1GiB", "write dram, zstd, lz4 or file:DIRECTORY"),
+        ("dram=4MiB, tape=1GiB", "write dram, numa:NODE, zstd, lz4 or file:DIRECTORY"),
         ("dram", 'the node "dram" has no size; write "dram=2GiB"'),
         ("dram=", 'the node "dram" has no size'),
         ("dram=4MiB, file:/tmp", 'the node "file:/tmp" has no size'),

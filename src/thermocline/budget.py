@@ -1,6 +1,7 @@
-"""The nodes that a DRAM budget alone stands for (`--dram SIZE`)."""
+"""The nodes that a DRAM budget alone stands for (`--dram SIZE`), and those that a machine has (`Memory("auto")`)."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -15,12 +16,14 @@ from thermocline.spec import (
     File,
     Limit,
     NodeSpec,
+    Numa,
     check_limit,
     check_minimum,
     check_page_size,
     expressible,
     free_space,
 )
+from thermocline.topology import Topology
 
 _MEMORY_FILESYSTEMS = {"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"}
 
@@ -64,8 +67,56 @@ def default_spec(
     nodes: list[NodeSpec] = [Dram(budget)]
     check_minimum(nodes[0], page)
     check_limit(nodes, most)
+    return (*nodes, *_below(budget, None if most is None else most - budget, page, proc))
 
-    compressed = budget // 2 if most is None else min(budget // 2, (most - budget) // 2)
+
+def auto_spec(
+    page_size: str | SupportsIndex = DEFAULT_PAGE_SIZE,
+    *,
+    limit: Limit = memory_limit,
+    topology: Callable[[], Topology] = Topology.read,
+    proc: str | Path = "/proc",
+) -> tuple[NodeSpec, ...]:
+    """The nodes of this machine, in its own order of demotion.
+
+    DRAM is half of the container's memory limit or, where there is none, half of the fastest memory nodes. Then come
+    the slow ones, tier by tier, the nearest first: half of what is free on each. A container pays for what is there as
+    well, so within a limit they share half of what DRAM leaves. Then compressed memory and a file, as for
+    `default_spec`.
+
+    Raises
+    ------
+    SpecError
+        Neither a container nor the kernel says how much memory there is, or it is below the minimum.
+    """
+    page = check_page_size(page_size)
+    machine = topology()
+    most = limit()
+    fast = sum(machine.nodes[index].size for index in machine.fast)
+    if most is None and not fast:
+        raise SpecError(
+            "no container sets a memory limit, and this kernel tells of no memory nodes; write the nodes, such as"
+            ' "dram=2GiB, zstd=4GiB"'
+        )
+    budget = min(most or fast, fast or most or 0) // 2 // page * page
+    dram = Dram(budget)
+    check_minimum(dram, page)
+    room = (fast if most is None else most) - budget
+    slow: list[Numa] = []
+    for index in machine.demotion_order():
+        size = machine.nodes[index].free // 2
+        if most is not None:
+            size = min(size, room // 2)
+        if size >= MINIMUM_PAGES * page:
+            slow.append(Numa(index, size // page * page))
+            room -= slow[-1].capacity if most is not None else 0
+    return (dram, *slow, *_below(budget, room, page, proc))
+
+
+def _below(budget: int, room: int | None, page: int, proc: str | Path) -> list[NodeSpec]:
+    """What is below DRAM and slow memory: compressed memory within half of what room is left for it, and a file."""
+    nodes: list[NodeSpec] = []
+    compressed = budget // 2 if room is None else min(budget // 2, room // 2)
     if compressed >= MINIMUM_PAGES * page:
         nodes.append(Compressed(compressed // page * page))
     for directory in (os.environ.get("TMPDIR", ""), "/var/tmp", "/tmp"):
@@ -74,7 +125,7 @@ def default_spec(
             if quota >= MINIMUM_PAGES * page:
                 nodes.append(File(directory, quota))
                 break
-    return tuple(nodes)
+    return nodes
 
 
 def _on_disk(directory: str, proc: str | Path) -> bool:

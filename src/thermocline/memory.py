@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from thermocline.arrays import Arrays
+from thermocline.budget import auto_spec
 from thermocline.errors import SpecError, StoreError
 from thermocline.live.regions import Regions
 from thermocline.live.ring import What
@@ -48,7 +49,8 @@ class Memory(Arrays):
     Parameters
     ----------
     spec : str or sequence of NodeSpec
-        The nodes, in the order of the demotion path: ``"dram=2GiB, zstd=4GiB, file:/scratch=200GiB"``.
+        The nodes, in the order of the demotion path: ``"dram=2GiB, zstd=4GiB, file:/scratch=200GiB"``. ``"auto"``: what
+        this machine has (see :func:`thermocline.budget.auto_spec`).
     page_size : int or str
         Bytes; a power of two from 4 KiB to 2 MiB.
     design : str
@@ -88,7 +90,7 @@ class Memory(Arrays):
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
-        nodes = parse_spec(spec, size)
+        nodes = auto_spec(size) if spec == "auto" else parse_spec(spec, size)
         if design not in DESIGNS:
             raise SpecError(f"unknown design {design!r}; write one of: {', '.join(sorted(DESIGNS))}")
         if clean not in {policy.value for policy in Clean}:

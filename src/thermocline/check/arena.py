@@ -33,6 +33,10 @@ class Arena:
         By page and part.
     truth : list of list of int
         By page and part: the version that the program wrote last.
+    nodes : list of list of int
+        By page and part: the mapped node that its frame is on, if it is present.
+    hinted : list of bool
+        By page: whether it was unmapped, to see who uses it. The next touch maps it again, without a fault of ours.
     """
 
     def __init__(self, pages: int) -> None:
@@ -40,6 +44,8 @@ class Arena:
         self.protected = [[False] * PARTS for _ in range(pages)]
         self.poisoned = [[False] * PARTS for _ in range(pages)]
         self.truth = [[0] * PARTS for _ in range(pages)]
+        self.nodes = [[0] * PARTS for _ in range(pages)]
+        self.hinted = [False] * pages
 
     def write(self, page: int, part: int) -> None:
         """Let the program write a version that no other base page ever had."""
@@ -50,15 +56,26 @@ class Arena:
         """Whether any base page of it is in memory (lseek(2), SEEK_DATA)."""
         return any(version is not None for version in self.versions[page])
 
-    def resident_parts(self) -> int:
-        """Base pages in memory (st_blocks)."""
-        return sum(version is not None for page in self.versions for version in page)
+    def resident_parts(self, node: int) -> int:
+        """Base pages on a mapped node (numa_maps)."""
+        return sum(
+            version is not None and at == node
+            for versions, nodes in zip(self.versions, self.nodes, strict=True)
+            for version, at in zip(versions, nodes, strict=True)
+        )
+
+    def whereabouts(self, page: int) -> set[int]:
+        """The mapped nodes that a page's frame is on (move_pages(2), status)."""
+        return {
+            node for version, node in zip(self.versions[page], self.nodes[page], strict=True) if version is not None
+        }
 
     def install(self, page: int, part: int, version: int, *, protect: bool) -> None:
         """UFFDIO_COPY of one base page. One that is there already holds the newer bytes, and stays as it is."""
         if self.versions[page][part] is None:
             self.versions[page][part] = version
             self.protected[page][part] = protect
+            self.nodes[page][part] = 0
             self.poisoned[page][part] = False
 
     def protect(self, page: int, protected: bool) -> None:
@@ -69,6 +86,7 @@ class Arena:
         """Free the frame and unmap it everywhere."""
         self.versions[page] = [None] * PARTS
         self.protected[page] = [False] * PARTS
+        self.hinted[page] = False
 
     def poison(self, page: int) -> None:
         """UFFDIO_POISON: only where nothing is present."""

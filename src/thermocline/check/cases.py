@@ -16,6 +16,7 @@ from thermocline.check.program import Access, Script
 from thermocline.protocol.effects import Protocol, Resched
 from thermocline.protocol.fault import read_ahead
 from thermocline.protocol.pin import bring_up_pinned
+from thermocline.protocol.promote import NumaScan, promote_pages
 from thermocline.protocol.reclaim import reclaim_pages, shrink_node
 from thermocline.protocol.region import free_region
 from thermocline.protocol.scan_control import Cause
@@ -38,6 +39,11 @@ def either(page: int) -> tuple[Access, ...]:
     return (Access(page, False), Access(page, True))
 
 
+def slow_memory(frames: int) -> Place:
+    """A node that the program addresses as it does DRAM."""
+    return Place("numa:1", frames, mapped=True)
+
+
 def file(slots: int) -> Place:
     """A node at the end of the path."""
     return Place("file", slots, charged_to_memory=False)
@@ -51,6 +57,19 @@ def cold(*pages: int) -> Actor:
 def reclaimer(node: int) -> Actor:
     """Direct reclaim of a node, for somebody else's sake."""
     return lambda machine: shrink_node(machine.mm, machine.nodes[node], Cause.DIRECT)
+
+
+def promotion(node: int) -> Actor:
+    """Slow memory is looked over once for pages that are used."""
+
+    def actor(machine: Machine) -> Protocol[int]:
+        source = machine.nodes[node]
+        scan = NumaScan(source)
+        hinted = yield from scan.hint(machine.mm)
+        hot = yield from scan.judge(machine.mm, hinted or [])
+        return (yield from promote_pages(machine.mm, hot, source))
+
+    return actor
 
 
 def frees(start: int) -> Actor:
@@ -331,6 +350,45 @@ def _incompressible(pages: int, threads: int) -> Configuration:
     )
 
 
+def _mapped_node(pages: int, threads: int) -> Configuration:
+    """Frames go down to slow memory, and from there to a file, while the program reads and writes them."""
+    return Configuration(
+        "mapped node",
+        Layout(pages, pages - 1, (slow_memory(1), file(pages + 1))),
+        _threads(max(threads - 1, 1), lambda index: (either(index % pages),)),
+        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        requests={"cold advice": cold(*range(pages))},
+        reclaimers={"reclaim of numa:1": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+def _promotion(pages: int, threads: int) -> Configuration:
+    """Pages of slow memory that are used go up, while others go down."""
+    return Configuration(
+        "promotion",
+        Layout(pages, pages + 1, (slow_memory(pages), file(pages + 1))),
+        _threads(max(threads - 1, 1), lambda index: (either(0),)),
+        placed=(*(Placed(page, 1) for page in range(pages - 1)), Placed(pages - 1, 0)),
+        reclaimers={"promotion": promotion(1), "reclaim of numa:1": reclaimer(1)},
+        kswapd=False,
+    )
+
+
+def _failing_moves(pages: int, threads: int) -> Configuration:
+    """The kernel refuses to move a frame: it stays, or goes past the slow memory."""
+    return Configuration(
+        "failing moves",
+        Layout(pages, pages - 1, (slow_memory(pages), file(pages + 1))),
+        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
+        placed=(Placed(0, 2), *_in_dram(1, pages)),
+        kswapd=False,
+        failures=1,
+        may_lose=True,
+        may_poison=tuple(range(pages)),
+    )
+
+
 _CASES = (
     _direct_reclaim,
     _kswapd,
@@ -350,4 +408,7 @@ _CASES = (
     _doomed,
     _full_disk,
     _incompressible,
+    _mapped_node,
+    _promotion,
+    _failing_moves,
 )

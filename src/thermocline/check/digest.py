@@ -30,6 +30,7 @@ from thermocline.protocol.group import Group
 from thermocline.protocol.lru import LruList, Lruvec
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Node
+from thermocline.protocol.promote import NumaScan
 from thermocline.protocol.region import Region
 from thermocline.protocol.scan_control import ScanControl
 
@@ -64,7 +65,13 @@ class Describer:
             tuple(machine.unwatched("entry")),
             tuple(machine.unwatched("pins")),
             tuple(
-                (self._versions(page, arena.versions[page]), tuple(arena.protected[page]), tuple(arena.poisoned[page]))
+                (
+                    self._versions(page, arena.versions[page]),
+                    tuple(arena.protected[page]),
+                    tuple(arena.poisoned[page]),
+                    tuple(arena.nodes[page]),
+                    arena.hinted[page],
+                )
                 for page in range(machine.layout.pages)
             ),
             tuple(
@@ -213,6 +220,7 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
         lambda self, value: (value.node.index, value.group, value.cause.value, value.for_group),
     ),
     (Lruvec, Describer.lists_of),
+    (NumaScan, lambda self, value: ("scan", value.node.index, self.describe(value._last))),
     (LruList, lambda _, value: ("list", value._number)),
     (Buffer, lambda self, value: (value.page, self._versions(value.page, value.versions))),
     ((Mm, Policy, World, Task, Store, Place, type), lambda _, value: type(value).__name__),

@@ -211,6 +211,11 @@ class WatchedList(LruList):
         self._footprint.read("list", self._number)
         return super().__iter__()
 
+    def from_tail(self, behind: int | None = None) -> Iterator[int]:
+        """Pages from the tail to the head."""
+        self._footprint.read("list", self._number)
+        return super().from_tail(behind)
+
     def tail(self) -> int | None:
         """The page that reclaim would take next, or None."""
         self._footprint.read("list", self._number)

@@ -13,7 +13,6 @@ from thermocline.check.machine import Machine
 from thermocline.check.program import Program
 from thermocline.check.store import PAGE, PARTS
 from thermocline.check.violation import Violation
-from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
 from thermocline.protocol.reclaim import has_outlet
@@ -25,7 +24,7 @@ def check_state(machine: Machine) -> None:
     owners: dict[tuple[int, int], int] = {}
     for page in range(machine.layout.pages):
         entry = machine.entry(page)
-        if entry.node and entry.node != machine.layout.source:
+        if entry.names_slot and entry.node != machine.layout.source:
             _check_slot(machine, page, entry)
             other = owners.setdefault((entry.node, entry.slot), page)
             if other != page:
@@ -35,10 +34,11 @@ def check_state(machine: Machine) -> None:
 
 
 def _check_budgets(machine: Machine) -> None:
-    frames = machine.layout.dram
-    resident = machine.arena.resident_parts()
-    if resident > frames * PARTS:
-        raise Violation("budget", f"{resident / PARTS:g} pages are in memory, and the DRAM budget is {frames}")
+    for index, frames in machine.layout.mapped.items():
+        resident = machine.arena.resident_parts(index)
+        if resident > frames * PARTS:
+            name = machine.nodes[index].name
+            raise Violation("budget", f"{resident / PARTS:g} pages are in {name}, and its budget is {frames}")
     for node in machine.nodes:
         if not 0 <= node.bytes_used <= node.capacity:
             raise Violation("budget", f"{node.name} uses {node.bytes_used} of {node.capacity} bytes")
@@ -111,11 +111,14 @@ def _check_leaks(machine: Machine) -> None:
     used = [0] * len(machine.nodes)
     for page in range(machine.layout.pages):
         entry = machine.entry(page)
-        if entry.node in machine.stores:
+        if entry.names_slot and entry.node in machine.stores:
             named[entry.node].add(entry.slot)
             used[entry.node] += machine.stores[entry.node].size(entry.slot)
-        if entry.state in (RESIDENT, SHADOWED):
-            used[DRAM] += PAGE
+        if entry.frame is not None and entry.state != FILLING:
+            used[entry.frame] += PAGE
+            found = machine.arena.whereabouts(page)
+            if found != {entry.frame}:
+                raise Violation("budget", f"page {page} is charged to node {entry.frame}, and is on {sorted(found)}")
         elif entry.state == FILLING:
             raise Violation("leak", f"page {page} is left half filled")
         elif machine.arena.present(page):

@@ -17,6 +17,8 @@ class Place:
         Pages that it holds in the worst case.
     slot_bytes, packed : int
         What one page takes at worst, and what a page takes that compresses (all but ``incompressible`` do).
+    mapped : bool
+        Whether it is slow memory that the program addresses: it has frames then, and no slots.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Place:
     packed: int = PAGE
     charged_to_memory: bool = True
     keep_incompressible: bool = True
+    mapped: bool = False
     incompressible: frozenset[int] = frozenset()
 
     def size(self, page: int) -> int:
@@ -67,6 +70,11 @@ class Layout:
     lower: tuple[Place, ...] = (Place("file", 3, charged_to_memory=False),)
     extents: tuple[Extent, ...] = ()
     groups: tuple[Limits, ...] = ()
+
+    @property
+    def mapped(self) -> dict[int, int]:
+        """How many frames each mapped node has, DRAM among them."""
+        return {0: self.dram} | {index: place.slots for index, place in enumerate(self.lower, start=1) if place.mapped}
 
     @property
     def source(self) -> int:

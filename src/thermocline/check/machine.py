@@ -68,6 +68,9 @@ class Machine(World):
             effects.Fill: self._fill,
             effects.Wake: self._wake,
             effects.Poison: self._poison,
+            effects.Hint: self._hint,
+            effects.HintFaults: self._hint_faults,
+            effects.ScanDelay: self._resched,
             effects.WakeKswapd: self._wake_kswapd,
             effects.SleepKswapd: self._sleep_kswapd,
             effects.Throttle: self._throttle,
@@ -106,7 +109,7 @@ class Machine(World):
         turns = False
         if task.job is None and task.effect is not None:
             effect, task.effect = task.effect, None
-            turns = type(effect) is effects.Resched
+            turns = isinstance(effect, effects.Resched | effects.ScanDelay)
             result = self._handlers[type(effect)](effect, task)
             if result is PARKED:
                 return True
@@ -169,8 +172,9 @@ class Machine(World):
         if not node.has_room:
             return None
         self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
-        if effect.node == DRAM:
-            self._progress()
+        if node.kind is Kind.MAPPED:
+            if effect.node == DRAM:
+                self._progress()
             return 0
         slot = self.stores[effect.node].reserve()
         self.footprint.write("slot", effect.node, slot)
@@ -181,7 +185,7 @@ class Machine(World):
         if node.kind is Kind.SOURCE:
             return
         size = node.slot_bytes
-        if effect.node != DRAM:
+        if node.kind is not Kind.MAPPED:
             store = self.stores[effect.node]
             self.footprint.write("slot", effect.node, effect.slot)
             if effect.slot not in store.slots:
@@ -265,6 +269,17 @@ class Machine(World):
         self.footprint.write("arena", effect.page)
         self.wake_thread(effect.page)
 
+    def _hint(self, effect: effects.Hint, _: Task) -> list[bool]:
+        for page in effect.pages:
+            self.footprint.write("arena", page)
+            self.arena.hinted[page] = self.arena.present(page)
+        return [self.arena.hinted[page] for page in effect.pages]
+
+    def _hint_faults(self, effect: effects.HintFaults, _: Task) -> list[bool]:
+        for page in effect.pages:
+            self.footprint.read("arena", page)
+        return [not self.arena.hinted[page] for page in effect.pages]
+
     def _poison(self, effect: effects.Poison, _: Task) -> None:
         self.footprint.write("arena", effect.page)
         self.arena.poison(effect.page)
@@ -314,6 +329,11 @@ class Machine(World):
         return sizes[0]
 
     def _copy_list(self, effect: effects.CopyList, task: Task) -> Job:
+        if self.mm.nodes[effect.node].kind is Kind.MAPPED:
+            return self._move_frames(effect)
+        return self._fill_slots(effect, task)
+
+    def _fill_slots(self, effect: effects.CopyList, task: Task) -> Job:
         """Read the parts of all pages one by one, then write their slots, each of them whole or not at all."""
         failing = self.outcome
         pages = list(effect.pages)
@@ -350,6 +370,27 @@ class Machine(World):
         yield
         self.mm.uncharge_rest(effect, sizes)
         self._judge(target)
+        return sizes
+
+    def _move_frames(self, effect: effects.CopyList) -> Job:
+        """Let the kernel move the parts of pages to a mapped node one by one, while the program goes on.
+
+        The one that fails is moved back, as `live` does: a killed pager leaves it on two nodes.
+        """
+        failing = self.outcome
+        sizes = []
+        for index, page in enumerate(effect.pages, start=1):
+            fails = index == failing or page in self.failing_copies
+            frame = self.table.read(page).frame or DRAM
+            for part in range(PARTS - 1 if fails else PARTS):
+                self.footprint.write("arena", page)
+                self.arena.nodes[page][part] = effect.node
+                yield
+            if fails:
+                self.footprint.write("arena", page)
+                self.arena.nodes[page] = [frame] * PARTS
+            sizes.append(effects.FAILED if fails else PAGE)
+        yield
         return sizes
 
     def _refuses(self, node: int) -> bool:
@@ -390,7 +431,7 @@ class Machine(World):
     def _spawn(self, effect: effects.Spawn, task: Task) -> None:
         self.spawn(f"{task.name}'s child", effect.protocol)
 
-    def _resched(self, _: effects.Resched, task: Task) -> None:
+    def _resched(self, _: effects.Resched | effects.ScanDelay, task: Task) -> None:
         """A step in which anything may happen is every step."""
 
     # -- for deterministic runs ---------------------------------------------------------------------------------------

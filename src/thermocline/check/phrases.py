@@ -20,7 +20,8 @@ def _pages(pages: Sequence[int]) -> str:
 
 
 def _commit(effect: e.Commit, names: list[str], _: Any) -> str:
-    place = f", slot {effect.slot} of {names[effect.node]}" if effect.node else ""
+    slot = f", slot {effect.slot} of {names[effect.node]}" if effect.node else ""
+    place = f" on {names[effect.node]}" if effect.node and effect.state == State.RESIDENT else slot
     return f"commits page {effect.page} as {State(effect.state).name}{place}"
 
 
@@ -50,6 +51,9 @@ _PHRASES: dict[type[e.Effect], Callable[[Any, list[str], Any], str]] = {
     ),
     e.Wake: lambda effect, names, answer: f"wakes those that wait for page {effect.page}",
     e.Poison: lambda effect, names, answer: f"poisons page {effect.page}",
+    e.Hint: lambda effect, names, answer: f"unmaps {_pages(effect.pages)}, to see who uses them",
+    e.HintFaults: lambda effect, names, answer: f"looks which of {_pages(effect.pages)} were used: {answer}",
+    e.ScanDelay: lambda effect, names, answer: f"waits for {effect.seconds:g} s",
     e.WakeKswapd: lambda effect, names, answer: f"wakes kswapd of {names[effect.node]}",
     e.SleepKswapd: lambda effect, names, answer: "sleeps until it is woken",
     e.Throttle: lambda effect, names, answer: f"waits for room in {names[effect.node]}",

@@ -90,6 +90,9 @@ class Program:
         access, part = thread.current, thread.part
         arena, footprint = self.machine.arena, self.machine.footprint
         footprint.read("arena", access.page)
+        if arena.hinted[access.page]:
+            footprint.write("arena", access.page)
+            arena.hinted[access.page] = False
         if not arena.allows(access.page, part, access.write):
             if arena.poisoned[access.page][part] and arena.versions[access.page][part] is None:
                 thread.killed = True

@@ -35,8 +35,9 @@ def _start(system: System, configuration: Configuration) -> Iterator[str]:
 
 def _place(machine: Machine, page: int) -> str:
     entry = machine.entry(page)
-    slot = f" in slot {entry.slot} of {machine.nodes[entry.node].name}" if entry.node else ""
-    return f"{State(entry.state).name}{slot}"
+    name = machine.nodes[entry.node].name
+    place = f" in slot {entry.slot} of {name}" if entry.names_slot else f" on {name}" if entry.node else ""
+    return f"{State(entry.state).name}{place}"
 
 
 def _follow(system: System, schedule: Sequence[Step]) -> Iterator[str]:

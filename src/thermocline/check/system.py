@@ -185,7 +185,11 @@ class System:
         slots = slots_in_use(machine.mm, pages)
         for node, store in machine.stores.items():
             store.recover(slots.get(node, ()))
-        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.arena.present, machine.slot_size, self._doomed))
+        arena = machine.arena
+        whereabouts = arena.whereabouts if len(machine.layout.mapped) > 1 else lambda page: ()
+        machine.spawn(
+            _RECOVERY, recover(machine.mm, pages, arena.present, machine.slot_size, self._doomed, whereabouts)
+        )
         return "the pager is killed; its successor begins"
 
     # -- judgements ---------------------------------------------------------------------------------------------------

@@ -48,7 +48,9 @@ class World:
         self.policy = policy
         self.footprint = Footprint() if footprint is None else footprint
         self.arena = Arena(layout.pages)
-        self.stores = {index: Store(place.slot_bytes) for index, place in enumerate(layout.lower, start=1)}
+        self.stores = {
+            index: Store(place.slot_bytes) for index, place in enumerate(layout.lower, start=1) if not place.mapped
+        }
         columns = {
             name: WatchedColumn(self.footprint, name, code, layout.pages) for name, code in PageTable.COLUMNS.items()
         }
@@ -85,7 +87,7 @@ class World:
                     footprint,
                     index,
                     place.name,
-                    Kind.UNMAPPED,
+                    Kind.MAPPED if place.mapped else Kind.UNMAPPED,
                     place.slots * place.slot_bytes,
                     place.slot_bytes,
                     charged_to_memory=place.charged_to_memory,
@@ -143,19 +145,22 @@ class World:
         for part in range(PARTS):
             arena.write(page, part)
         slot = 0
-        if node:
+        mapped = self.nodes[node].kind is Kind.MAPPED
+        if not mapped:
             slot = self.stores[node].reserve()
             size = self.layout.lower[node - 1].size(page)
             self.stores[node].slots[slot] = Content(page, tuple(arena.truth[page]), size)
             mm.charge(mm.nodes[node], mm.group_of(page), size)
-        if shadow or not node:
-            mm.charge(mm.nodes[DRAM], mm.group_of(page), PAGE)
+        if shadow or mapped:
+            frame = node if mapped else DRAM
+            mm.charge(mm.nodes[frame], mm.group_of(page), PAGE)
             arena.protect(page, shadow)
+            arena.nodes[page] = [frame] * PARTS
         else:
             arena.punch(page)
         if shadow:
             mm.nodes[node].shadows[page] = None
-        self.table.commit(page, SHADOWED if shadow else SLOTTED if node else RESIDENT, node, slot)
+        self.table.commit(page, SHADOWED if shadow else RESIDENT if mapped else SLOTTED, node, slot)
         mm.lru_add(page)
 
     # -- what an observer sees ----------------------------------------------------------------------------------------
@@ -183,7 +188,7 @@ class World:
 
     def slot_versions(self, page: int, entry: Entry) -> tuple[int, ...]:
         """The versions in the slot that an entry names; zeros if it names none."""
-        if not entry.node:
+        if not entry.names_slot:
             return (0,) * PARTS
         if entry.node == self.layout.source:
             return (-page - 1,) * PARTS

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "run a Python program in a DRAM budget, unchanged",
     "check": "search every interleaving of small machines for a deadlock or a lost page",
     "lab": "let threads use pages while reclaim migrates them, under every design",
+    "doctor": "say what this machine offers to tiered memory, and what to do about the rest",
     "calibrate": "measure what each step of tiering costs on this machine",
 }
 

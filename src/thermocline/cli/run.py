@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from thermocline.budget import default_spec
+from thermocline.budget import auto_spec, default_spec
 from thermocline.cli.outfile import OutFile
 from thermocline.cli.parser import Parser, checked
 from thermocline.errors import SpecError, UnsupportedError
@@ -111,7 +111,9 @@ def _parser() -> Parser:
     )
     memory = parser.add_mutually_exclusive_group()
     memory.add_argument(
-        "--memory", metavar="SPEC", help='the nodes, such as "dram=2GiB, zstd=4GiB, file:/scratch=200GiB"'
+        "--memory",
+        metavar="SPEC",
+        help='the nodes, such as "dram=2GiB, zstd=4GiB, file:/scratch=200GiB"; auto: what this machine has',
     )
     memory.add_argument(
         "--dram",
@@ -149,7 +151,7 @@ def _min_array(text: str) -> int:
 def _nodes(memory: str | None, dram: str, page_size: int) -> tuple[NodeSpec, ...]:
     if memory is None:
         return default_spec(dram, page_size)
-    return parse_spec(memory, page_size)
+    return auto_spec(page_size) if memory == "auto" else parse_spec(memory, page_size)
 
 
 def _refuse_shutters(parser: Parser, interpreted: Sequence[str]) -> None:

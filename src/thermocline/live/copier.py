@@ -349,6 +349,10 @@ class Copier:
         workers.submit(run, noted).add_done_callback(finished)
         return PARKED
 
+    def ask_kernel(self, node: int, ask: Callable[[], Any], task: Task) -> Any:
+        """Ask the kernel what may take it long, in a thread of a node, and resume the task with the answer."""
+        return self._in_worker(node, False, lambda _: ask(), task)
+
     def resume_finished(self) -> None:
         """Resume the tasks whose workers are done."""
         while self._finished:

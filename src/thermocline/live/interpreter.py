@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import signal
 from typing import Any
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
 from thermocline.live.messages import say
+from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
 from thermocline.protocol import effects
 from thermocline.protocol.interpreter import Interpreter
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.page import runs
-from thermocline.protocol.scheduler import Scheduler, Task
+from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 #: How often a page has to be touched that cannot be poisoned until it is a system call that does it.
 _HOPELESS = 16
@@ -28,18 +30,45 @@ class LiveInterpreter(Interpreter):
     stores : dict of node index to Store
     copier : Copier
         Moves the bytes.
+    sampler : Sampler
+        Tells which pages of slow memory are used.
     """
 
-    def __init__(self, mm: Mm, arena: Arena, scheduler: Scheduler, stores: dict[int, Store], copier: Copier) -> None:
+    def __init__(
+        self, mm: Mm, arena: Arena, scheduler: Scheduler, stores: dict[int, Store], copier: Copier, sampler: Sampler
+    ) -> None:
         super().__init__(mm, scheduler, stores)
         self.arena = arena
         self.copier = copier
+        self.sampler = sampler
+        #: Tasks that wait for a time, and the number of the one that began to wait last.
+        self._asleep: list[tuple[int, int, Task]] = []
+        self._naps = 0
         #: Pages that this kernel could not poison, and how often.
         self._unpoisoned: dict[int, int] = {}
 
     def say(self, message: str) -> None:
         """Tell the user on stderr."""
         say(message)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def scan_delay(self, effect: effects.ScanDelay, task: Task) -> Any:
+        self._naps += 1
+        heapq.heappush(self._asleep, (self._clock() + int(effect.seconds * 1e9), self._naps, task))
+        return PARKED
+
+    def until_alarm(self, timeout: float | None) -> float | None:
+        """Seconds until a task is to be woken, if that is before the timeout."""
+        if not self._asleep:
+            return timeout
+        left = max(self._asleep[0][0] - self._clock(), 0) / 1e9
+        return left if timeout is None else min(left, timeout)
+
+    def ring_alarms(self) -> None:
+        """Wake the tasks whose time has come."""
+        while self._asleep and self._asleep[0][0] <= self._clock():
+            self.scheduler.resume(heapq.heappop(self._asleep)[2], None)
 
     # -- the program's mapping ----------------------------------------------------------------------------------------
 
@@ -78,6 +107,12 @@ class LiveInterpreter(Interpreter):
         for mapping in unable:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(mapping.process, number)
+
+    def hint(self, effect: effects.Hint, task: Task) -> Any:
+        return self.copier.ask_kernel(effect.node, lambda: self.sampler.hint(effect.pages), task)
+
+    def hint_faults(self, effect: effects.HintFaults, task: Task) -> Any:
+        return self.copier.ask_kernel(effect.node, lambda: self.sampler.used(effect.pages), task)
 
     def punch(self, effect: effects.Punch, _: Task) -> None:
         node = self.mm.nodes[effect.node]

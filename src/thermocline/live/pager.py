@@ -33,6 +33,7 @@ from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
 from thermocline.live.placement import Placement, homes_of
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
+from thermocline.live.sampling import Sampler
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
 from thermocline.live.suspicion import note_of
@@ -43,10 +44,11 @@ from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import Mm, Policy
-from thermocline.protocol.node import nodes_of
+from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import bring_up_pinned
+from thermocline.protocol.promote import task_numa_work
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
 from thermocline.protocol.recovery import recover, slots_in_use
 from thermocline.protocol.region import Advice, Region, free_region
@@ -121,7 +123,8 @@ class Pager:
         self.copier = Copier(
             self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell, self.placement
         )
-        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier)
+        sampler = Sampler(self.arena, self.placement, config.page_size)
+        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier, sampler)
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
@@ -187,6 +190,8 @@ class Pager:
         for node in self.mm.nodes:
             if self.mm.path.next_node(node.index) is not None:
                 self.scheduler.spawn(kswapd(self.mm, node), background=True)
+            if node.kind is Kind.MAPPED and node.index != DRAM:
+                self.scheduler.spawn(task_numa_work(self.mm, node), background=True)
         for request in self.ring.unanswered():
             self._serve(request)
         while self._turn():
@@ -206,7 +211,8 @@ class Pager:
             timeout = None
         if scheduler.idle:
             self.tables.header[Tables.HEADER_RESTED] = self._pid
-        events = self._poll.poll(timeout)
+        events = self._poll.poll(interpreter.until_alarm(timeout))
+        interpreter.ring_alarms()
         for fd, _ in events:
             if fd in self._faulting:
                 self._take_faults(self._faulting[fd])

@@ -28,8 +28,6 @@ from thermocline.topology import Topology
 
 #: How often base pages are tried that the kernel could not isolate: somebody was just using them.
 _PASSES = 3
-#: Base pages whose places are asked for in one call.
-_LOOKED_UP_AT_ONCE = 4096
 _BASE = mmap.PAGESIZE
 
 
@@ -135,6 +133,19 @@ class Placement:
             return set()
         found = self._locate(self._bases_of(page))
         return {self._node_at.get(status, DRAM) for status in found if status >= 0}
+
+    def mapped(self, pages: Sequence[int]) -> list[bool]:
+        """Of each page, whether any process of the memory has any of it mapped."""
+        bases = [base for page in pages for base in self._bases_of(page)]
+        found = [False] * len(bases)
+        for mapping in self._arena.mappings:
+            pid = _pid_of(mapping)
+            if pid is not None:
+                with suppress(OSError):
+                    statuses = numa.locate(pid, [mapping.address + base for base in bases])
+                    found = [was or status >= 0 for was, status in zip(found, statuses, strict=True)]
+        parts = self._page_size // _BASE
+        return [any(found[start : start + parts]) for start in range(0, len(found), parts)]
 
     # -- moving -------------------------------------------------------------------------------------------------------
 

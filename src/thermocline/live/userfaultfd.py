@@ -75,6 +75,8 @@ class Opened:
     fd: int
     #: False when only user-mode faults are served: a system call that touches a missing page then fails with EFAULT.
     serves_system_calls: bool
+    #: Whether a page that is lost can be poisoned (Linux 6.6).
+    poisons: bool
 
 
 def open_userfaultfd() -> Opened:
@@ -99,7 +101,7 @@ def open_userfaultfd() -> Opened:
         fd, full = _open()
         request = bytearray(_API.pack(_UFFD_API, wanted | offered & FEATURE_POISON, 0))
         fcntl.ioctl(fd, _UFFDIO_API, request, True)
-        return Opened(fd, full)
+        return Opened(fd, full, bool(offered & FEATURE_POISON))
     except BaseException:
         os.close(fd)
         raise

@@ -195,6 +195,38 @@ class Poison(Effect):
         self.page = page
 
 
+class Hint(Effect):
+    """Unmap these pages of a mapped node, and keep their frames (``change_prot_numa``) -> of each, whether it is so.
+
+    None: it cannot be done here. A touch maps the page again, and nobody is told: see :class:`HintFaults`.
+    """
+
+    __slots__ = ("node", "pages")
+
+    def __init__(self, pages: Sequence[int], node: int) -> None:
+        self.pages = pages
+        self.node = node
+
+
+class HintFaults(Effect):
+    """Of each of these pages, whether any of it has been mapped again since its :class:`Hint` (``do_numa_page``)."""
+
+    __slots__ = ("node", "pages")
+
+    def __init__(self, pages: Sequence[int], node: int) -> None:
+        self.pages = pages
+        self.node = node
+
+
+class ScanDelay(Effect):
+    """Wait for so many seconds, in the background, until it is time to look again (``numa_scan_period``)."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class WakeKswapd(Effect):
     """Wake the background reclaim of a node (``wakeup_kswapd``)."""
 

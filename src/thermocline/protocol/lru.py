@@ -79,6 +79,19 @@ class LruList:
             yield link - 1
             link = self._next[link]
 
+    @property
+    def number(self) -> int:
+        """Which list it is."""
+        return self._number
+
+    def from_tail(self, behind: int | None = None) -> Iterator[int]:
+        """Pages from the tail to the head: those behind a page, if that is still on this list, else all."""
+        link = self._head
+        if behind is not None and self._links.list_of[behind] == self._number:
+            link = behind + 1
+        while (link := self._previous[link]) != self._head:
+            yield link - 1
+
     def add(self, page: int) -> None:
         """Put an isolated page at the head."""
         self._insert(page + 1, self._head, self._next[self._head])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from thermocline.protocol.allocate import allocate_frame
 from thermocline.protocol.effects import Lock, Protocol, Remap, Unlock
 from thermocline.protocol.fault import drop_shadow, fill
+from thermocline.protocol.migrate.frames import shift_frames
 from thermocline.protocol.page import POISONED, SHADOWED
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         mm.abort_transaction(page)
         if mm.table.state(page) == SHADOWED:
             yield from drop_shadow(mm, page)
+        yield from _lift(mm, page)
         yield Remap([page])
         yield Unlock(page)
         return True
@@ -53,3 +55,13 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         return False
     yield from fill(mm, [page], True)
     return mm.table.resident(page)
+
+
+def _lift(mm: Mm, page: int) -> Protocol[None]:
+    """Move a locked page of slow memory to DRAM. Where that cannot be had, it is held where it is: it has a frame."""
+    node = mm.table.read(page).node
+    group = mm.group_of(page)
+    if not node or not (yield from allocate_frame(mm, group, may_wait=False)):
+        return
+    for moved in (yield from shift_frames(mm, [page], mm.nodes[node], mm.nodes[0], group.index)):
+        mm.lru_add(moved)

@@ -57,34 +57,39 @@ def recover(
     astray: dict[int, Collection[int]] = {}
     for page in pages:
         frame = mm.table.read(page).frame
-        found = () if frame is None else whereabouts(page)
-        if found and set(found) != {frame}:
+        found = whereabouts(page) if frame is not None or present(page) else ()
+        if frame is not None and found and set(found) != {frame}:
             astray[page] = found  # when it is known how much room the others leave
         else:
-            yield from _take_up(mm, page, present, size, doomed)
+            yield from _take_up(mm, page, found, present, size, doomed)
     for page, found in astray.items():
         yield from _settle_frame(mm, page, found)
-        yield from _take_up(mm, page, present, size, doomed)
+        yield from _take_up(mm, page, (), present, size, doomed)
 
 
 def _take_up(
     mm: Mm,
     page: int,
+    found: Collection[int],
     present: Callable[[int], bool],
     size: Callable[[int, int], int],
     doomed: Collection[int],
 ) -> Protocol[None]:
-    """Charge a page for what it holds, and finish what was begun with it."""
+    """Charge a page for what it holds, and finish what was begun with it.
+
+    A frame that the entry does not know of any more is on one of the nodes where it was ``found``.
+    """
     entry = mm.table.read(page)
+    frame = next(iter(found), _DRAM) if entry.frame is None else entry.frame
     group = mm.group_of(page)
     if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:
         mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
     if entry.frame is not None or present(page):
-        mm.charge(mm.nodes[entry.frame or _DRAM], group, mm.page_size)
+        mm.charge(mm.nodes[frame], group, mm.page_size)
     if page in doomed and entry.state != POISONED:
-        yield from _give_up(mm, page, entry, present)
+        yield from _give_up(mm, page, entry, frame, present)
     else:
-        yield from _finish(mm, page, entry, present)
+        yield from _finish(mm, page, entry, frame, present)
     entry = mm.table.read(page)
     if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
         mm.nodes[entry.node].shadows[page] = None
@@ -106,11 +111,11 @@ def _settle_frame(mm: Mm, page: int, found: Collection[int]) -> Protocol[None]:
         mm.vmstat.add("pgmigrate_fail")
 
 
-def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> Protocol[None]:
-    """Complete the transition that a page was in when the pager was killed."""
+def _finish(mm: Mm, page: int, entry: Entry, frame: int, present: Callable[[int], bool]) -> Protocol[None]:
+    """Complete the transition that a page was in when the pager was killed; its frame, if any, is on that node."""
     if entry.state in (EMPTY, SLOTTED):
         if present(page):
-            yield Punch([page])
+            yield Punch([page], frame)
     elif entry.state == FILLING:
         # What the program has written since is in the arena already and stays; what is missing comes from the slot.
         filled = yield Fill([page], True)
@@ -126,11 +131,11 @@ def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> 
             yield Release(entry.node, entry.slot, mm.group_of(page).index)
     elif entry.state == POISONED:
         if present(page):
-            yield Punch([page])
+            yield Punch([page], frame)
         yield Poison(page)
 
 
-def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) -> Protocol[None]:
+def _give_up(mm: Mm, page: int, entry: Entry, frame: int, present: Callable[[int], bool]) -> Protocol[None]:
     """Poison a page, whatever its state, and give back all that it holds.
 
     The commit comes first. A pager that is killed behind it leaves a page of which the next one knows that it is lost:
@@ -139,9 +144,9 @@ def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool]) ->
     group = mm.group_of(page).index
     yield Commit(page, POISONED)
     if present(page):
-        yield Punch([page], entry.frame or _DRAM)
+        yield Punch([page], frame)
     elif entry.frame is not None:
-        yield Release(entry.frame, 0, group)
+        yield Release(frame, 0, group)
     yield Poison(page)
     if entry.names_slot:
         yield Release(entry.node, entry.slot, group)

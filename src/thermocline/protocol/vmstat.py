@@ -46,6 +46,10 @@ NAMES = (
     "poisoned_pages",
     "pgmigrate_abort",  # copies in vain: the page was written meanwhile (design "transactional")
     "group_over_limit",  # frames that a group got beyond its limit, because its pages had nowhere to go
+    "numa_pte_updates",  # pages of slow memory that were unmapped, to see who uses them
+    "numa_hint_faults",  # ... of which were used until they were looked at again
+    "pgpromote_candidate",  # pages found hot in slow memory
+    "numa_pages_migrated",  # ... of which were moved to DRAM
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}

@@ -17,7 +17,7 @@ from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, runs
 from thermocline.protocol.scheduler import PARKED, Handler, Scheduler, Task
-from thermocline.virtual.clock import Clock
+from thermocline.virtual.clock import NS, Clock
 from thermocline.virtual.costs import Cost, Costs
 from thermocline.virtual.inbox import Inbox
 from thermocline.virtual.mapping import Mapping
@@ -102,6 +102,23 @@ class VirtualInterpreter(Interpreter):
         self._call(self.costs.unprotect, count)
         self.mapping.unprotect(start, count)
         self.program.wake(start, count)
+
+    def hint(self, effect: effects.Hint, _: Task) -> list[bool]:
+        for start, count in runs(sorted(effect.pages)):
+            self._call(self.costs.protect, count)
+            for page in range(start, start + count):
+                self.mapping.hint(page)
+        return [page in self.mapping.hinted for page in effect.pages]
+
+    def hint_faults(self, effect: effects.HintFaults, _: Task) -> list[bool]:
+        self.program.advance(self.time.now)
+        return [page not in self.mapping.hinted for page in effect.pages]
+
+    def scan_delay(self, effect: effects.ScanDelay, task: Task) -> Any:
+        if not self.program.over:  # or nothing would ever come to rest
+            due = self.time.now + round(effect.seconds * 1e9) * NS
+            self.inbox.put(due, lambda: self.scheduler.resume(task, None))
+        return PARKED
 
     def wake(self, effect: effects.Wake, _: Task) -> None:
         self.program.advance(self.time.now)

@@ -11,9 +11,10 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import Mm, Policy
+from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
+from thermocline.protocol.promote import task_numa_work
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
 from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
@@ -332,6 +333,8 @@ class VirtualMemory:
         for node in self.mm.nodes:
             if self.mm.path.next_node(node.index) is not None:
                 self._scheduler.spawn(kswapd(self.mm, node), background=True)
+            if node.kind is Kind.MAPPED and node.index != DRAM:
+                self._scheduler.spawn(task_numa_work(self.mm, node), background=True)
         while not self._scheduler.idle:
             self._scheduler.run_background()  # kswapd went to sleep long ago: that takes no time
         self._interpreter.charge_effects(self._recorder)

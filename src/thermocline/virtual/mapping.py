@@ -21,6 +21,8 @@ class Mapping:
         By page: it was touched since somebody looked; None if nobody does.
     poisoned : set of int
         Pages whose touch is a SIGBUS.
+    hinted : set of int
+        Pages that were unmapped to see who uses them: the next touch maps them again, without the pager.
     version : int
         Grows when touches stop to be allowed: what was looked up before is worth nothing then.
     """
@@ -33,6 +35,7 @@ class Mapping:
         self.writable = np.zeros(pages, np.bool_)
         self.written = np.zeros(pages, np.bool_)
         self.poisoned: set[int] = set()
+        self.hinted: set[int] = set()
         self.version = 0
         self._may_write = self.allowed[1::2]
 
@@ -45,6 +48,7 @@ class Mapping:
 
     def protect(self, start: int, count: int) -> None:
         """Stop the writers of pages."""
+        self._map_hinted(start, count)
         run = slice(start, start + count)
         self.writable[run] = False
         self._may_write[run] = False
@@ -52,15 +56,41 @@ class Mapping:
 
     def unprotect(self, start: int, count: int) -> None:
         """Let the writers of mapped pages go on."""
+        self._map_hinted(start, count)
         run = slice(start, start + count)
         self.writable[run] = self.readable[run]
         self._may_write[run] = self.readable[run] & self.written[run]
 
     def punch(self, start: int, count: int) -> None:
         """Unmap pages."""
+        self.hinted.difference_update(range(start, start + count))
         run = slice(start, start + count)
         self.readable[run] = False
         self.protect(start, count)
+
+    def hint(self, page: int) -> bool:
+        """Unmap a page whose frame stays -> whether it was mapped."""
+        if not self.readable[page]:
+            return page in self.hinted
+        self.hinted.add(page)
+        self.readable[page] = self._may_write[page] = False
+        self.version += 1
+        return True
+
+    def note_touch(self, page: int) -> bool:
+        """A touch that is not ``allowed`` -> whether it goes through all the same, because the page was only hinted."""
+        if page not in self.hinted:
+            return False
+        self._map_hinted(page, 1)
+        return True
+
+    def _map_hinted(self, start: int, count: int) -> None:
+        """Map pages again that were hinted; what is done to them is done to pages that are mapped."""
+        if self.hinted:
+            for page in self.hinted.intersection(range(start, start + count)):
+                self.hinted.discard(page)
+                self.readable[page] = True
+                self._may_write[page] = self.writable[page] and self.written[page]
 
     def note_write(self, page: int) -> bool:
         """The first write to a page of zeros -> whether that is what a write is that is not ``allowed``."""

@@ -180,7 +180,7 @@ class ProgramThread:
             ready = self._ready(self._begun_before(limit, hit))
             if not ready:
                 access = self._accesses[self._index]
-                if access & 1 and self._mapping.note_write(access >> 1):
+                if self._mapping.note_touch(access >> 1) or (access & 1 and self._mapping.note_write(access >> 1)):
                     continue
                 self._fault(access)
                 return False
