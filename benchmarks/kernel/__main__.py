@@ -1,13 +1,16 @@
 """Our demotion against the kernel's own: the same touches, and what each demotes.
 
-    python benchmarks/kernel [--room 16384] [--traces NAME ...] [--sides kernel live model] [--json FILE] [--from FILE]
+    python benchmarks/kernel [--room 16384] [--rounds 3] [--traces NAME ...] [--json FILE] [--from FILE]
 
 In an emulated machine with a fast and a slow memory node (``tests/numa/emulator.py`` says what it needs) each trace of
-``traces.py`` runs on plain memory, where the kernel demotes, and on our live engine; then here in our virtual
-interpreter, with as many pages and the watermarks that the kernel had. ``--from`` takes what the machine measured
-from a file that ``--json`` wrote, and runs the virtual interpreter only. What is printed is Markdown: pages, of 4 KiB;
-"slow" and "hot, fast" are those in the slow node at the end, and the share of those always in use that are in the fast
-one; "alike" is the share of pages that are in the same node as the kernel has them in.
+``traces.py`` runs on plain memory, where the kernel demotes, and on our live engine, in an eighth of the room; then
+here in our virtual interpreter, with as many pages and the watermarks that the kernel had. The second table is the same
+with ``kernel.numa_balancing`` at 2: what is used in the slow node comes back. ``--from`` takes what the machine
+measured from a file that ``--json`` wrote, and runs the virtual interpreter only.
+
+What is printed is Markdown. The kernel's row is its median round by pages demoted, and in brackets are the least and
+the most of all rounds. Pages are of 4 KiB; "hot, fast" is the share of the pages always in use that end in the fast
+node, "alike" the share of all that end in the node in which the kernel has them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import model
-from traces import TRACES
+from traces import TRACES, Process
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -32,19 +35,23 @@ from emulator import MIB, Emulator  # noqa: E402
 
 _DEMOTED = ("pgdemote_kswapd", "pgdemote_direct")
 _SCANNED = ("pgscan_kswapd", "pgscan_direct")
+#: By how much the room of the live engine is smaller.
+_LIVE = 8
+#: What each row says of a trace and a side.
+_HEADS = ("trace", "side", "demoted", "over kernel", "by kswapd + direct", "promoted", "scanned", "slow", "hot, fast")
 
 
-def measure(room: int, names: list[str], sides: list[str]) -> dict[str, Any]:
+def measure(room: int, rounds: int, names: list[str]) -> dict[str, Any]:
     """Run the traces in the emulated machine -> by side, what ``plain.py`` and ``ours.py`` write."""
-    python = shlex.quote(str(Path(sys.prefix) / "bin" / "python"))
-    chosen = shlex.join(names)
-    script = f"set -e; {python} {HERE}/plain.py {room} $RESULTS/kernel {chosen}"
-    if "live" in sides:
-        script += f"; {python} {HERE}/ours.py {room} $RESULTS/kernel $RESULTS/live {chosen}"
-    # The kernel and the interpreter need the most of node 0; a process of a trace at most three rooms of the slow one.
-    fast, slow = 512 * MIB + 2 * room * model.PAGE, 512 * MIB
+    python, chosen = shlex.quote(str(Path(sys.prefix) / "bin" / "python")), shlex.join(names)
+    script = f"""set -e
+        {python} {HERE}/plain.py {room} {rounds} 0 $RESULTS/kernel {chosen}
+        {python} {HERE}/plain.py {room} {rounds} 2 $RESULTS/balancing {chosen}
+        {python} {HERE}/ours.py {room // _LIVE} $RESULTS/live {chosen}
+    """
+    fast = 640 * MIB + 2 * room * model.PAGE // MIB * MIB  # the interpreter of Python needs the most of it
     with tempfile.TemporaryDirectory() as results:
-        status = Emulator(fast=fast // MIB * MIB, slow=slow, timeout=3600).run(
+        status = Emulator(fast=fast, slow=512 * MIB, timeout=3600).run(
             ["sh", "-c", script], directory=ROOT, results=Path(results)
         )
         if status:
@@ -57,8 +64,13 @@ def demoted(side: Mapping[str, Any]) -> int:
     return sum(side["counted"].get(name, 0) for name in _DEMOTED)
 
 
-def counted(side: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Two counters, as a sum."""
+def median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round in the middle, by pages demoted."""
+    return sorted(rounds, key=demoted)[len(rounds) // 2]
+
+
+def counted(side: Mapping[str, Any], *names: str) -> str:
+    """Counters, as a sum."""
     return " + ".join(f"{side['counted'].get(name, 0):,}" for name in names)
 
 
@@ -73,38 +85,46 @@ def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
-def table(measured: Mapping[str, Any], modelled: Mapping[str, Any], room: int) -> str:
+def kept(side: Mapping[str, Any], processes: list[Process]) -> str:
+    """The share of hot pages that are in the fast node."""
+    hot = sum(process.hot for process in processes)
+    if not hot or "nodes" not in side:
+        return ""
+    fast = sum(part[: process.hot].count(0) for part, process in zip(side["nodes"], processes, strict=True))
+    return f"{fast / hot:.0%}"
+
+
+def row(name: str, label: str, side: Mapping[str, Any], over: str, processes: list[Process], spread: str = "") -> str:
+    """What a side did with a trace."""
+    slow = sum(part.count(1) for part in side["nodes"]) if "nodes" in side else side["used"]["numa:1"]
+    cells = (
+        name,
+        label,
+        f"{demoted(side):,}{spread}",
+        over,
+        counted(side, *_DEMOTED),
+        counted(side, "pgpromote_success"),
+        counted(side, *_SCANNED),
+        f"{slow:,}",
+        kept(side, processes),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table(kernel: Mapping[str, Any], sides: Mapping[str, Mapping[str, Any]], room: int) -> str:
     """What each side did, as Markdown: a row for each trace and side."""
-    rows = [
-        "| trace | side | demoted | over kernel | by kswapd + direct | scanned, likewise | slow | hot, fast | alike |"
-    ]
-    rows.append("|---|---|---|---|---|---|---|---|---|")
-    for name, kernel in measured["kernel"].items():
-        processes = TRACES[name](room)
-        sides = {"kernel": kernel, "live": measured.get("live", {}).get(name), "model": modelled.get(name)}
-        for label, side in sides.items():
-            if side is None:
-                continue
-            nodes = side.get("nodes")
-            slow = sum(part.count(1) for part in nodes) if nodes else side["used"]["numa:1"]
-            hot = sum(process.hot for process in processes)
-            kept = (
-                ""
-                if not hot or not nodes
-                else sum(part[: process.hot].count(0) for part, process in zip(nodes, processes, strict=True)) / hot
-            )
-            cells = (
-                name if side is kernel else "",
-                label,
-                f"{demoted(side):,}",
-                "" if side is kernel else f"{demoted(side) / demoted(kernel):.3f}",
-                counted(side, _DEMOTED),
-                counted(side, _SCANNED),
-                f"{slow:,}",
-                f"{kept:.0%}" if kept != "" else "",
-                f"{alike(side, kernel):.0%}" if nodes and side is not kernel else "",
-            )
-            rows.append(f"| {' | '.join(cells)} |")
+    rows = [f"| {' | '.join(_HEADS)} |", "|---" * len(_HEADS) + "|"]
+    for name, rounds in kernel.items():
+        processes, its = TRACES[name](room), median(rounds)
+        counts = sorted(map(demoted, rounds))
+        rows.append(row(name, "kernel", its, "", processes, f" [{counts[0]:,}, {counts[-1]:,}]"))
+        for label, results in sides.items():
+            side = results[name][0]
+            share = _LIVE if label == "live" else 1
+            over = f"{share * demoted(side) / demoted(its):.3f}"
+            if "nodes" in side:
+                over += f", alike {alike(side, its):.0%}"
+            rows.append(row("", label if share == 1 else f"{label}, 1/{share} of the room", side, over, processes))
     return "\n".join(rows)
 
 
@@ -114,8 +134,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
     )
     parser.add_argument("--room", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--traces", nargs="+", choices=TRACES, default=list(TRACES))
-    parser.add_argument("--sides", nargs="+", choices=("kernel", "live", "model"), default=["kernel", "live", "model"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--from", type=Path, dest="source")
     chosen = parser.parse_args()
@@ -123,14 +143,18 @@ def main() -> None:
         found = json.loads(chosen.source.read_text())
         room, measured = found["room"], found["measured"]
     else:
-        room, measured = chosen.room, measure(chosen.room, chosen.traces, chosen.sides)
-    modelled = {}
-    if "model" in chosen.sides:
-        for name, kernel in measured["kernel"].items():
-            modelled[name] = model.run(TRACES[name](room), kernel["zones"], kernel["times"])
+        room, measured = chosen.room, measure(chosen.room, chosen.rounds, chosen.traces)
     if chosen.json:
-        chosen.json.write_text(json.dumps({"room": room, "measured": measured, "modelled": modelled}))
-    print(table(measured, modelled, room))
+        chosen.json.write_text(json.dumps({"room": room, "measured": measured}))
+    for side, promotion in (("kernel", False), ("balancing", True)):
+        modelled = {}
+        for name, rounds in measured[side].items():
+            its = median(rounds)
+            modelled[name] = [model.run(TRACES[name](room), its["zones"], its["times"], promotion=promotion)]
+        sides = {"virtual": modelled}
+        if promotion and "live" in measured:  # it cannot be told not to promote
+            sides["live"] = measured["live"]
+        print(table(measured[side], sides, room), "\n")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,19 @@ def test_where_touches_are_seen_it_takes_two_looks_to_become_active() -> None:
     at_rest(made)
 
 
+def test_a_round_that_looks_at_the_whole_list_ends_when_enough_is_reclaimed() -> None:
+    """Most pages are in use, so it comes to that round; those that are not, beyond the cluster asked for, stay."""
+    made = machine(20, 16)
+    write(made, *range(12))
+    links = made.mm.links
+    links.accessed = array_column("B", 20)
+    for page in range(8):
+        links.accessed[page] = 1
+    assert made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT)) == 2
+    assert held(made, 1) == [8, 9]
+    at_rest(made)
+
+
 def test_where_touches_are_seen_active_pages_grow_old_whether_they_were_touched_or_not() -> None:
     made = machine(8, 4)
     write(made, 0, 1, 2)
