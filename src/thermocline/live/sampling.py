@@ -1,11 +1,11 @@
 """Which pages of slow memory the program uses, though nothing faults there: they are unmapped, and looked at later.
 
 Unmapped they are by the kernel's own reclaim: process_madvise(2) with ``MADV_PAGEOUT`` unmaps the pages of a memfd, and
-where there is no swap they cannot go anywhere. A touch then maps the base page again, in the kernel, for a microsecond:
-no message reaches us, and nobody waits for the pager. Who has been mapped again, move_pages(2) tells.
+where there is no swap they cannot go anywhere. A touch then maps the base page again, in the kernel: no message
+reaches us, and nobody waits for the pager. Who has been mapped again, move_pages(2) tells.
 
 Other ways were looked at. Minor faults of userfaultfd (``UFFDIO_CONTINUE``) cost a way to the pager and back for each
-touch, fifty times as much. Write protection sees writers only. ``MADV_DONTNEED`` unmaps without a privilege and with
+touch. Write protection sees writers only. ``MADV_DONTNEED`` unmaps without a privilege and with
 swap, but only from inside: a thread of ours in the program would have to wait for the interpreter lock, and would make
 every fork of the program one of a process with threads. ``MADV_PAGEOUT`` on a mapping of ours unmaps nothing that the
 program has mapped, too.

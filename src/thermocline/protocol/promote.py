@@ -2,7 +2,7 @@
 
 As NUMA balancing does (``task_numa_work``, ``do_numa_page``, ``should_numa_migrate_memory``): a slice of the node is
 unmapped from the program, and looked at again a while later. What the program has mapped again, it has used: those
-faults are the kernel's own, of a microsecond, and never ours. What was used within the delay is hot, and is moved up
+faults are the kernel's own, and never ours. What was used within the delay is hot, and is moved up
 while DRAM has frames above its low watermark; where it has not, kswapd is woken and the page is marked as used, so that
 reclaim of the slow node passes it over.
 
