@@ -205,9 +205,7 @@ def frames_are_forgotten(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]
         yield e.Unlock(page)
 
 
-def half_filled_pages_are_taken_for_resident(
-    mm: Mm, page: int, entry: Any, present: Any, frame: int
-) -> Protocol[None]:
+def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
     if entry.state in (EMPTY, SLOTTED) and present(page):
         yield e.Punch([page])
     elif entry.state == FILLING:

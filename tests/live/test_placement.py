@@ -69,15 +69,14 @@ def blocks(made: Mapped) -> int:
 
 
 def test_pages_are_found_where_they_are_and_holes_nowhere(mapped: Mapped) -> None:
-    assert mapped.placement.whereabouts(0) == {0}
-    assert mapped.placement.whereabouts(6) == set()
+    assert mapped.placement.whereabouts([0, 6]) == {0: {0}}
 
 
 def test_a_page_that_nobody_has_mapped_is_found_and_looking_fills_no_hole(mapped: Mapped) -> None:
     before = blocks(mapped)
     libc.madvise(mapped.address, PAGES * PAGE, libc.MADV_DONTNEED)
     assert mapped.placement.mapped(range(PAGES)) == [False] * PAGES
-    assert [mapped.placement.whereabouts(page) for page in (0, 3, 4)] == [{0}, {0}, set()]
+    assert mapped.placement.whereabouts([0, 3, 4]) == {0: {0}, 3: {0}}
     assert blocks(mapped) == before
 
 
@@ -105,7 +104,7 @@ def test_a_process_that_is_gone_has_nothing_mapped(mapped: Mapped) -> None:
         gone = Mapping(1, UserFaultFd(mapped.uffd), mapped.address, PAGE, process)
         placement = Placement(Arena(mapped.fd, PAGE, [gone]), PAGE, HOMES)
         assert placement.mapped([0]) == [False]
-        assert placement.whereabouts(0) == {0}
+        assert placement.whereabouts([0]) == {0: {0}}
 
 
 def test_new_pages_may_be_told_where_to_come_from(mapped: Mapped) -> None:

@@ -91,6 +91,16 @@ def test_a_frame_that_the_kernel_refuses_to_move_stays_and_nothing_of_it_is_char
     read(made, 0, 1)
 
 
+@pytest.mark.parametrize("design", DESIGNS)
+def test_frames_that_the_kernel_never_moves_go_past_slow_memory_when_dram_is_short(design: str) -> None:
+    made = tiered(4, 2, design=design)
+    made.unmovable = {0, 1, 2, 3}
+    write(made, 0, 1, 2, 3)
+    assert made.nodes[NUMA].used == 0
+    assert len(held(made, BELOW)) >= 2
+    read(made, 0, 1, 2, 3)
+
+
 def test_a_clean_page_of_a_file_goes_down_and_can_be_written_there() -> None:
     made = machine(4, 4, SLOW, FILE, extents=(Extent(0, 2, source=True), Extent(2, 2)))
     read(made, 0)

@@ -35,7 +35,7 @@ def recover(
     present: Callable[[int], bool],
     size: Callable[[int, int], int],
     doomed: Collection[int] = (),
-    whereabouts: Callable[[int], Collection[int]] = lambda page: (),
+    whereabouts: Callable[[int], Collection[int] | None] = lambda page: None,
 ) -> Protocol[None]:
     """Rebuild what is not shared, and finish what was begun.
 
@@ -57,7 +57,7 @@ def recover(
     astray: dict[int, Collection[int]] = {}
     for page in pages:
         frame = mm.table.read(page).frame
-        found = whereabouts(page) if frame is not None or present(page) else ()
+        found = whereabouts(page) or ()
         if frame is not None and found and set(found) != {frame}:
             astray[page] = found  # when it is known how much room the others leave
         else:
