@@ -93,17 +93,22 @@ def kill_pager() -> None:
     os.kill(pager, signal.SIGKILL)
 
 
-def check_books(memory: Memory, array: np.ndarray) -> None:
-    """The page table, the budgets and the kernel agree on who is where."""
-    rest(memory)
-    nodes = memory.stat()["nodes"]
-    assert nodes["numa:1"]["used"] == len(on_node(memory, array, 1)) * PAGE
-    # What the kernel has unmapped from us is not in numa_maps: touch it.
+def books_agree(memory: Memory, array: np.ndarray) -> bool:
+    """Whether page table, budgets and kernel say the same of who is where: not while a frame is on its way."""
+    first = (array.ctypes.data - memory._regions.session.address) // PAGE
+    # What was unmapped from us, to see whether we use it, is not in numa_maps: touch it.
     for page in range(len(array) // WORDS):
-        if table(memory).resident((array.ctypes.data - memory._regions.session.address) // PAGE + page):
-            array[page * WORDS : (page + 1) * WORDS : 512].sum()
-    assert pages_on(memory).get(1, 0) == nodes["numa:1"]["used"]
-    assert pages_on(memory).get(0, 0) <= nodes["dram"]["capacity"]
+        if table(memory).resident(first + page):
+            array[page * WORDS : (page + 1) * WORDS : mmap.PAGESIZE // 8].sum()
+    kernel, nodes = pages_on(memory), memory.stat()["nodes"]
+    assert kernel.get(0, 0) <= nodes["dram"]["capacity"]
+    assert kernel.get(1, 0) <= nodes["numa:1"]["capacity"]
+    charged = {node: len(on_node(memory, array, node)) * PAGE for node in (0, 1)}
+    return kernel.get(1, 0) == charged[1] == nodes["numa:1"]["used"]
+
+
+def check_books(memory: Memory, array: np.ndarray) -> None:
+    wait_for(lambda: books_agree(memory, array))
 
 
 @pytest.mark.parametrize("design", DESIGNS)

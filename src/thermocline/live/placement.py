@@ -80,11 +80,12 @@ def place_arena(nodes: Sequence[NodeSpec], address: int, length: int) -> None:
         return
     try:
         numa.prefer(address, length, homes[DRAM])
+        numa.locate(os.getpid(), [address])
     except OSError as error:
         names = " and ".join(spec.name for spec in nodes if isinstance(spec, Numa)) or "dram@NODE"
         raise SpecError(
-            f"mbind(2) is not allowed here ({error.strerror}), so {names} cannot be used; allow mbind and move_pages"
-            " in the seccomp profile (CAP_SYS_NICE does in Docker), or leave it out of the spec"
+            f"{error.strerror}, so {names} cannot be used here; allow mbind(2) and move_pages(2) in the seccomp profile"
+            " (CAP_SYS_NICE does in Docker), or leave it out of the spec"
         ) from None
 
 

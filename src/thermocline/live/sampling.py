@@ -49,7 +49,7 @@ class Sampler:
                 continue
             except OSError as error:
                 if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EACCES):
-                    self._say(f"process_madvise(2): {error.strerror}; run with CAP_SYS_NICE")
+                    self._say(f"{error.strerror}; run with CAP_SYS_NICE")
                     return None
                 raise
         return [not mapped for mapped in self._placement.mapped(pages)]
