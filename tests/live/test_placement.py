@@ -114,9 +114,14 @@ def test_new_pages_may_be_told_where_to_come_from(mapped: Mapped) -> None:
     assert "prefer (many):0" in line
 
 
-@pytest.mark.skipif(sampling.swap(), reason="there is swap")
 @pytest.mark.root
 class TestSampling:
+    @pytest.fixture(autouse=True)
+    def no_swap(self) -> None:
+        """Somebody else on the machine may have switched some on: it is not known before."""
+        if sampling.swap():
+            pytest.skip("there is swap")
+
     def test_who_is_used_is_seen_and_no_frame_is_lost(self, mapped: Mapped) -> None:
         before = blocks(mapped)
         sampler = Sampler(mapped.arena, mapped.placement, PAGE)

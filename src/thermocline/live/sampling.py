@@ -45,9 +45,9 @@ class Sampler:
             ranges = [(mapping.address + start * size, count * size) for start, count in runs(sorted(pages))]
             try:
                 numa.page_out(mapping.process, ranges)
-            except ProcessLookupError:
-                continue
             except OSError as error:
+                if error.errno in (errno.ESRCH, errno.EBADF):
+                    continue  # that process has just gone, and its descriptors with it
                 if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EACCES):
                     self._say(f"{error.strerror}; run with CAP_SYS_NICE")
                     return None

@@ -59,7 +59,8 @@ def task_numa_work(mm: Mm, node: Node) -> Protocol[None]:
             return
         yield ScanDelay(SCAN_PERIOD_MIN)
         hot = yield from scan.judge(mm, hinted)
-        period = SCAN_PERIOD_MIN if hot else min(2 * period, SCAN_PERIOD_MAX)
+        # An empty node is looked at as often as a busy one: it costs nothing, and its first pages are seen in time.
+        period = min(2 * period, SCAN_PERIOD_MAX) if node.used and not hot else SCAN_PERIOD_MIN
         yield from promote_pages(mm, hot, node)
 
 
