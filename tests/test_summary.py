@@ -34,6 +34,18 @@ def test_the_summary_shows_each_node_the_faults_and_the_arena_against_its_budget
     )
 
 
+def test_slow_memory_is_the_arenas_too_and_a_candidate_is_not_promoted_yet() -> None:
+    nodes = {
+        "dram": {"capacity": 256 << 20, "used": 0, "peak": 255 << 20},
+        "numa:1": {"capacity": 1 << 30, "used": 0, "peak": 500 << 20},
+        "zstd": {"capacity": 1 << 30, "used": 0, "peak": 0},
+    }
+    counters = {"pgfault": 1, "pgpromote_success": 5, "pgpromote_candidate": 100}
+    text = summary(stat(nodes=nodes, arena={"peak_resident": 700 << 20}, vmstat=counters))
+    assert text.startswith("thermocline: arena at most 700 MiB resident, of 1.2 GiB\n")
+    assert text.endswith("promoted 5")
+
+
 def test_without_faults_there_are_no_percentiles() -> None:
     text = summary(stat(vmstat={"pgdemote_kswapd": 1}, fault_seconds={"p50": None, "p99": None}))
     assert "\n  faults 0\n" in text

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from thermocline.memory import Memory
     from thermocline.sizes import format_seconds, format_size, parse_size
-    from thermocline.spec import Compressed, Dram, File, parse_spec
+    from thermocline.spec import Compressed, Dram, File, Numa, parse_spec
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ _HOMES = {
     "Dram": "spec",
     "File": "spec",
     "Memory": "memory",
+    "Numa": "spec",
     "OutOfMemory": "errors",
     "SpecError": "errors",
     "StoreError": "errors",
@@ -45,6 +46,7 @@ __all__ = [
     "Dram",
     "File",
     "Memory",
+    "Numa",
     "OutOfMemory",
     "SpecError",
     "StoreError",

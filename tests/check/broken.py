@@ -14,10 +14,10 @@ from thermocline.check import cases
 from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.layout import Layout
 from thermocline.protocol import effects as e
-from thermocline.protocol import fault, recovery, region
+from thermocline.protocol import fault, promote, recovery, region
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
-from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred
+from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred, frames
 from thermocline.protocol.migrate import move as move_module
 from thermocline.protocol.migrate.move import move
 from thermocline.protocol.mm import Mm
@@ -205,7 +205,7 @@ def frames_are_forgotten(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]
         yield e.Unlock(page)
 
 
-def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
     if entry.state in (EMPTY, SLOTTED) and present(page):
         yield e.Punch([page])
     elif entry.state == FILLING:
@@ -214,9 +214,9 @@ def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, pres
             yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
 
 
-def holes_are_not_punched_again(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+def holes_are_not_punched_again(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
     if entry.state == FILLING:
-        yield from recovery_finish(mm, page, entry, present)
+        yield from recovery_finish(mm, page, entry, present, frame)
 
 
 recovery_finish = recovery._finish
@@ -274,7 +274,7 @@ right_commit_copies = move_module.commit_copies
 def giving_up(*steps: str) -> Callable[..., Protocol[None]]:
     """The end of a doomed page, of its steps in another order, or without some."""
 
-    def wrong(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
+    def wrong(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
         group = mm.group_of(page).index
         for step in steps:
             if step == "commit":
@@ -291,14 +291,62 @@ def giving_up(*steps: str) -> Callable[..., Protocol[None]]:
     return wrong
 
 
-def every_page_is_given_up(mm: Mm, page: int, entry: Any, present: Any) -> Protocol[None]:
-    return (yield from recovery._give_up(mm, page, entry, present))
+def every_page_is_given_up(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
+    return (yield from recovery._give_up(mm, page, entry, present, frame))
+
+
+def the_kernel_is_not_asked(mm: Mm, page: int, found: Any) -> Protocol[None]:
+    """The page table is believed, wherever a killed pager's move has left the frame."""
+    yield e.Resched()
+
+
+def moved_before_the_commit_is_known(
+    mm: Mm, pages: Sequence[int], source: Node, target: Node, group: int
+) -> Protocol[set[int]]:
+    """The old frame's charge is given back before the kernel has moved it."""
+    for page in pages:
+        yield e.Release(source.index, 0, group)
+        yield e.Commit(page, RESIDENT, target.index)
+    yield e.CopyList(pages, target.index, [0] * len(pages), group)
+    return set(pages)
+
+
+def a_frame_goes_up_under_a_transaction(
+    mm: Mm, pages: Sequence[int], source: Node, target: Node, group: int
+) -> Protocol[set[int]]:
+    """Whoever copies it further down is not told that it has moved."""
+    yield e.CopyList(pages, target.index, [0] * len(pages), group)
+    for page in pages:
+        yield e.Commit(page, RESIDENT, target.index)
+        yield e.Release(source.index, 0, group)
+    return set(pages)
 
 
 RIGHT_MOVE = ("unmap", "copy", "commit", "punch", "release", "unlock")
 RIGHT_FILL = ("filling", "fill", "resident", "release", "unlock")
 
 BROKEN = (
+    Broken(
+        "the kernel is not asked where a frame is",
+        "mapped node",
+        {"budget"},
+        patches=((recovery, "_settle_frame", the_kernel_is_not_asked),),
+        crashes=1,
+    ),
+    Broken(
+        "charged before the kernel has moved it",
+        "mapped node",
+        {"budget"},
+        patches=((frames, "shift_frames", moved_before_the_commit_is_known),),
+        crashes=1,
+    ),
+    Broken(
+        "a frame goes up under a transaction",
+        "promotion",
+        {"budget", "lost", "leak"},
+        DESIGNS["transactional"],
+        patches=((promote, "shift_frames", a_frame_goes_up_under_a_transaction),),
+    ),
     Broken("naive locking under reclaim", "direct reclaim", {"deadlock"}, Design("naive", migrate_locked=naive)),
     Broken(
         "waits for a second lock",

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from thermocline import Memory
 from thermocline.errors import UnsupportedError
 from thermocline.live.userfaultfd import open_userfaultfd
+from thermocline.topology import Topology
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="dropping privileges takes some to drop")
@@ -39,14 +41,19 @@ def in_child(run: Callable[[], str]) -> str:
 
 
 def forbid_userfaultfd() -> None:
-    """What Docker's default profile does: userfaultfd(2) fails with EPERM (seccomp(2), a BPF filter)."""
+    """What Docker's default profile does."""
+    forbid(323)
+
+
+def forbid(number: int) -> None:
+    """From now on a system call, by its x86-64 number, fails with EPERM (seccomp(2), a BPF filter)."""
 
     def statement(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
         return struct.pack("HBBI", code, jump_true, jump_false, value)
 
     program = ctypes.create_string_buffer(
         statement(0x20, 0, 0, 0)  # load the system call's number
-        + statement(0x15, 0, 1, 323)  # is it userfaultfd?
+        + statement(0x15, 0, 1, number)  # is it that one?
         + statement(0x06, 0, 0, 0x00050001)  # then EPERM
         + statement(0x06, 0, 0, 0x7FFF0000)  # else allow
     )
@@ -135,3 +142,17 @@ def test_a_child_of_one_that_has_dropped_its_privileges_is_served(memory: Memory
 
     assert in_child(child) == "True True"
     assert array[0] == 5
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names the system call by its x86-64 number")
+@pytest.mark.skipif(not Topology.read().usable(0), reason="this kernel tells of no memory nodes")
+@pytest.mark.parametrize("number", [237, 279], ids=["mbind", "move_pages"])
+def test_where_memory_nodes_are_forbidden_one_line_says_what_to_do(number: int) -> None:
+    def run() -> str:
+        forbid(number)
+        with Memory("dram@0=2MiB"):
+            return "made"
+
+    said = in_child(run)
+    assert re.match(r"SpecError: (mbind|move_pages): Operation not permitted, so dram@NODE cannot be used here", said)
+    assert "seccomp" in said

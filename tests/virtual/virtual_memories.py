@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, State
-from thermocline.spec import Compressed, Dram, File, NodeSpec
+from thermocline.spec import Compressed, Dram, File, NodeSpec, Numa
 from thermocline.virtual.costs import Cost, Costs, StoreCosts
 from thermocline.virtual.machine import VirtualMemory
 
@@ -42,6 +41,7 @@ COSTS = Costs(
         "zstd": StoreCosts(Cost(9_000, 0.5), Cost(30_000, 1.0), 3.0),
         "lz4": StoreCosts(Cost(5_000, 0.25), Cost(8_000, 0.5), 2.0),
         "file": StoreCosts(Cost(90_000, 0.25), Cost(70_000, 0.25)),
+        "numa": StoreCosts(Cost(40_000), Cost(50_000)),
     },
 )
 
@@ -66,6 +66,11 @@ def dram(pages: int = 16) -> Dram:
 
 def zstd(pages: int = 32) -> Compressed:
     return Compressed(pages * PAGE, "zstd")
+
+
+def slow(pages: int = 32) -> Numa:
+    """A node that the program addresses; no machine is asked for it."""
+    return Numa(1, pages * PAGE)
 
 
 def file(pages: int = 64, latency: float = 0.0) -> File:
@@ -124,10 +129,11 @@ def _check_pages(memory: VirtualMemory) -> None:
     for page in range(mapping.pages):
         state = table.state(page)
         assert state != FILLING, f"page {page} is left half filled"
-        assert mapping.readable[page] == (state in (RESIDENT, SHADOWED))
+        assert mapping.readable[page] == (state in (RESIDENT, SHADOWED) and page not in mapping.hinted)
         assert (page in mapping.poisoned) or state != POISONED
         assert not (mapping.writable[page] and state != RESIDENT)
-        assert mapping.allowed[2 * page + 1] == (mapping.writable[page] and mapping.written[page])
+        may_be_written = mapping.writable[page] and mapping.written[page] and page not in mapping.hinted
+        assert mapping.allowed[2 * page + 1] == may_be_written
         assert mapping.written[page] or state not in (SLOTTED, SHADOWED)
         assert not mapping.written[page] or state != EMPTY
 
@@ -139,12 +145,12 @@ def _check_budgets(memory: VirtualMemory) -> None:
     shadows: dict[int, set[int]] = {index: set() for index in memory._stores}
     for page in range(mm.table.pages):
         entry = mm.table.read(page)
-        if entry.node in named:
+        if entry.names_slot and entry.node in named:
             assert entry.slot not in named[entry.node], f"slot {entry.slot} is named twice"
             named[entry.node].add(entry.slot)
             used[entry.node] += memory._stores[entry.node].size(entry.slot)
-        if entry.state in (RESIDENT, SHADOWED):
-            used[DRAM] += mm.page_size
+        if entry.frame is not None:
+            used[entry.frame] += mm.page_size
         if entry.state == SHADOWED and entry.node in shadows:
             shadows[entry.node].add(page)
     for node, size in zip(mm.nodes, used, strict=True):

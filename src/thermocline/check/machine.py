@@ -36,6 +36,8 @@ class Machine(World):
         Which of :meth:`outcomes` the step being taken has: 0 is success.
     failing_copies, failing_fills : set of int
         Pages whose copy, or fill, fails.
+    unmovable : set of int
+        Pages whose frames the kernel refuses to move.
     mortal : int
         A node: if it is not 0, then a write to it fails only because its device dies.
     wake_thread : callable
@@ -46,6 +48,7 @@ class Machine(World):
         super().__init__(layout, policy, footprint)
         self.failing_copies: set[int] = set()
         self.failing_fills: set[int] = set()
+        self.unmovable: set[int] = set()
         self.mortal = 0
         self.outcome = 0
         #: The result of the effect that was performed last.
@@ -380,7 +383,7 @@ class Machine(World):
         failing = self.outcome
         sizes = []
         for index, page in enumerate(effect.pages, start=1):
-            fails = index == failing or page in self.failing_copies
+            fails = index == failing or page in self.failing_copies or page in self.unmovable
             frame = self.table.read(page).frame or DRAM
             for part in range(PARTS - 1 if fails else PARTS):
                 self.footprint.write("arena", page)

@@ -186,7 +186,7 @@ class System:
         for node, store in machine.stores.items():
             store.recover(slots.get(node, ()))
         arena = machine.arena
-        whereabouts = arena.whereabouts if len(machine.layout.mapped) > 1 else lambda page: ()
+        whereabouts = arena.whereabouts if len(machine.layout.mapped) > 1 else lambda page: None
         machine.spawn(
             _RECOVERY, recover(machine.mm, pages, arena.present, machine.slot_size, self._doomed, whereabouts)
         )

@@ -1,6 +1,7 @@
 """`thermocline doctor`: what this machine offers to tiered memory, and what to do where it does not.
 
-Exit status 0: a memory can be made here. 1: it cannot, and the line that says so says what to change. 2: called wrongly.
+Exit status 0: a memory can be made here. 1: it cannot, and the line that says so says what to change. 2: called
+wrongly.
 """
 
 import contextlib
@@ -119,8 +120,8 @@ def _slow_memory(machine: Topology) -> Iterator[Finding]:
         yield Finding(
             "note",
             "move_pages",
-            f"{moves}: numa:NODE cannot be used; allow move_pages and mbind in the seccomp profile (CAP_SYS_NICE does in"
-            " Docker), and the node in cpuset.mems",
+            f"{moves}: numa:NODE cannot be used; allow move_pages and mbind in the seccomp profile (CAP_SYS_NICE does"
+            " in Docker), and the node in cpuset.mems",
         )
     elif privileged:
         yield Finding("ok", "move_pages", "moves what several processes share, too (CAP_SYS_NICE)")

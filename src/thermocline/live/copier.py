@@ -235,10 +235,10 @@ class Copier:
             return
         self.mm.fail_node(node)
         self.node_failed(index)
-        say(
-            f"{node.name} refuses every write and is out of use from now on; what is in it can be read "
-            "while the device answers, and new arrays get what the other nodes hold"
-        )
+        what = "refuses every write and is out of use from now on; what is in it can be read while the device answers"
+        if node.kind is Kind.MAPPED:
+            what = "takes no more pages and is out of use from now on; those on it stay where the kernel has them"
+        say(f"{node.name} {what}, and new arrays get what the other nodes hold")
 
     # -- both ---------------------------------------------------------------------------------------------------------
 

@@ -244,16 +244,18 @@ class Pager:
             for index, store in self._stores.items():
                 store.recover(slots.get(index, ()))
                 self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
+            present = self.arena.present_pages()
+            where = self.placement.whereabouts([page for page in pages if page in present])
             recovered: list[None] = []
             doomed = self.tables.header[Tables.HEADER_DOOMED]
             self.scheduler.spawn(
                 recover(
                     self.mm,
                     pages,
-                    self.arena.present_pages().__contains__,
+                    present.__contains__,
                     lambda node, slot: self._stores[node].size(slot),
                     (doomed - 1,) if doomed else (),
-                    self.placement.whereabouts,
+                    where.get,
                 ),
                 done=recovered.append,
             )

@@ -16,16 +16,19 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from thermocline.errors import SpecError, StoreError
 from thermocline.live import libc, numa
 from thermocline.live.arena import Arena
 from thermocline.live.mapping import Mapping
 from thermocline.protocol.mm import DRAM
+from thermocline.protocol.page import runs
 from thermocline.spec import Dram, NodeSpec, Numa
 from thermocline.topology import Topology
 
+#: Pages whose places are asked for in one call.
+_LOOKED_UP_AT_ONCE = 256
 #: How often base pages are tried that the kernel could not isolate: somebody was just using them.
 _PASSES = 3
 _BASE = mmap.PAGESIZE
@@ -77,11 +80,12 @@ def place_arena(nodes: Sequence[NodeSpec], address: int, length: int) -> None:
         return
     try:
         numa.prefer(address, length, homes[DRAM])
+        numa.locate(os.getpid(), [address])
     except OSError as error:
         names = " and ".join(spec.name for spec in nodes if isinstance(spec, Numa)) or "dram@NODE"
         raise SpecError(
-            f"mbind(2) is not allowed here ({error.strerror}), so {names} cannot be used; allow mbind and move_pages"
-            " in the seccomp profile (CAP_SYS_NICE does in Docker), or leave it out of the spec"
+            f"{error.strerror}, so {names} cannot be used here; allow mbind(2) and move_pages(2) in the seccomp profile"
+            " (CAP_SYS_NICE does in Docker), or leave it out of the spec"
         ) from None
 
 
@@ -127,12 +131,18 @@ class Placement:
                     self._move(self._bases_of(page), self._homes[source])
         return results
 
-    def whereabouts(self, page: int) -> set[int]:
-        """The nodes of ours that a page's frame is on: several, if a move was cut short; none, if there is but one."""
+    def whereabouts(self, pages: Sequence[int]) -> dict[int, set[int]]:
+        """The nodes of ours that frames are on, by page: several if a move was cut short. Not asked if there is one."""
         if len(self._homes) < 2:
-            return set()
-        found = self._locate(self._bases_of(page))
-        return {self._node_at.get(status, DRAM) for status in found if status >= 0}
+            return {}
+        found: dict[int, set[int]] = {}
+        for start in range(0, len(pages), _LOOKED_UP_AT_ONCE):
+            some = pages[start : start + _LOOKED_UP_AT_ONCE]
+            bases = [base for page in some for base in self._bases_of(page)]
+            for base, status in zip(bases, self._locate(bases), strict=True):
+                if status >= 0:
+                    found.setdefault(base // self._page_size, set()).add(self._node_at.get(status, DRAM))
+        return found
 
     def mapped(self, pages: Sequence[int]) -> list[bool]:
         """Of each page, whether any process of the memory has any of it mapped."""
@@ -182,10 +192,8 @@ class Placement:
             with suppress(ProcessLookupError):
                 found.update(zip(left, self._call(pid, [mapping.address + base for base in left], home), strict=True))
             left = [base for base in left if found.get(base, -errno.ENOENT) == -errno.ENOENT]
-        for base in left:
-            with self._mapped(base) as address:
-                if address:
-                    (found[base],) = self._call(os.getpid(), [address], home)
+        for bases_here, address in self._map_here(left):
+            found.update(zip(bases_here, self._call(os.getpid(), _addresses(bases_here, address), home), strict=True))
         return found
 
     def _call(self, pid: int, addresses: Sequence[int], home: int) -> list[int]:
@@ -214,25 +222,28 @@ class Placement:
             if left and pid is not None:
                 with suppress(OSError):
                     found.update(zip(left, numa.locate(pid, [mapping.address + base for base in left]), strict=True))
-        for base in [base for base in bases if found[base] < 0]:
-            found[base] = -errno.ENOENT
-            with self._mapped(base) as address:
-                if address:
-                    (found[base],) = numa.locate(os.getpid(), [address])
+        left = [base for base in bases if found[base] < 0]
+        found.update(dict.fromkeys(left, -errno.ENOENT))
+        for bases_here, address in self._map_here(left):
+            found.update(zip(bases_here, numa.locate(os.getpid(), _addresses(bases_here, address)), strict=True))
         return [found[base] for base in bases]
 
-    @contextmanager
-    def _mapped(self, base: int) -> Iterator[int]:
-        """A base page of the arena, mapped here for a moment -> its address; 0 where there is a hole."""
-        if (base, base + _BASE) not in libc.data_extents(self._arena.fd, base, base + _BASE):
-            yield 0  # to touch it would fill it
-            return
-        address = libc.mmap(None, _BASE, libc.PROT_READ, libc.MAP_SHARED, self._arena.fd, base)
-        try:
-            libc.madvise(address, _BASE, libc.MADV_POPULATE_READ)
-            yield address
-        finally:
-            libc.munmap(address, _BASE)
+    def _map_here(self, bases: Sequence[int]) -> Iterator[tuple[range, int]]:
+        """Base pages that nobody has mapped, in stretches, each mapped here for a moment at an address. No holes."""
+        for first, count in runs(sorted(base // _BASE for base in bases)):
+            # To touch a hole would fill it.
+            for begin, end in libc.data_extents(self._arena.fd, first * _BASE, (first + count) * _BASE):
+                address = libc.mmap(None, end - begin, libc.PROT_READ, libc.MAP_SHARED, self._arena.fd, begin)
+                try:
+                    libc.madvise(address, end - begin, libc.MADV_POPULATE_READ)
+                    yield range(begin, end, _BASE), address
+                finally:
+                    libc.munmap(address, end - begin)
+
+
+def _addresses(bases: range, address: int) -> list[int]:
+    """Where base pages are whose first is at an address."""
+    return [address + base - bases.start for base in bases]
 
 
 def _pid_of(mapping: Mapping) -> int | None:

@@ -1,11 +1,11 @@
 """Which pages of slow memory the program uses, though nothing faults there: they are unmapped, and looked at later.
 
 Unmapped they are by the kernel's own reclaim: process_madvise(2) with ``MADV_PAGEOUT`` unmaps the pages of a memfd, and
-where there is no swap they cannot go anywhere. A touch then maps the base page again, in the kernel, for a microsecond:
-no message reaches us, and nobody waits for the pager. Who has been mapped again, move_pages(2) tells.
+where there is no swap they cannot go anywhere. A touch then maps the base page again, in the kernel: no message
+reaches us, and nobody waits for the pager. Who has been mapped again, move_pages(2) tells.
 
 Other ways were looked at. Minor faults of userfaultfd (``UFFDIO_CONTINUE``) cost a way to the pager and back for each
-touch, fifty times as much. Write protection sees writers only. ``MADV_DONTNEED`` unmaps without a privilege and with
+touch. Write protection sees writers only. ``MADV_DONTNEED`` unmaps without a privilege and with
 swap, but only from inside: a thread of ours in the program would have to wait for the interpreter lock, and would make
 every fork of the program one of a process with threads. ``MADV_PAGEOUT`` on a mapping of ours unmaps nothing that the
 program has mapped, too.
@@ -45,11 +45,11 @@ class Sampler:
             ranges = [(mapping.address + start * size, count * size) for start, count in runs(sorted(pages))]
             try:
                 numa.page_out(mapping.process, ranges)
-            except ProcessLookupError:
-                continue
             except OSError as error:
+                if error.errno in (errno.ESRCH, errno.EBADF):
+                    continue  # that process has just gone, and its descriptors with it
                 if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EACCES):
-                    self._say(f"process_madvise(2): {error.strerror}; run with CAP_SYS_NICE")
+                    self._say(f"{error.strerror}; run with CAP_SYS_NICE")
                     return None
                 raise
         return [not mapped for mapped in self._placement.mapped(pages)]

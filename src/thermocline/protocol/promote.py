@@ -2,7 +2,7 @@
 
 As NUMA balancing does (``task_numa_work``, ``do_numa_page``, ``should_numa_migrate_memory``): a slice of the node is
 unmapped from the program, and looked at again a while later. What the program has mapped again, it has used: those
-faults are the kernel's own, of a microsecond, and never ours. What was used within the delay is hot, and is moved up
+faults are the kernel's own, and never ours. What was used within the delay is hot, and is moved up
 while DRAM has frames above its low watermark; where it has not, kswapd is woken and the page is marked as used, so that
 reclaim of the slow node passes it over.
 
@@ -59,7 +59,8 @@ def task_numa_work(mm: Mm, node: Node) -> Protocol[None]:
             return
         yield ScanDelay(SCAN_PERIOD_MIN)
         hot = yield from scan.judge(mm, hinted)
-        period = SCAN_PERIOD_MIN if hot else min(2 * period, SCAN_PERIOD_MAX)
+        # An empty node is looked at as often as a busy one: it costs nothing, and its first pages are seen in time.
+        period = min(2 * period, SCAN_PERIOD_MAX) if node.used and not hot else SCAN_PERIOD_MIN
         yield from promote_pages(mm, hot, node)
 
 

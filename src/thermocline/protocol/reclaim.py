@@ -221,9 +221,10 @@ def _shrink_list(mm: Mm, isolated: Sequence[int], sc: ScanControl) -> Protocol[i
     """
     target = _demotion_target(mm, sc)
     freed, left = yield from _shrink_pass(mm, isolated, target, sc)
-    while left and not freed and sc.cause is Cause.DIRECT and target is not None and not mm.nodes[target].has_room:
+    while left and not freed and sc.cause is Cause.DIRECT and target is not None and _is_closed(mm.nodes[target]):
         # An emergency: the target is full, and what is in it cannot move, perhaps because the allocation that we
-        # reclaim for holds its lock. Only now, and never in the background, a tier is skipped.
+        # reclaim for holds its lock. Or the kernel moves no frame there. Only now, and never in the background, a tier
+        # is skipped.
         target = mm.path.next_node(target)
         if target is not None:
             freed, left = yield from _shrink_pass(mm, left, target, sc)
@@ -234,6 +235,11 @@ def _shrink_list(mm: Mm, isolated: Sequence[int], sc: ScanControl) -> Protocol[i
     if freed:
         mm.vmstat.add("pgsteal_kswapd" if sc.cause is Cause.KSWAPD else "pgsteal_direct", freed)
     return freed
+
+
+def _is_closed(node: Node) -> bool:
+    """Whether a node that took none of the pages is not going to take any: a store would have said why."""
+    return not node.has_room or node.kind is Kind.MAPPED
 
 
 def _demotion_target(mm: Mm, sc: ScanControl) -> int | None:

@@ -35,7 +35,7 @@ def recover(
     present: Callable[[int], bool],
     size: Callable[[int, int], int],
     doomed: Collection[int] = (),
-    whereabouts: Callable[[int], Collection[int]] = lambda page: (),
+    whereabouts: Callable[[int], Collection[int] | None] = lambda page: None,
 ) -> Protocol[None]:
     """Rebuild what is not shared, and finish what was begun.
 
@@ -57,7 +57,7 @@ def recover(
     astray: dict[int, Collection[int]] = {}
     for page in pages:
         frame = mm.table.read(page).frame
-        found = whereabouts(page) if frame is not None or present(page) else ()
+        found = whereabouts(page) or ()
         if frame is not None and found and set(found) != {frame}:
             astray[page] = found  # when it is known how much room the others leave
         else:
@@ -87,9 +87,9 @@ def _take_up(
     if entry.frame is not None or present(page):
         mm.charge(mm.nodes[frame], group, mm.page_size)
     if page in doomed and entry.state != POISONED:
-        yield from _give_up(mm, page, entry, frame, present)
+        yield from _give_up(mm, page, entry, present, frame)
     else:
-        yield from _finish(mm, page, entry, frame, present)
+        yield from _finish(mm, page, entry, present, frame)
     entry = mm.table.read(page)
     if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
         mm.nodes[entry.node].shadows[page] = None
@@ -111,7 +111,7 @@ def _settle_frame(mm: Mm, page: int, found: Collection[int]) -> Protocol[None]:
         mm.vmstat.add("pgmigrate_fail")
 
 
-def _finish(mm: Mm, page: int, entry: Entry, frame: int, present: Callable[[int], bool]) -> Protocol[None]:
+def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool], frame: int) -> Protocol[None]:
     """Complete the transition that a page was in when the pager was killed; its frame, if any, is on that node."""
     if entry.state in (EMPTY, SLOTTED):
         if present(page):
@@ -135,7 +135,7 @@ def _finish(mm: Mm, page: int, entry: Entry, frame: int, present: Callable[[int]
         yield Poison(page)
 
 
-def _give_up(mm: Mm, page: int, entry: Entry, frame: int, present: Callable[[int], bool]) -> Protocol[None]:
+def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool], frame: int) -> Protocol[None]:
     """Poison a page, whatever its state, and give back all that it holds.
 
     The commit comes first. A pager that is killed behind it leaves a page of which the next one knows that it is lost:

@@ -19,12 +19,13 @@ def summary(stat: Mapping[str, Any]) -> str:
     resident: int = stat["arena"]["peak_resident"]
     if not resident and not any(vmstat.values()):
         return "thermocline: nothing was tiered; arrays below --min-array stay in ordinary memory"
-    budget = nodes["dram"]["capacity"]
+    # Slow memory that the program addresses is the arena's, too.
+    budget = sum(node["capacity"] for name, node in nodes.items() if name == "dram" or name.startswith("numa:"))
     lines = [
         f"thermocline: arena at most {format_size(resident)} resident, of {format_size(budget)}",
         *_table(nodes),
         f"  faults {vmstat.get('pgfault', 0):,}{_latency(stat['fault_seconds'])}",
-        f"  pages demoted {_total(vmstat, 'pgdemote_'):,}, promoted {_total(vmstat, 'pgpromote_'):,}",
+        f"  pages demoted {_total(vmstat, 'pgdemote_'):,}, promoted {vmstat.get('pgpromote_success', 0):,}",
     ]
     return "\n".join(lines)
 

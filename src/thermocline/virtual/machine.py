@@ -337,14 +337,15 @@ class VirtualMemory:
         for node in self.mm.nodes:
             if self.mm.path.next_node(node.index) is not None:
                 self._scheduler.spawn(kswapd(self.mm, node), background=True)
-            if self._promotion and node.kind is Kind.MAPPED and node.index != DRAM:
-                self._scheduler.spawn(task_numa_work(self.mm, node), background=True)
         while not self._scheduler.idle:
             self._scheduler.run_background()  # kswapd went to sleep long ago: that takes no time
         self._interpreter.charge_effects(self._recorder)
         for client, start in self._cold:
             client.begin(start)
         self._program.begin()
+        for node in self.mm.nodes:
+            if self._promotion and node.kind is Kind.MAPPED and node.index != DRAM:
+                self._scheduler.spawn(task_numa_work(self.mm, node), background=True)
         if self._program.threads:
             self._pager.run(lambda: self._program.over)
         else:

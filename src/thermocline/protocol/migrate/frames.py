@@ -51,6 +51,8 @@ def shift_frames(mm: Mm, pages: Sequence[int], source: Node, target: Node, group
             yield Release(target.index, 0, group)
             continue
         entry = mm.table.read(page)
+        # Who copies it further down, unlocked, believes that its frame is still on the source.
+        mm.abort_transaction(page)
         yield Commit(page, RESIDENT, target.index)
         if entry.names_slot:
             mm.nodes[entry.node].shadows.pop(page, None)
