@@ -147,6 +147,8 @@ def main() -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps({"room": room, "measured": measured}))
     for side, promotion in (("kernel", False), ("balancing", True)):
+        if side not in measured:
+            continue
         modelled = {}
         for name, rounds in measured[side].items():
             its = median(rounds)
