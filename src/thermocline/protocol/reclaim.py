@@ -64,23 +64,31 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
     if cause is Cause.KSWAPD:
         enough = max(node.watermarks.high // mm.page_size, enough)
     priority = DEF_PRIORITY
+    # Where touches are seen, all of the inactive list may have been touched once and none of it twice: it is looked at
+    # two times before active pages have to go.
+    spare_active = mm.links.accessed is not None
     while not freed and priority >= 0:
         scanned = False
         for lruvec in mm.lruvecs(node.index, group):
             if not len(lruvec):
                 continue
             scanned = True
-            if priority == 0:
+            if priority == 0 and not spare_active:
                 # Nothing inactive can go: what is active may (``force_deactivate``).
                 while len(lruvec.active):
                     _shrink_active_list(mm, lruvec)
             size = len(lruvec)
-            count = size if priority == 0 else max(_cluster(mm, node), size >> priority)
+            count = max(_cluster(mm, node), size >> priority)
+            if priority == 0:
+                count = 2 * len(lruvec.inactive) if spare_active else size
             sc = ScanControl(node, lruvec.group, cause, for_group=group is not None, nr_to_reclaim=enough)
             freed += yield from _shrink_lruvec(mm, lruvec, count, sc)
         if not scanned:
             break
-        priority -= 4
+        if priority == 0 and spare_active:
+            spare_active = False
+        else:
+            priority -= 4
     return freed
 
 
