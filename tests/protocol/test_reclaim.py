@@ -83,6 +83,21 @@ def test_a_round_that_looks_at_the_whole_list_ends_when_enough_is_reclaimed() ->
     at_rest(made)
 
 
+def test_where_touches_are_seen_the_inactive_list_is_looked_at_twice_before_active_pages_go() -> None:
+    made = machine(20, 16)
+    write(made, *range(12))
+    links = made.mm.links
+    links.accessed = array_column("B", 20)
+    for page in range(12):
+        links.accessed[page] = 1
+    for page in range(4):
+        made.mm.lru_add(page, active=True)
+    assert made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT)) == 2
+    assert held(made, 1) == [4, 5]
+    assert (len(made.mm.lruvec(0, 0).active), made.vmstat["pgdeactivate"]) == (4, 0)
+    at_rest(made)
+
+
 def test_where_touches_are_seen_active_pages_grow_old_whether_they_were_touched_or_not() -> None:
     made = machine(8, 4)
     write(made, 0, 1, 2)
