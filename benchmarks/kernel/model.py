@@ -23,7 +23,7 @@ Zones = Mapping[str, Mapping[str, int]]
 
 
 def costs(times: Mapping[str, float]) -> Costs:
-    """What the emulated machine's kernel takes: a touch, a fault on a fresh page, and to move a page; all else nothing."""
+    """What the emulated machine takes: a touch, a fault on a fresh page, and to move a page. All else takes nothing."""
     move = Cost(times["move"])
     return Costs(
         cores=2,
@@ -43,16 +43,15 @@ def costs(times: Mapping[str, float]) -> Costs:
 def watermarks(zones: Zones) -> tuple[int, Watermarks]:
     """The kernel's marks, as one node's -> its capacity in pages, and the marks in bytes.
 
-    A program gets no page below a zone's *min* mark, so that is where our node is full. It is woken when *all* zones are
-    below low, and kswapd sleeps again when *one* is above high (``pgdat_balanced``): the largest, where the cold pages
-    are.
+    A program gets no page below a zone's *min* mark, so that is where our node is full. kswapd is woken when *all*
+    zones are below low, and sleeps again when *one* is above high (``pgdat_balanced``): the largest, where the cold
+    pages are. The pages of others are in it, too.
     """
-    reached = {name: zone["free"] - zone["min"] - zone["reserve"] for name, zone in zones.items()}
-    used = {name: zone for name, zone in zones.items() if reached[name] > 0}
-    largest = used[max(used, key=lambda name: reached[name])]
-    low = sum(zone["low"] - zone["min"] for zone in used.values())
+    room = {name: zone["free"] + zone["others"] - zone["min"] - zone["reserve"] for name, zone in zones.items()}
+    largest = zones[max(room, key=lambda name: room[name])]
+    low = sum(zone["low"] - zone["min"] for zone in zones.values())
     high = max(largest["high"] - largest["min"], low)
-    return sum(reached[name] for name in used), Watermarks(0, low * PAGE, high * PAGE)
+    return sum(room.values()), Watermarks(0, low * PAGE, high * PAGE)
 
 
 def accesses(process: Process, start: int) -> Iterator[NDArray[np.uint32]]:
@@ -64,16 +63,20 @@ def accesses(process: Process, start: int) -> Iterator[NDArray[np.uint32]]:
 def run(processes: list[Process], zones: Zones, times: Mapping[str, float], **choices: Any) -> dict[str, Any]:
     """A trace -> ``counted`` and ``nodes``, as ``plain.py`` has them."""
     capacity, marks = watermarks(zones)
-    pages = sum(process.pages for process in processes)
+    others = sum(zone["others"] for zone in zones.values())
+    pages = sum(process.pages for process in processes) + others
     memory = VirtualMemory(
         (Dram(capacity * PAGE), Numa(1, _SLOW * pages * PAGE)),
         costs(times),
         page_size=PAGE,
         pages=pages,
         readahead=0,
-        **({"accessed_bits": True, "inactive_ratio": 1} | choices),
+        **({"promotion": False, "accessed_bits": True, "inactive_ratio": 1} | choices),
     )
     memory.mm.nodes[0].watermarks = marks
+    if others:
+        first = memory.region(others)
+        memory.place(range(first.start, first.end), 0)
     regions = [memory.region(process.pages) for process in processes]
     for process, region in zip(processes, regions, strict=True):
         memory.thread(accesses(process, region.start))

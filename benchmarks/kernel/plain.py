@@ -1,13 +1,17 @@
 """A trace on plain memory, in a machine whose kernel demotes: what the kernel counted, and where each page ended.
 
-    python benchmarks/kernel/plain.py ROOM FILE TRACE...
+    python benchmarks/kernel/plain.py ROOM ROUNDS BALANCING FILE TRACE...
 
 Needs root and a slow node (``tests/numa/emulator.py`` has one). For each trace: its processes are forked and lock in
 memory all that they have already, so that reclaim finds the pages of the trace and hardly any others; this process
-takes as much of node 0 as leaves ROOM pages above the low watermark; then they run, all at once. Pages of 4 KiB, of node
-0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere.
+takes as much of node 0 as leaves ROOM pages above the low watermark; then they run, all at once. Pages of 4 KiB, of
+node 0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere. Watermarks
+stay where they are (``watermark_boost_factor``): at times the kernel raises them to have whole blocks for huge pages.
+The first 16 MiB are kept from programs (``lowmem_reserve_ratio``), as in any machine of some size: here they would be a
+fifth of the room, and kswapd would go to sleep as soon as they alone are in balance.
 
-What comes out is an object of JSON for each trace: ``counted`` (differences of /proc/vmstat), ``zones`` (/proc/zoneinfo
+BALANCING is ``kernel.numa_balancing``: 0, or 2, and then pages that are used in the slow node come back. What comes out
+are, for each trace, as many objects of JSON as there are ROUNDS: ``counted`` (differences of /proc/vmstat), ``zones`` (/proc/zoneinfo
 of node 0 before it), ``nodes`` (for each process the node of each page, -1 for those never touched), ``seconds``.
 """
 
@@ -29,7 +33,7 @@ from traces import PIECE, TRACES, Process
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYS_SET_MEMPOLICY, _SYS_MOVE_PAGES = 238, 279  # x86-64, which the emulated machine is
-_MPOL_DEFAULT, _MPOL_BIND = 0, 2
+_MPOL_BIND, _MPOL_F_NUMA_BALANCING, _MPOL_MF_MOVE = 2, 1 << 13, 2
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 #: Pages of the ballast that are taken in one go.
 _STEP = 256
@@ -44,7 +48,8 @@ def checked(result: int) -> None:
 def bind_to_node_0() -> None:
     """Let this process, and its children, have memory of node 0 only."""
     mask = ctypes.c_ulong(1)
-    checked(_LIBC.syscall(_SYS_SET_MEMPOLICY, _MPOL_BIND, ctypes.byref(mask), ctypes.c_ulong(64)))
+    mode = _MPOL_BIND | _MPOL_F_NUMA_BALANCING  # the latter says that what is elsewhere may come back
+    checked(_LIBC.syscall(_SYS_SET_MEMPOLICY, mode, ctypes.byref(mask), ctypes.c_ulong(64)))
 
 
 def vmstat() -> dict[str, int]:
@@ -53,7 +58,11 @@ def vmstat() -> dict[str, int]:
 
 
 def zones() -> dict[str, dict[str, int]]:
-    """The zones of node 0: pages that are free, the watermarks, and what is kept from programs (``lowmem_reserve``)."""
+    """The zones of node 0 that programs may have pages of.
+
+    Of each: pages that are free, the watermarks, what is kept from programs (``lowmem_reserve``), and ``others``: pages
+    that are on the lists already, so that reclaim may take them.
+    """
     found = {}
     for part in re.split(r"^(?=Node)", Path("/proc/zoneinfo").read_text(), flags=re.MULTILINE):
         head = re.match(r"Node 0, zone +(\w+)", part)
@@ -63,6 +72,9 @@ def zones() -> dict[str, dict[str, int]]:
         names = {"free": "pages free", "min": "min", "low": "low", "high": "high"}
         found[head[1]] = {key: int(re.search(rf"{name} +(\d+)", part)[1]) for key, name in names.items()}  # type: ignore[index]
         found[head[1]]["reserve"] = int(protection[1].split(",")[-1])
+        found[head[1]]["others"] = sum(int(count) for count in re.findall(r"nr_zone_(?:in)?active_\w+ +(\d+)", part))
+        if found[head[1]]["reserve"] >= found[head[1]]["free"]:
+            del found[head[1]]
     return found
 
 
@@ -155,6 +167,32 @@ class Child:
         os.read(self._orders, 1)
 
 
+def times() -> dict[str, float]:
+    """Nanoseconds that this machine takes where nothing is short: a touch, a fault on a fresh page, to move a page."""
+    generator, count = np.random.default_rng(0), 4096
+    block = anonymous(count)
+    memory, found = np.frombuffer(block, np.uint8), np.zeros(PIECE, np.uint8)
+    begun = time.perf_counter_ns()
+    for start in range(0, count, PIECE):
+        memory[np.arange(start, start + PIECE) * mmap.PAGESIZE] = 1
+    faulted = time.perf_counter_ns()
+    rounds = 64
+    for _ in range(rounds):
+        np.take(memory, generator.integers(0, count, PIECE) * mmap.PAGESIZE, out=found, mode="clip")
+    hit = time.perf_counter_ns()
+    places = memory.ctypes.data + np.arange(count, dtype=np.uint64) * mmap.PAGESIZE
+    nodes, status = np.ones(count, np.int32), np.zeros(count, np.int32)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (places, nodes, status)]
+    before = time.perf_counter_ns()
+    checked(_LIBC.syscall(_SYS_MOVE_PAGES, 0, ctypes.c_ulong(count), *pointers, _MPOL_MF_MOVE))
+    moved = time.perf_counter_ns()
+    return {
+        "fault": (faulted - begun) / count,
+        "hit": (hit - faulted) / rounds / PIECE,
+        "move": (moved - before) / count,
+    }
+
+
 def settled() -> dict[str, int]:
     """The counters, once kswapd has nothing to do any more."""
     daemon = next(
@@ -193,14 +231,24 @@ def run(name: str, wanted: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    wanted, file, names = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    """Run the traces of the command line."""
+    wanted, rounds, balancing = map(int, sys.argv[1:4])
+    file, names = Path(sys.argv[4]), sys.argv[5:]
     bind_to_node_0()
+    for name, value in (
+        ("vm/watermark_boost_factor", "0"),
+        ("vm/lowmem_reserve_ratio", "1 1 1 1 1"),
+        ("kernel/numa_balancing", str(balancing)),
+    ):
+        (Path("/proc/sys") / name).write_text(value)
+    taken = times()
     checked(_LIBC.mlockall(_MCL_CURRENT | _MCL_FUTURE))
-    results: dict[str, Any] = {}
-    for name in names:
-        results[name] = run(name, wanted)
-        print(f"{name}: {results[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
-        file.write_text(json.dumps(results))
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            results[name].append(run(name, wanted) | {"times": taken})
+            print(f"{name}, the kernel: {results[name][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
+            file.write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def phases(room: int) -> list[Process]:
 
 
 def scan(room: int) -> list[Process]:
-    """Half of the room is in use all the time, while twice the room of new pages go by."""
-    hot = room // 2
+    """A third of the room is in use all the time, while twice the room of new pages go by."""
+    hot = room // 3
 
     def pieces() -> Iterator[Piece]:
         generator = np.random.default_rng(3)

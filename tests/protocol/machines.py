@@ -30,10 +30,11 @@ def machine(
     discard_clean: bool = False,
     readahead_pages: int = 0,
     group_reclaim: GroupReclaim = GroupReclaim.LEFT,
+    inactive_ratio: int = 2,
 ) -> Machine:
     """A machine of one array, DRAM and a file, unless said otherwise."""
     layout = Layout(pages, dram, lower or (FILE,), extents, groups)
-    return Machine(layout, Policy(DESIGNS[design], discard_clean, readahead_pages, group_reclaim))
+    return Machine(layout, Policy(DESIGNS[design], discard_clean, readahead_pages, group_reclaim, inactive_ratio))
 
 
 def write(made: Machine, *pages: int) -> None:

@@ -121,6 +121,15 @@ def sinks_to(group_reclaim: GroupReclaim) -> list[int]:
     return [made.entry(page).node for page in range(2)]
 
 
+def deactivates(inactive_ratio: int) -> int:
+    made = machine(8, 8, inactive_ratio=inactive_ratio)
+    write(made, *range(6))
+    for page in range(4):
+        made.mm.lru_add(page, active=True)
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    return made.vmstat["pgdeactivate"]
+
+
 def charged_to(group: int) -> list[int]:
     made = machine(2, 2, extents=(Extent(0, 2, group=group),), groups=(Limits(1, dram=2),))
     write(made, 0)
@@ -135,6 +144,7 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "discard_clean": (lambda: discards(False), lambda: discards(True)),
             "readahead_pages": (lambda: reads_ahead(0), lambda: reads_ahead(2)),
             "group_reclaim": (lambda: sinks_to(GroupReclaim.LEFT), lambda: sinks_to(GroupReclaim.NEVER)),
+            "inactive_ratio": (lambda: deactivates(2), lambda: deactivates(1)),
         },
         set(),
     ),

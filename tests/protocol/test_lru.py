@@ -97,3 +97,11 @@ def test_refault_distance_survives_the_wrap_of_its_column() -> None:
     assert lruvec.refault(3) is True
     lruvec.age += 5
     assert lruvec.refault(2) is False
+
+
+@pytest.mark.parametrize(("ratio", "low"), [(1, True), (2, False)])
+def test_how_long_the_active_list_may_be(ratio: int, low: bool) -> None:
+    lruvec = Lruvec(Links(PAGES), 0, ratio)
+    for page in range(PAGES):
+        lruvec.add(page, active=page > 1)
+    assert lruvec.inactive_is_low is low

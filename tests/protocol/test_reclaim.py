@@ -8,6 +8,7 @@ from machines import FILE, at_rest, counts, held, lock_forever, machine, nodes, 
 from thermocline.check.layout import Extent, Place
 from thermocline.check.machine import Machine
 from thermocline.protocol.migrate import DESIGNS
+from thermocline.protocol.page import array_column
 from thermocline.protocol.reclaim import DEF_PRIORITY, kswapd, reclaim_pages, shrink_node
 from thermocline.protocol.scan_control import Cause
 
@@ -49,6 +50,51 @@ def test_a_referenced_page_gets_another_round_on_either_list() -> None:
     made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
     assert held(made, 1) == [1, 2], "of two active pages the referenced one stays"
     at_rest(made)
+
+
+def test_where_touches_are_seen_it_takes_two_looks_to_become_active() -> None:
+    made = machine(8, 4)
+    write(made, 0, 1, 2)
+    links, lruvec = made.mm.links, made.mm.lruvec(0, 0)
+    links.accessed = array_column("B", 8)
+    links.accessed[0] = 1
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    assert (list(lruvec.inactive), list(lruvec.active), held(made, 1)) == ([0, 2], [], [1])
+    assert (links.accessed[0], links.referenced[0]) == (0, 1)
+    links.accessed[0] = 1
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    assert held(made, 1) == [1, 2], "it had another round"
+    assert not made.vmstat["pgactivate"]
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    assert (made.vmstat["pgactivate"], made.vmstat["pgdeactivate"]) == (1, 1), "and where nothing else is left, it goes"
+    at_rest(made)
+
+
+def test_a_round_that_looks_at_the_whole_list_ends_when_enough_is_reclaimed() -> None:
+    """Most pages are in use, so it comes to that round; those that are not, beyond the cluster asked for, stay."""
+    made = machine(20, 16)
+    write(made, *range(12))
+    links = made.mm.links
+    links.accessed = array_column("B", 20)
+    for page in range(8):
+        links.accessed[page] = 1
+    assert made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT)) == 2
+    assert held(made, 1) == [8, 9]
+    at_rest(made)
+
+
+def test_where_touches_are_seen_active_pages_grow_old_whether_they_were_touched_or_not() -> None:
+    made = machine(8, 4)
+    write(made, 0, 1, 2)
+    links = made.mm.links
+    links.accessed = array_column("B", 8)
+    for page in (0, 1, 2):
+        made.mm.lru_add(page, active=True)
+    links.accessed[0] = 1
+    made.run(shrink_node(made.mm, made.nodes[0], Cause.DIRECT))
+    assert held(made, 1) == [0]
+    assert made.vmstat["pgdeactivate"] == 3
+    assert list(links.accessed) == [0] * 8
 
 
 @DESIGN

@@ -282,3 +282,15 @@ def test_the_books_are_those_of_when_the_last_thread_ended() -> None:
     assert made.vmstat["pgmigrate_success"] == 47
     assert made.now > result.ns
     at_rest(made)
+
+
+def test_a_page_in_use_comes_up_less_often_where_touches_are_seen() -> None:
+    faults = []
+    for accessed_bits in (True, False):
+        made = memory(dram(), file(256), pages=200, accessed_bits=accessed_bits)
+        made.region(200)
+        made.thread([writes(*(touched for page in range(1, 200) for touched in (0, page)))])
+        made.run()
+        at_rest(made)
+        faults.append(made.vmstat["pgmajfault"])
+    assert faults[0] < faults[1]

@@ -18,6 +18,9 @@ from thermocline.protocol.mm import Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
+#: How often a page has to be touched that cannot be poisoned until it is a system call that does it.
+_HOPELESS = 16
+
 
 class LiveInterpreter(Interpreter):
     """Performs effects on an arena and its stores.
@@ -96,7 +99,10 @@ class LiveInterpreter(Interpreter):
                 f"page {page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); the program is ended"
             )
         # A system call that touches the page is not ended by a signal that could be caught: the kernel tries the fault
-        # again for as long as one is pending, and never comes to deliver it.
+        # again for as long as one is pending, and never comes to deliver it. A thread outside of system calls dies of
+        # the first one, but may have faulted again before.
+        if tries not in (2, _HOPELESS):
+            return
         number = signal.SIGBUS if tries == 2 else signal.SIGKILL
         for mapping in unable:
             with contextlib.suppress(ProcessLookupError):

@@ -35,8 +35,8 @@ class Links:
         self.evicted_at = column("I", pages)
         #: The slot that a transaction copies the page to; 0: none does, or the page was written since it began.
         self.transit = column("Q", pages)
-        #: Set by the processor when the page is touched (the accessed bit of its page table entry), where an interpreter
-        #: can see that; None where it cannot, as in `live`: user space has no way to read it page by page.
+        #: Set when the page is touched (the accessed bit of its page table entry), where an interpreter can see that;
+        #: None where it cannot, as in `live`: user space has no way to read it page by page.
         self.accessed: Column | None = None
         self._lists: list[LruList] = []
 

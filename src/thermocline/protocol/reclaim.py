@@ -60,6 +60,9 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
     until one succeeds; 0 means that no page could be moved.
     """
     freed = yield from _drop_shadows(mm, node, group)
+    enough = _cluster(mm, node)
+    if cause is Cause.KSWAPD:
+        enough = max(node.watermarks.high // mm.page_size, enough)
     priority = DEF_PRIORITY
     while not freed and priority >= 0:
         scanned = False
@@ -73,7 +76,7 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
                     _shrink_active_list(mm, lruvec)
             size = len(lruvec)
             count = size if priority == 0 else max(_cluster(mm, node), size >> priority)
-            sc = ScanControl(node, lruvec.group, cause, for_group=group is not None)
+            sc = ScanControl(node, lruvec.group, cause, for_group=group is not None, nr_to_reclaim=enough)
             freed += yield from _shrink_lruvec(mm, lruvec, count, sc)
         if not scanned:
             break
@@ -155,9 +158,13 @@ def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
 
 
 def _shrink_lruvec(mm: Mm, lruvec: Lruvec, count: int, sc: ScanControl) -> Protocol[int]:
-    """Look at ``count`` pages of one group's lists (``shrink_lruvec``) -> pages that left the node."""
+    """Look at ``count`` pages of one group's lists (``shrink_lruvec``) -> pages that left the node.
+
+    It ends when enough have left. A round that looks at a whole list, because all that came first was in use, would
+    otherwise empty it of everything that is not.
+    """
     freed = 0
-    while count > 0:
+    while count > 0 and freed < sc.nr_to_reclaim:
         if lruvec.inactive_is_low or not len(lruvec.inactive):
             _shrink_active_list(mm, lruvec)
         isolated = _isolate(lruvec, min(count, _cluster(mm, sc.node)))

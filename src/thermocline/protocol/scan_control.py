@@ -31,9 +31,12 @@ class ScanControl:
         Whose pages are looked at: isolated pages are of one group, and their slots are charged to it.
     for_group : bool
         Whether it is that group's own limit that asks (``cgroup_reclaim``), and not a shortage that all share.
+    nr_to_reclaim : int
+        Pages after which it is enough, though there may be more of the list to look at.
     """
 
     node: Node
     group: int
     cause: Cause
     for_group: bool = False
+    nr_to_reclaim: int = 32

@@ -65,6 +65,8 @@ class VirtualMemory:
         Drop clean pages of a source rather than demote them.
     readahead : int
         The largest readahead window, in pages; 0: none.
+    promotion : bool
+        Whether pages that are used in slow memory come back to DRAM.
     accessed_bits : bool
         Whether reclaim sees which pages were touched, as the kernel does and `live` cannot.
     inactive_ratio : int
@@ -99,6 +101,7 @@ class VirtualMemory:
         seed: int = 0,
         discard_clean: bool = False,
         readahead: int = 32,
+        promotion: bool = True,
         accessed_bits: bool = False,
         inactive_ratio: int = 2,
         digest: bool = False,
@@ -128,6 +131,7 @@ class VirtualMemory:
         self._inbox = Inbox()
         self._program = Program(self._mapping, self._clock, costs, self._recorder)
         self._cold: list[tuple[ColdClient, int]] = []
+        self._promotion = promotion
         self._ran = False
         self.mm = Mm(
             page_size,
@@ -340,7 +344,7 @@ class VirtualMemory:
             client.begin(start)
         self._program.begin()
         for node in self.mm.nodes:
-            if node.kind is Kind.MAPPED and node.index != DRAM:
+            if self._promotion and node.kind is Kind.MAPPED and node.index != DRAM:
                 self._scheduler.spawn(task_numa_work(self.mm, node), background=True)
         if self._program.threads:
             self._pager.run(lambda: self._program.over)
