@@ -52,7 +52,7 @@ def run(processes: list[Process], capacity: int) -> dict[str, Any]:
         seconds = time.monotonic() - begun
         said = memory.stat()
         used = {name: node["used"] // PAGE for name, node in said["nodes"].items()}
-        del arrays, array
+        del arrays
     return {"counted": said["vmstat"], "used": used, "seconds": seconds}
 
 

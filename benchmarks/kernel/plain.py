@@ -5,14 +5,17 @@
 Needs root and a slow node (``tests/numa/emulator.py`` has one). For each trace: its processes are forked and lock in
 memory all that they have already, so that reclaim finds the pages of the trace and hardly any others; this process
 takes as much of node 0 as leaves ROOM pages above the low watermark; then they run, all at once. Pages of 4 KiB, of
-node 0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere. Watermarks
-stay where they are (``watermark_boost_factor``): at times the kernel raises them to have whole blocks for huge pages.
-The first 16 MiB are kept from programs (``lowmem_reserve_ratio``), as in any machine of some size: here they would be a
-fifth of the room, and kswapd would go to sleep as soon as they alone are in balance.
+node 0 alone (``MPOL_BIND``): what it has no room for must be demoted, and cannot be allocated elsewhere. BALANCING is
+``kernel.numa_balancing``: 0, or 2, and then pages that are used in the slow node come back.
 
-BALANCING is ``kernel.numa_balancing``: 0, or 2, and then pages that are used in the slow node come back. What comes out
-are, for each trace, as many objects of JSON as there are ROUNDS: ``counted`` (differences of /proc/vmstat), ``zones`` (/proc/zoneinfo
-of node 0 before it), ``nodes`` (for each process the node of each page, -1 for those never touched), ``seconds``.
+Three settings make a node of this size like a large one. The watermarks are set (``min_free_kbytes``): whether huge
+pages raise them here is a matter of chance. They stay where they are (``watermark_boost_factor``): at times the kernel
+raises them to have whole blocks. And the first 16 MiB are kept from programs (``lowmem_reserve_ratio``): they would be
+a fifth of the room, and kswapd would go to sleep as soon as they alone are in balance.
+
+What comes out are, for each trace, as many objects of JSON as there are ROUNDS: ``counted`` (differences of
+/proc/vmstat), ``zones`` (/proc/zoneinfo of node 0 before it), ``nodes`` (for each process the node of each page, -1 for
+those never touched), ``seconds``, ``times`` (what steps take there).
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ def vmstat() -> dict[str, int]:
 def zones() -> dict[str, dict[str, int]]:
     """The zones of node 0 that programs may have pages of.
 
-    Of each: pages that are free, the watermarks, what is kept from programs (``lowmem_reserve``), and ``others``: pages
-    that are on the lists already, so that reclaim may take them.
+    Of each: ``free`` pages, those on the lists of the processors included; the watermarks; ``reserve``, which is kept
+    from programs (``lowmem_reserve``); and ``others``, pages that are on the LRU lists already: reclaim may take them.
     """
     found = {}
     for part in re.split(r"^(?=Node)", Path("/proc/zoneinfo").read_text(), flags=re.MULTILINE):
@@ -71,6 +74,7 @@ def zones() -> dict[str, dict[str, int]]:
             continue
         names = {"free": "pages free", "min": "min", "low": "low", "high": "high"}
         found[head[1]] = {key: int(re.search(rf"{name} +(\d+)", part)[1]) for key, name in names.items()}  # type: ignore[index]
+        found[head[1]]["free"] += sum(int(count) for count in re.findall(r"^ +count: +(\d+)", part, re.MULTILINE))
         found[head[1]]["reserve"] = int(protection[1].split(",")[-1])
         found[head[1]]["others"] = sum(int(count) for count in re.findall(r"nr_zone_(?:in)?active_\w+ +(\d+)", part))
         if found[head[1]]["reserve"] >= found[head[1]]["free"]:
@@ -236,6 +240,7 @@ def main() -> None:
     file, names = Path(sys.argv[4]), sys.argv[5:]
     bind_to_node_0()
     for name, value in (
+        ("vm/min_free_kbytes", "2048"),
         ("vm/watermark_boost_factor", "0"),
         ("vm/lowmem_reserve_ratio", "1 1 1 1 1"),
         ("kernel/numa_balancing", str(balancing)),

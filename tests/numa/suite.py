@@ -23,7 +23,7 @@ CHOSEN = (
 )
 #: An emulated processor is ten to thirty times slower than the one that the limits of tests are made for.
 _TEST_SECONDS = 600
-_SECONDS = 1200
+_SECONDS = 2400
 
 
 def main() -> int:
