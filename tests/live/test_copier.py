@@ -14,6 +14,7 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
 from thermocline.live.mapping import Mapping
+from thermocline.live.placement import Placement
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
@@ -89,7 +90,7 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     mm.table.commit(1, FILLING, QUICK, 1)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
     answers: list[bool] = []
 
     def fill(page: int) -> Iterator[Fill]:
@@ -123,7 +124,7 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
     scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
     for page in range(pages):
         arena.install_zeros(page, 1)
@@ -167,7 +168,7 @@ def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
     mm.table.region[4] = 3
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
     task = Task((_ for _ in ()), background=False)
 
     def read(page: int, slot: int) -> bool:

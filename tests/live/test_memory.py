@@ -10,6 +10,7 @@ import pytest
 
 import thermocline
 from thermocline import Compressed, Dram, File, Memory, OutOfMemory, SpecError
+from thermocline.budget import auto_spec
 from thermocline.live.requests import Exclusion
 
 PAGE = 64 << 10
@@ -482,3 +483,11 @@ def test_a_thread_that_meets_itself_is_told() -> None:
             assert not held
     with exclusion.held_if_free() as held:
         assert held
+
+
+def test_auto_is_what_the_machine_has() -> None:
+    with Memory("auto") as memory:
+        assert [node.name for node in memory.nodes] == [node.name for node in auto_spec()]
+        assert memory.nodes[0] == auto_spec()[0]
+        tiered = memory.array(np.arange(100_000))
+        assert int(tiered.sum()) == 99_999 * 50_000

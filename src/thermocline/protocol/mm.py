@@ -15,7 +15,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import SLOTTED, PageTable, array_column
+from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -119,8 +119,10 @@ class Mm:
     def node_of(self, page: int) -> int | None:
         """The node whose lists a page belongs on; None while it belongs on no list."""
         entry = self.table.read(page)
-        if self.table.resident(page):
-            return entry.frame
+        if entry.state == RESIDENT:
+            return entry.node
+        if entry.state == SHADOWED:
+            return DRAM
         if entry.state == SLOTTED and self.nodes[entry.node].kind is not Kind.SOURCE:
             return entry.node
         return None
