@@ -9,6 +9,7 @@ for each trace: ``counted`` (our counters), ``used`` (pages in each node at the 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model import PAGE
 from traces import PIECE, TRACES, Process
 
 import thermocline
+
+PAGE = mmap.PAGESIZE
 
 
 def touch(array: Any, process: Process) -> None:
