@@ -58,6 +58,11 @@ class Dram:
         return True
 
     @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
+        return False
+
+    @property
     def keeps_incompressible(self) -> bool:
         """Whether a page that does not get smaller stays."""
         return True
@@ -101,6 +106,11 @@ class Compressed:
     @property
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
+        return True
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
         return True
 
     @property
@@ -154,6 +164,11 @@ class File:
     @property
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
+        return False
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
         return False
 
     @property

@@ -15,7 +15,7 @@ from thermocline.check.store import PAGE, PARTS
 from thermocline.check.violation import Violation
 from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
 from thermocline.protocol.reclaim import has_outlet
 
 
@@ -68,11 +68,18 @@ def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
             raise Violation("lost", f"{where} is not in memory")
         if version is not None and version != truth:
             raise Violation("lost", f"{where} is {describe_version(version)} in memory; {newest} came last")
-        if state in (EMPTY, SLOTTED, SHADOWED) or (state == FILLING and version is None):
+        if state in (EMPTY, SLOTTED, SHADOWED) or (
+            state == PARTIAL and (version is None or (entry.node and _is_clean(machine, page)))
+        ):
             if slot[part] != truth:
                 raise Violation("lost", f"{where} is {describe_version(slot[part])} below; {newest} came last")
             if version is not None and not arena.protected[page][part]:
                 raise Violation("lost", f"{where} has a copy below that the next write would make stale")
+
+
+def _is_clean(machine: Machine, page: int) -> bool:
+    """Whether the pager takes what is there of a page for what its slot has, and so would drop it."""
+    return bool(machine.unwatched("present")[page]) and not machine.unwatched("dirty")[page]
 
 
 def _slot(machine: Machine, entry: Entry) -> str:
@@ -116,8 +123,10 @@ def _check_leaks(machine: Machine) -> None:
             used[entry.node] += machine.stores[entry.node].size(entry.slot)
         if entry.state in (RESIDENT, SHADOWED):
             used[DRAM] += PAGE
-        elif entry.state == FILLING:
-            raise Violation("leak", f"page {page} is left half filled")
+        elif entry.state == PARTIAL:
+            if not 0 < machine.presence(page).whole < machine.mm.all_parts:
+                raise Violation("leak", f"page {page} is left half filled")
+            used[DRAM] += machine.mm.bytes_of(machine.presence(page).whole)
         elif machine.arena.present(page):
             raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame, and nobody knows")
     for index, store in machine.stores.items():

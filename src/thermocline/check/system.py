@@ -185,7 +185,7 @@ class System:
         slots = slots_in_use(machine.mm, pages)
         for node, store in machine.stores.items():
             store.recover(slots.get(node, ()))
-        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.arena.present, machine.slot_size, self._doomed))
+        machine.spawn(_RECOVERY, recover(machine.mm, pages, machine.presence, machine.slot_size, self._doomed))
         return "the pager is killed; its successor begins"
 
     # -- judgements ---------------------------------------------------------------------------------------------------

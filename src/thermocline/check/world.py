@@ -25,6 +25,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, Entry, PageTable
+from thermocline.protocol.recovery import Presence
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -90,6 +91,7 @@ class World:
                     place.slot_bytes,
                     charged_to_memory=place.charged_to_memory,
                     keep_incompressible=place.keep_incompressible,
+                    reads_parts=place.reads_parts,
                 )
             )
         nodes.append(WatchedNode.watch(footprint, len(nodes), "source", Kind.SOURCE, 0, PAGE, charged_to_memory=False))
@@ -103,6 +105,7 @@ class World:
             self.regions.get,
             self.vmstat,
             column=_no_column,
+            parts=layout.parts,
         )
         self.mm.links = links = WatchedLinks(layout.pages, footprint)
         self._columns |= links.watched
@@ -150,6 +153,7 @@ class World:
             mm.charge(mm.nodes[node], mm.group_of(page), size)
         if shadow or not node:
             mm.charge(mm.nodes[DRAM], mm.group_of(page), PAGE)
+            mm.links.present[page] = mm.all_parts
             arena.protect(page, shadow)
         else:
             arena.punch(page)
@@ -172,6 +176,14 @@ class World:
     def holds(self, task: Task, page: int) -> bool:
         """Whether a task holds the lock of a page."""
         return self.owners.get(page) is task
+
+    def presence(self, page: int) -> Presence:
+        """Which parts of a page are in the arena, as a pager counts parts."""
+        there = [version is not None for version in self.arena.versions[page]]
+        if self.mm.parts == 1:
+            return Presence(int(any(there)), int(all(there)))
+        parts = sum(1 << part for part, present in enumerate(there) if present)
+        return Presence(parts, parts)
 
     def unwatched(self, column: str) -> array[int]:
         """A column of the page table or the links, without leaving a footprint."""

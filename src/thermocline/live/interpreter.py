@@ -11,7 +11,7 @@ from thermocline.live.copier import Copier
 from thermocline.live.messages import say
 from thermocline.live.stores import Store
 from thermocline.protocol import effects
-from thermocline.protocol.interpreter import Interpreter
+from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import Scheduler, Task
@@ -58,13 +58,21 @@ class LiveInterpreter(Interpreter):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGBUS)
 
-    def punch(self, effect: effects.Punch, _: Task) -> None:
-        dram = self.mm.nodes[DRAM]
-        for start, count in runs(sorted(effect.pages)):
-            self.arena.punch(start, count)
-        for page in effect.pages:
-            self.mm.uncharge(dram, self.mm.group_of(page), self.mm.page_size)
-        self.frames_freed(len(effect.pages))
+    def punch(self, effect: effects.Punch, task: Task) -> Any:
+        def punch() -> None:
+            for start, count in runs(sorted(effect.pages)):
+                self.arena.punch(start, count)
+
+        def settle(_: object = None) -> None:
+            for page in effect.pages:
+                self.mm.uncharge_frame(page)
+            self.frames_freed(len(effect.pages))
+
+        if task.background and len(effect.pages) >= PUNCHED_APART:
+            # The kernel takes its time over it, and another processor may be idle: faults need not wait for that.
+            return self.copier.in_worker(DRAM, True, lambda _: punch(), task, settle)
+        punch()
+        return settle()
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

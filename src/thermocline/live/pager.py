@@ -47,7 +47,7 @@ from thermocline.protocol.node import nodes_of
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
-from thermocline.protocol.recovery import recover, slots_in_use
+from thermocline.protocol.recovery import Presence, recover, slots_in_use
 from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
@@ -55,8 +55,15 @@ from thermocline.protocol.vmstat import VmStat
 
 #: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
 _MOST_REGIONS = 4096
+#: Parts of a page, at most: a fault on one brings that much up, where a store can read as much.
+_MOST_PARTS = 16
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
+
+
+def parts_of(page_size: int) -> int:
+    """In how many parts, of whole base pages, a page comes up."""
+    return min(_MOST_PARTS, page_size // mmap.PAGESIZE)
 
 
 def sparse_column(typecode: str, count: int) -> memoryview[int]:
@@ -108,6 +115,7 @@ class Pager:
             VmStat(self.tables.counters),
             sparse_column,
             set(held),
+            parts=parts_of(config.page_size) if any(node.reads_parts for node in nodes) else 1,
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
@@ -231,12 +239,17 @@ class Pager:
                 store.recover(slots.get(index, ()))
                 self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
             recovered: list[None] = []
+            presence, nothing = self.arena.presence(self.mm.parts), Presence(0, 0)
+
+            def present(page: int) -> Presence:
+                return presence.get(page, nothing)
+
             doomed = self.tables.header[Tables.HEADER_DOOMED]
             self.scheduler.spawn(
                 recover(
                     self.mm,
                     pages,
-                    self.arena.present_pages().__contains__,
+                    present,
                     lambda node, slot: self._stores[node].size(slot),
                     (doomed - 1,) if doomed else (),
                 ),
@@ -274,8 +287,8 @@ class Pager:
 
         self.arena.last_faulted = mapping
         for message in mapping.uffd.read():
-            page = mapping.page_at(message.address)
-            self.scheduler.spawn(fault(self.mm, page, message.write), done=answered, note=note_of(page))
+            page, part = mapping.part_at(message.address, self.mm.part_size)
+            self.scheduler.spawn(fault(self.mm, page, message.write, part), done=answered, note=note_of(page))
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
 

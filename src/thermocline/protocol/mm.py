@@ -15,7 +15,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
+from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -63,6 +63,8 @@ class Mm:
         Region index -> Region, or None when there is no such region (any more).
     held : set of int
         Pages that reclaim passes over, because pagers have died moving them (``mlock``, but for their good).
+    parts : int
+        Parts of a page, which come up by themselves where only they are wanted: 1 to 16, a power of two.
     """
 
     page_size: int
@@ -74,8 +76,13 @@ class Mm:
     vmstat: VmStat = field(default_factory=VmStat)
     column: ColumnFactory = array_column
     held: set[int] = field(default_factory=set)
+    parts: int = 1
 
     def __post_init__(self) -> None:
+        self.part_size = self.page_size // self.parts
+        self.all_parts = (1 << self.parts) - 1
+        if self.parts > 1:
+            self.nodes[DRAM].reserve = self.page_size
         self.links = Links(self.table.pages, self.column)
         self.groups: dict[int, Group] = {ROOT: Group(ROOT, "root", len(self.nodes))}
         self._lruvecs: dict[tuple[int, int], Lruvec] = {}
@@ -115,7 +122,7 @@ class Mm:
     def node_of(self, page: int) -> int | None:
         """The node whose lists a page belongs on; None while it belongs on no list."""
         entry = self.table.read(page)
-        if entry.state in (RESIDENT, SHADOWED):
+        if entry.state in (RESIDENT, SHADOWED, PARTIAL):
             return DRAM
         if entry.state == SLOTTED and self.nodes[entry.node].kind is not Kind.SOURCE:
             return entry.node
@@ -155,6 +162,22 @@ class Mm:
         """Remember when a page left DRAM, to judge it when it comes back (``workingset_eviction``)."""
         if source.index == DRAM:
             self.lruvec(DRAM, self.group_of(page).index).evict(page)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def missing(self, page: int) -> int:
+        """The parts of a page that are not in the arena, as bits."""
+        return self.all_parts & ~self.links.present[page]
+
+    def bytes_of(self, parts: int) -> int:
+        """What parts take, given as bits."""
+        return parts.bit_count() * self.part_size
+
+    def uncharge_frame(self, page: int) -> None:
+        """What was there of a page is not any more."""
+        links = self.links
+        self.uncharge(self.nodes[DRAM], self.group_of(page), self.bytes_of(links.present[page]))
+        links.present[page] = links.dirty[page] = 0
 
     # -- room ---------------------------------------------------------------------------------------------------------
 

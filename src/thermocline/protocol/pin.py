@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_frame
 from thermocline.protocol.effects import Lock, Protocol, Remap, Unlock
-from thermocline.protocol.fault import drop_shadow, fill
-from thermocline.protocol.page import POISONED, SHADOWED
+from thermocline.protocol.fault import drop_shadow
+from thermocline.protocol.fill import fill
+from thermocline.protocol.page import PARTIAL, POISONED, SHADOWED
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
@@ -48,7 +49,10 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         yield Remap([page])
         yield Unlock(page)
         return True
-    if not (yield from allocate_frame(mm, mm.groups[region.group])):
+    if mm.table.state(page) == PARTIAL:
+        mm.links.dirty[page] = 1  # what is there is write-protected, and must not be any more
+        yield Remap([page])
+    if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(mm.missing(page)))):
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)

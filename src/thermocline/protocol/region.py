@@ -93,7 +93,7 @@ def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
         entry = mm.table.read(page)
         if entry.state == entries.EMPTY:
             continue
-        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.FILLING):
+        if entry.state in (entries.RESIDENT, entries.SHADOWED, entries.PARTIAL):
             framed.append(page)
         yield Commit(page, entries.EMPTY)
         # Behind the commit: until then a reclaim that could not lock the page may put it back on its list.

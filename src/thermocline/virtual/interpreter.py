@@ -12,7 +12,7 @@ from typing import Any
 
 from thermocline.protocol import effects
 from thermocline.protocol.effects import ZERO, CopyList
-from thermocline.protocol.interpreter import Interpreter
+from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, runs
@@ -118,16 +118,24 @@ class VirtualInterpreter(Interpreter):
         if effect.state == EMPTY and not self.mapping.readable[effect.page]:
             self.mapping.written[effect.page] = False
 
-    def punch(self, effect: effects.Punch, _: Task) -> None:
-        dram = self.mm.nodes[DRAM]
-        for start, count in runs(sorted(effect.pages)):
+    def punch(self, effect: effects.Punch, task: Task) -> Any:
+        found = list(runs(sorted(effect.pages)))
+
+        def settle() -> None:
+            for start, count in found:
+                self.mapping.punch(start, count)
+            for page in effect.pages:
+                if self.mm.table.state(page) == EMPTY:
+                    self.mapping.written[page] = False
+                self.mm.uncharge_frame(page)
+            self.frames_freed(len(effect.pages))
+
+        if task.background and len(effect.pages) >= PUNCHED_APART:
+            time = sum(self.time.draw(self.costs.punch, count * self.mm.page_size) for _, count in found)
+            return self._in_worker(DRAM, True, time, settle, task)
+        for _, count in found:
             self._call(self.costs.punch, count)
-            self.mapping.punch(start, count)
-        for page in effect.pages:
-            if self.mm.table.state(page) == EMPTY:
-                self.mapping.written[page] = False
-            self.mm.uncharge(dram, self.mm.group_of(page), self.mm.page_size)
-        self.frames_freed(len(effect.pages))
+        return settle()
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

@@ -224,6 +224,7 @@ class VirtualMemory:
             mapping.written[page] = True
             if node == DRAM:
                 mm.charge(there, mm.group_of(page), mm.page_size)
+                mm.links.present[page] = mm.all_parts
                 mm.table.commit(page, RESIDENT)
                 mapping.install(page, 1, writable=True)
             else:

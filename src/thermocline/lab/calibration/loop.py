@@ -115,7 +115,7 @@ class Loop:
         pager = self._pager
         copier, scheduler = pager.copier, pager.scheduler
         reading, writing, submitting, beginning = Samples(), Samples(), Samples(), Samples()
-        in_worker = copier._in_worker
+        in_worker = copier.in_worker
         left = 3
 
         def timed(node: int, writes: bool, run: Callable[..., Any], *rest: Any, **named: Any) -> Any:

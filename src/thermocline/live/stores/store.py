@@ -37,6 +37,7 @@ class Store(ABC):
     """
 
     slow: ClassVar[bool]
+    packs: ClassVar[bool] = False
     slot_bytes: int
 
     @abstractmethod
@@ -66,6 +67,17 @@ class Store(ABC):
             With the ``errno`` of what failed: ENOSPC, EIO, ... A slot that held nothing still holds nothing.
         """
 
+    def pack_apart(self, buffer: Buffer, offset: int, hint: int) -> bytes:
+        """The first half of a :meth:`write`, for which it does not need the store: in any thread.
+
+        Only of a store that ``packs``; :meth:`write_packed` is the other half.
+        """
+        raise NotImplementedError
+
+    def write_packed(self, slot: int, data: bytes) -> int:
+        """The second half of a :meth:`write`, in the thread that the store belongs to."""
+        raise NotImplementedError
+
     @abstractmethod
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         """Fill ``buffer[offset:]`` with the page that was written.
@@ -75,6 +87,18 @@ class Store(ABC):
         StoreError
             The bytes cannot be had. What the buffer holds then is undefined.
         """
+
+    def read_part(self, slot: int, buffer: Buffer, offset: int, begin: int, length: int) -> None:
+        """Fill ``length`` bytes of the page at ``buffer[offset:]``, from its byte ``begin`` on, and perhaps more of it.
+
+        A store that cannot do so for less than the whole reads the whole.
+
+        Raises
+        ------
+        StoreError
+            The bytes cannot be had. What the buffer holds then is undefined.
+        """
+        self.read(slot, buffer, offset)
 
     @abstractmethod
     def size(self, slot: int) -> int:
