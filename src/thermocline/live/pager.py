@@ -42,7 +42,7 @@ from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import Mm, Policy
+from thermocline.protocol.mm import Mm, Policy, parts_of
 from thermocline.protocol.node import nodes_of
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import bring_up_pinned
@@ -55,15 +55,8 @@ from thermocline.protocol.vmstat import VmStat
 
 #: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
 _MOST_REGIONS = 4096
-#: Parts of a page, at most: a fault on one brings that much up, where a store can read as much.
-_MOST_PARTS = 16
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
-
-
-def parts_of(page_size: int) -> int:
-    """In how many parts, of whole base pages, a page comes up."""
-    return min(_MOST_PARTS, page_size // mmap.PAGESIZE)
 
 
 def sparse_column(typecode: str, count: int) -> memoryview[int]:
@@ -115,7 +108,7 @@ class Pager:
             VmStat(self.tables.counters),
             sparse_column,
             set(held),
-            parts=parts_of(config.page_size) if any(node.reads_parts for node in nodes) else 1,
+            parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)

@@ -49,6 +49,15 @@ class Policy:
     group_reclaim: GroupReclaim = GroupReclaim.LEFT
 
 
+#: Parts of a page, at most.
+_MOST_PARTS = 16
+
+
+def parts_of(page_size: int, base: int, nodes: Iterable[Node]) -> int:
+    """In how many parts, of whole base pages (in bytes), a page comes up; 1: always as a whole."""
+    return min(_MOST_PARTS, page_size // base) if any(node.reads_parts for node in nodes) else 1
+
+
 @dataclass
 class Mm:
     """One tiered memory (``struct mm_struct`` and the machine under it, in one).

@@ -11,7 +11,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Pages that no region gets, as in `live`: what moves needs a place to move to.
 _SLACK = 4
+#: Bytes of a base page.
+_BASE_PAGE = 4096
 
 
 class VirtualMemory:
@@ -64,6 +66,9 @@ class VirtualMemory:
         Drop clean pages of a source rather than demote them.
     readahead : int
         The largest readahead window, in pages; 0: none.
+    parts : bool
+        Whether a touch is of a word, the first of its page, for which a part of the page may come up by itself. If not,
+        whoever touches a page wants all of it.
     digest : bool
         Whether to digest everything that happens (see `Result`). Faults then take the simulation a third longer.
     trace : callable or None
@@ -94,6 +99,7 @@ class VirtualMemory:
         seed: int = 0,
         discard_clean: bool = False,
         readahead: int = 32,
+        parts: bool = False,
         digest: bool = False,
         trace: Callable[[int, str], None] | None = None,
     ) -> None:
@@ -122,13 +128,15 @@ class VirtualMemory:
         self._program = Program(self._mapping, self._clock, costs, self._recorder)
         self._cold: list[tuple[ColdClient, int]] = []
         self._ran = False
+        made = nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size)
         self.mm = Mm(
             page_size,
-            nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size),
+            made,
             DemotionPath.through(len(specs)),
             PageTable(pages),
             Policy(DESIGNS[design], discard_clean, min(readahead, max(LONGEST_RUN, SWAP_CLUSTER_MAX))),
             self._regions.get,
+            parts=parts_of(page_size, _BASE_PAGE, made) if parts else 1,
         )
         self.stopwatch = Stopwatch(self._clock.nanoseconds)
         self._scheduler = Scheduler(self.stopwatch)
