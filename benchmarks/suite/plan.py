@@ -1,0 +1,106 @@
+"""How much is done: of everything that is measured, the sizes, and what is left out of the quick suite."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from contents import BLOCK, KINDS
+from workloads import WORKLOADS
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes, except where it says otherwise.
+
+    Parameters
+    ----------
+    name
+        What the user wrote to have it.
+    rounds
+        How often each side has its turn.
+    size, dram
+        What is managed, and the DRAM that it is given.
+    count
+        Words that each of the scattered workloads looks up.
+    workloads
+        By kind of contents.
+    footprint
+        What a whole program is asked to take.
+    pages
+        How many the floor is measured over.
+    resident
+        What is in DRAM where access to that is measured.
+    arrays
+        How many arrays of 256 KiB are put into mappings.
+    sparse
+        What is managed beside 1 GiB, and which share of its pages is touched.
+    directory
+        Where files are.
+    """
+
+    name: str
+    rounds: int
+    size: int
+    dram: int
+    count: int
+    workloads: dict[str, tuple[str, ...]]
+    footprint: int
+    pages: int
+    resident: int
+    arrays: int
+    sparse: tuple[int, float]
+    directory: Path
+
+    def scaled(self, by: float) -> Plan:
+        """The same with less, for a try."""
+
+        def less(number: int) -> int:
+            return max(int(number * by), 1)
+
+        return replace(
+            self,
+            size=max(less(self.size) // (8 * BLOCK), 1) * 8 * BLOCK,
+            dram=max(less(self.dram) // 65536, 32) * 65536,
+            count=less(self.count),
+            footprint=max(less(self.footprint), 8 * MIB),
+            pages=max(less(self.pages), 64),
+            resident=max(less(self.resident), MIB),
+            arrays=max(less(self.arrays), 16),
+            sparse=(max(less(self.sparse[0]), 2 * GIB), self.sparse[1]),
+        )
+
+
+_ONE = tuple(name for name in WORKLOADS if "2 threads" not in name)
+_SHORT = (
+    *(name for name in _ONE if name not in {"matrix product", "sort"}),
+    "scan, 2 threads",
+    "uniform reads, 2 threads",
+)
+
+
+def quick(directory: Path, rounds: int) -> Plan:
+    """Under five minutes."""
+    workloads = {"int64": _SHORT}
+    return Plan("make bench-quick", rounds, 256 * MIB, 64 * MIB, 4_000, workloads, 96 * MIB, 1024, 64 * MIB, 256,
+                (64 * GIB, 0.002), directory)  # fmt: skip
+
+
+def full(directory: Path, rounds: int) -> Plan:
+    """Everything."""
+    without = tuple(name for name in WORKLOADS if name not in {"matrix product", "sort"})
+    workloads = {kind: tuple(WORKLOADS) if kind == "int64" else without for kind in KINDS}
+    return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 40_000, workloads, GIB, 8192, 256 * MIB, 4096,
+                (64 * GIB, 1.0), directory)  # fmt: skip
+
+
+#: What every process of the suite runs with: one thread for each library, and small pages for NumPy's own arrays,
+#: because huge ones are brought back from swap whole.
+ENVIRONMENT = {
+    **os.environ,
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")},
+    "NUMPY_MADVISE_HUGEPAGE": "0",
+}

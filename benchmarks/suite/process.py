@@ -1,0 +1,43 @@
+"""A process of a round: run it, and say in one line why it failed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from plan import ENVIRONMENT
+
+HERE = Path(__file__).parent
+#: Seconds that one may take.
+LIMIT = 1200
+
+
+def python(script: str, *arguments: str) -> list[str]:
+    """The command of a script of the suite."""
+    return [sys.executable, str(HERE / script), *arguments]
+
+
+def said(command: list[str], environment: dict[str, str] | None = None) -> Any:
+    """Run a command -> the JSON that it printed last.
+
+    Raises
+    ------
+    OSError
+        It cannot be run here, or went wrong.
+    """
+    try:
+        ran = subprocess.run(
+            command, env=ENVIRONMENT | (environment or {}), capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"it took more than {LIMIT} s") from error
+    if ran.returncode == -signal.SIGKILL:
+        raise OSError("it was killed for want of memory under its limit")
+    if ran.returncode:
+        lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
+        raise OSError(lines[-1])
+    return json.loads(ran.stdout.strip().splitlines()[-1])

@@ -1,0 +1,94 @@
+"""The results as Markdown, and their place in a page."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from goals import goals
+from samples import Cell, Ratio, Table
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def number(figure: float) -> str:
+    """Three digits that count."""
+    if figure >= 1000:
+        return f"{figure:,.0f}"
+    return f"{figure:#.3g}".rstrip(".")
+
+
+def spread(figures: list[float]) -> str:
+    """Half of what lies between the least and the most, as a share of the median."""
+    middle = statistics.median(figures)
+    return f"±{50 * (max(figures) - min(figures)) / middle:.0f} %" if middle else ""
+
+
+def figure(cell: Cell, side: str) -> str:
+    """The median of a side and its spread; a dash if there is none."""
+    of = cell.of(side)
+    if not of:
+        return "-"
+    unit = "" if cell.unit == "x" else f" {cell.unit}"
+    return f"{number(statistics.median(of))}{unit} {spread(of)}"
+
+
+def ratio(found: Ratio | None) -> str:
+    """The median of a ratio, and from where to where it went."""
+    if found is None:
+        return "-"
+    return f"{number(found.median)} ({number(found.least)} to {number(found.most)})"
+
+
+def markdown(table: Table) -> str:
+    """A table, with how fast its first side is beside each of the others: above 1, it is faster."""
+    ours, *others = table.sides
+    head = ["", *table.sides, *(f"{ours} : {other}" for other in others)]
+    rows = [head, ["---"] * len(head)]
+    for name, cell in table.cells.items():
+        rows.append(
+            [
+                name,
+                *(figure(cell, side) for side in table.sides),
+                *(ratio(cell.speed(ours, other)) for other in others),
+            ]
+        )
+    for name, by_side in table.facts.items():
+        rows.append([name, *(by_side.get(side, "") for side in table.sides), *[""] * len(others)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    remarks = [f"\n{remark}" for remark in table.remarks]
+    return "\n".join([f"**{table.title}**", "", *lines, *remarks])
+
+
+def page(results: dict[str, Any]) -> str:
+    """All results: the goals, then the tables."""
+    tables = {name: Table.of(said) for name, said in results["tables"].items()}
+    rows = ["| figure | goal | measured | |", "|---|---|---|---|"]
+    rows += [f"| {goal.name} | {goal.wanted} | {goal.measured} | {goal.verdict} |" for goal in goals(tables)]
+    about = (
+        f"`{results['command']}`, {results['rounds']} rounds, {results['seconds'] / 60:.0f} minutes, "
+        f"{results['date']}. {results['machine']} {results['versions']}"
+    )
+    reading = (
+        "Medians of all rounds; ± is half of what lies between the least and the largest, as a share of the median. A "
+        "ratio is the median of the ratios of each round, with the least and the largest in brackets; in the tables "
+        "below the goals, above 1 the first side is faster."
+    )
+    missing = [f"\n{name}: not measured, {why}." for name, why in results["left_out"].items()]
+    return "\n\n".join([about, reading, "\n".join(rows), *(markdown(table) for table in tables.values()), *missing])
+
+
+def into(path: Path, text: str) -> None:
+    """Put a text between the marks of a page.
+
+    Raises
+    ------
+    ValueError
+        It has no marks.
+    """
+    before = path.read_text()
+    if BEGIN not in before or END not in before:
+        raise ValueError(f"{path}: no {BEGIN} and {END}")
+    head, rest = before.split(BEGIN, 1)
+    path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}")
