@@ -3,9 +3,9 @@
     python benchmarks/suite [--quick] [--rounds 5] [--sections NAME ...] [--sides SIDE ...] [--json FILE]
     python benchmarks/suite --render FILE [--page benchmarks/README.md]
 
-What is measured is in the sections; each side of each has a process of its own for every round, and whatever is read is
-checked. What cannot be run here is left out, and the reason is said. The second form writes what a run has found between
-the marks of a page.
+Each section has a module, each side in it a process of its own for every round, and whatever is read is checked. What
+cannot be run here is left out, and the reason is said. The second form writes what a run has found between the marks of
+a page.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import allocation
 import floor
 import render
+import resident
+import scale
+import spill
+import start
 import tiering
+import whole_programs
 from plan import Plan, full, quick
 from samples import Table
 from sides import SIDES
@@ -36,7 +42,13 @@ _PACKAGES = ("numpy", "blosc2", "scipy", "scikit-learn", "pandas", "zict", "dist
 Section = Callable[[Plan, list[str]], dict[str, Table]]
 SECTIONS: dict[str, Section] = {
     "arrays": tiering.measure,
+    "programs": whole_programs.measure,
+    "resident": resident.measure,
+    "whole arrays": spill.measure,
+    "allocation": allocation.measure,
     "floor": floor.measure,
+    "scale": scale.measure,
+    "start": start.measure,
 }
 
 

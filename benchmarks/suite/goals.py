@@ -118,7 +118,7 @@ AIMS: tuple[Aim, ...] = (
         "zram",
         1.5,
         least=True,
-    ),  # fmt: skip
+    ),
     *(
         Aim(f"whole arrays, {what} / zict on disk", "whole arrays", what, "thermocline", "zict", 10, True, True)
         for what in ("set", "get")

@@ -86,7 +86,7 @@ def quick(directory: Path, rounds: int) -> Plan:
     """Under five minutes."""
     workloads = {"int64": _SHORT}
     return Plan("make bench-quick", rounds, 256 * MIB, 64 * MIB, 4_000, workloads, 96 * MIB, 1024, 64 * MIB, 256,
-                (64 * GIB, 0.002), directory)  # fmt: skip
+                (64 * GIB, 1 / 64), directory)  # fmt: skip
 
 
 def full(directory: Path, rounds: int) -> Plan:

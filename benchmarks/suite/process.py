@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ def python(script: str, *arguments: str) -> list[str]:
     return [sys.executable, str(HERE / script), *arguments]
 
 
-def said(command: list[str], environment: dict[str, str] | None = None) -> Any:
-    """Run a command -> the JSON that it printed last.
+def said(
+    command: list[str], environment: dict[str, str] | None = None, before: Callable[[], None] | None = None
+) -> Any:
+    """Run a command -> the JSON that it printed last. ``before`` is called in the child first.
 
     Raises
     ------
@@ -31,7 +34,13 @@ def said(command: list[str], environment: dict[str, str] | None = None) -> Any:
     """
     try:
         ran = subprocess.run(
-            command, env=ENVIRONMENT | (environment or {}), capture_output=True, text=True, timeout=LIMIT, check=False
+            command,
+            env=ENVIRONMENT | (environment or {}),
+            preexec_fn=before,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"it took more than {LIMIT} s") from error

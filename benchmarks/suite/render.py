@@ -13,10 +13,12 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def number(figure: float) -> str:
-    """Three digits that count."""
+    """Three digits that count, two of small ones."""
     if figure >= 1000:
         return f"{figure:,.0f}"
-    return f"{figure:#.3g}".rstrip(".")
+    if figure >= 100:
+        return f"{figure:.0f}"
+    return f"{figure:.3g}" if figure >= 0.1 else f"{figure:.1g}" if figure < 0.001 else f"{figure:.2g}"
 
 
 def spread(figures: list[float]) -> str:
@@ -36,29 +38,20 @@ def figure(cell: Cell, side: str) -> str:
 
 def ratio(found: Ratio | None) -> str:
     """The median of a ratio, and from where to where it went."""
-    if found is None:
-        return "-"
-    return f"{number(found.median)} ({number(found.least)} to {number(found.most)})"
+    return "" if found is None else f"; {number(found.median)} ({number(found.least)} to {number(found.most)})"
 
 
 def markdown(table: Table) -> str:
-    """A table, with how fast its first side is beside each of the others: above 1, it is faster."""
+    """A table; in the column of a peer, how many times as fast as it the first side is."""
     ours, *others = table.sides
-    head = ["", *table.sides, *(f"{ours} : {other}" for other in others)]
-    rows = [head, ["---"] * len(head)]
+    lines = [["", *table.sides], ["---"] * (1 + len(table.sides))]
     for name, cell in table.cells.items():
-        rows.append(
-            [
-                name,
-                *(figure(cell, side) for side in table.sides),
-                *(ratio(cell.speed(ours, other)) for other in others),
-            ]
-        )
+        beside = [figure(cell, side) + ratio(cell.speed(ours, side)) for side in others]
+        lines.append([name, figure(cell, ours), *beside])
     for name, by_side in table.facts.items():
-        rows.append([name, *(by_side.get(side, "") for side in table.sides), *[""] * len(others)])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    remarks = [f"\n{remark}" for remark in table.remarks]
-    return "\n".join([f"**{table.title}**", "", *lines, *remarks])
+        lines.append([name, *(by_side.get(side, "") for side in table.sides)])
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([f"**{table.title}**", "", *rows, *(f"\n{remark}" for remark in table.remarks)])
 
 
 def page(results: dict[str, Any]) -> str:
@@ -71,9 +64,9 @@ def page(results: dict[str, Any]) -> str:
         f"{results['date']}. {results['machine']} {results['versions']}"
     )
     reading = (
-        "Medians of all rounds; ± is half of what lies between the least and the largest, as a share of the median. A "
-        "ratio is the median of the ratios of each round, with the least and the largest in brackets; in the tables "
-        "below the goals, above 1 the first side is faster."
+        "Figures are medians of all rounds; ± is half of what lies between the least and the largest, as a share of "
+        "the median. After the semicolon stands how many times as fast as this peer the first side is (below 1: slower): "
+        "the median of the ratios of each round, in brackets the least and the largest."
     )
     missing = [f"\n{name}: not measured, {why}." for name, why in results["left_out"].items()]
     return "\n\n".join([about, reading, "\n".join(rows), *(markdown(table) for table in tables.values()), *missing])

@@ -147,16 +147,17 @@ def zram(order: Order, cgroup: Cgroup) -> Iterator[Side]:
 class Mapped(Limited):
     """A file in the page cache, with the advice that is best for the workload."""
 
-    def __init__(self, memory: mmap.mmap, file: int, cgroup: Cgroup, before: int) -> None:
+    def __init__(self, memory: mmap.mmap, file: int, cold: bool, cgroup: Cgroup, before: int) -> None:
         super().__init__(np.frombuffer(memory, "u8"), cgroup, before)
-        self._memory, self._file = memory, file
+        self._memory, self._file, self._cold = memory, file, cold
 
     def before(self, workload: str) -> None:
-        """Cold, and with readahead only where it helps."""
-        self._memory.flush()
-        os.fsync(self._file)
-        self._memory.madvise(mmap.MADV_DONTNEED)
-        os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+        """With readahead only where it helps; nothing is cached of a cold one."""
+        if self._cold:
+            self._memory.flush()
+            os.fsync(self._file)
+            self._memory.madvise(mmap.MADV_DONTNEED)
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
         self._memory.madvise(mmap.MADV_NORMAL if workload in IN_ORDER else mmap.MADV_RANDOM)
 
 
@@ -167,7 +168,7 @@ def memmap(order: Order, cgroup: Cgroup) -> Iterator[Side]:
         file.truncate(order.size)
         before = cgroup.leave_to_data(order.limit)
         with mmap.mmap(file.fileno(), order.size) as memory:
-            side = Mapped(memory, file.fileno(), cgroup, before)
+            side = Mapped(memory, file.fileno(), order.side == "memmap", cgroup, before)
             yield side
             del side.array
 
@@ -182,7 +183,7 @@ def plain(order: Order, cgroup: Cgroup) -> Iterator[Side]:
         del side.array
 
 
-SIDES = {"thermocline": tiered, "zram": zram, "memmap": memmap, "plain": plain}
+SIDES = {"thermocline": tiered, "zram": zram, "memmap": memmap, "memmap, kept": memmap, "plain": plain}
 
 
 def warm(size: int) -> None:

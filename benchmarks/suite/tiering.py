@@ -76,7 +76,7 @@ class Arrays:
             if side in self._left_out:
                 continue
             try:
-                limit = self._limit(side).size if side in {"zram", "memmap"} else 0
+                limit = self._limit(side).size if side not in {"thermocline", "plain"} else 0
                 found = one_round(replace(self._order, side=side, limit=limit))
             except OSError as error:
                 self._left_out.add(side)
