@@ -17,6 +17,29 @@ HERE = Path(__file__).parent
 LIMIT = 1200
 
 
+class KilledError(OSError):
+    """A process was killed: under a limit of memory, because the kernel found none to reclaim."""
+
+
+def persistent(run: Callable[[], dict[str, Any]], tries: int = 3) -> dict[str, Any]:
+    """What a run gives, again if it was killed; ``saved`` also counts how often that was.
+
+    Raises
+    ------
+    OSError
+        It cannot be run here, or was killed every time.
+    """
+    for died in range(tries):
+        try:
+            found = run()
+        except KilledError:
+            if died == tries - 1:
+                raise
+        else:
+            return {**found, "saved": found["saved"] + died}
+    raise AssertionError("not reached")
+
+
 def python(script: str, *arguments: str) -> list[str]:
     """The command of a script of the suite."""
     return [sys.executable, str(HERE / script), *arguments]
@@ -30,7 +53,7 @@ def said(
     Raises
     ------
     OSError
-        It cannot be run here, or went wrong.
+        It cannot be run here, or went wrong. KilledError: a signal ended it.
     """
     try:
         ran = subprocess.run(
@@ -44,8 +67,8 @@ def said(
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"it took more than {LIMIT} s") from error
-    if ran.returncode == -signal.SIGKILL:
-        raise OSError("it was killed for want of memory under its limit")
+    if ran.returncode < 0:
+        raise KilledError(f"it was ended by {signal.Signals(-ran.returncode).name}")
     if ran.returncode:
         lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
         raise OSError(lines[-1])

@@ -65,8 +65,8 @@ def page(results: dict[str, Any]) -> str:
     )
     reading = (
         "Figures are medians of all rounds; ± is half of what lies between the least and the largest, as a share of "
-        "the median. After the semicolon stands how many times as fast as this peer the first side is (below 1: slower): "
-        "the median of the ratios of each round, in brackets the least and the largest."
+        "the median. After the semicolon stands how many times as fast as this peer the first side is (below 1: "
+        "slower): the median of the ratios of each round, in brackets the least and the largest."
     )
     missing = [f"\n{name}: not measured, {why}." for name, why in results["left_out"].items()]
     return "\n\n".join([about, reading, "\n".join(rows), *(markdown(table) for table in tables.values()), *missing])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fairness import Limit, equal_limit
 from limits import cgroup
 from plan import MIB, Plan
-from process import python, said
+from process import persistent, python, said
 from samples import Table, in_turn
 from sides import SIDES, Order
 from swap import zram_swap
@@ -52,6 +53,7 @@ class Arrays:
         self._limits: dict[str, Limit] = {}
         self._spent: dict[str, list[int]] = defaultdict(list)
         self._left_out: set[str] = set()
+        self._saved: dict[str, int] = defaultdict(int)
 
     def _limit(self, side: str) -> Limit:
         """What a side may take: what ours took, its limit such that its pool is within that."""
@@ -61,9 +63,11 @@ class Arrays:
         limit = Limit(total)
         if side == "zram":
             order = replace(self._order, side=side, workloads=_CALIBRATION)
-            limit = equal_limit(
-                total, self._plan.size, self._plan.dram, lambda size: one_round(replace(order, limit=size))["spent"]
-            )
+
+            def spent(size: int) -> int:
+                return int(persistent(partial(one_round, replace(order, limit=size)))["spent"])
+
+            limit = equal_limit(total, self._plan.size, self._plan.dram, spent)
             if limit.reason:
                 more = f"it was given {limit.size // MIB} MiB, and its pool on top (see the row of what was spent)"
                 self.table.remark(f"Not the same DRAM: {limit.reason}; {more}.")
@@ -77,7 +81,8 @@ class Arrays:
                 continue
             try:
                 limit = self._limit(side).size if side not in {"thermocline", "plain"} else 0
-                found = one_round(replace(self._order, side=side, limit=limit))
+                order = replace(self._order, side=side, limit=limit)
+                found = persistent(partial(one_round, order))
             except OSError as error:
                 self._left_out.add(side)
                 self.table.remark(f"{side} was left out from round {number + 1}: {error}.")
@@ -98,8 +103,9 @@ class Arrays:
             helpers = f"{found['helpers'] / MIB:.0f} MiB"
             self.table.facts.setdefault("its helper processes, not counted", {})[side] = helpers
         if found["saved"]:
-            self.table.remark(f"{side} would have been killed for want of memory under its limit; it was given 2 MiB "
-                              "for a moment, whenever it was to be.")  # fmt: skip
+            self._saved[side] += found["saved"]
+            times = self.table.facts.setdefault("times it was to be killed for want of memory", {})
+            times[side] = str(self._saved[side])
 
 
 def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:

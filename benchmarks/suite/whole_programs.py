@@ -13,7 +13,7 @@ from typing import Any
 from fairness import Limit, equal_limit
 from limits import Cgroup, cgroup
 from plan import MIB, Plan
-from process import HERE, said
+from process import HERE, persistent, said
 from samples import Table
 from swap import zram_swap
 
@@ -64,11 +64,17 @@ class Program:
             found: dict[str, Any] = said(command, environment, before=Entering(group))
             if device is not None:
                 found["spent"] += device.most()
-            if saved:
-                self._table.remark(f"{self._name}: zram would have been killed {len(saved)} times.")
+            found["saved"] = len(saved)
         self._results = self._results or found["results"]
         if not all(math.isclose(*pair, rel_tol=1e-5) for pair in zip(self._results, found["results"], strict=True)):
             raise OSError("its results are not those of the plain run")
+        return found
+
+    def _tried(self, side: str, limit: int = 0) -> dict[str, Any]:
+        """`_run`, again if it was killed."""
+        found = persistent(lambda: self._run(side, limit))
+        if found["saved"]:
+            self._table.remark(f"{self._name}: {side} was to be killed for want of memory under its limit.")
         return found
 
     def _limit(self) -> int:
@@ -76,7 +82,7 @@ class Program:
         if self._zram is None:
             total = max(self._spent["thermocline"], default=self._dram)
             self._zram = equal_limit(
-                total, self._spent["plain"][0], self._dram, lambda limit: int(self._run("zram", limit)["spent"])
+                total, self._spent["plain"][0], self._dram, lambda limit: int(self._tried("zram", limit)["spent"])
             )
             if self._zram.reason:
                 self._table.remark(f"{self._name}: not the same DRAM, {self._zram.reason}.")
@@ -89,7 +95,7 @@ class Program:
                 if side not in self._table.sides or side in self._left_out:
                     continue
                 try:
-                    found = self._run(side, self._limit() if side == "zram" else 0)
+                    found = self._tried(side, self._limit() if side == "zram" else 0)
                 except OSError as error:
                     if side == "plain":
                         raise
