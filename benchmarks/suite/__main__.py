@@ -33,6 +33,7 @@ import spill
 import start
 import tiering
 import whole_programs
+from contents import KINDS
 from plan import Plan, full, quick
 from samples import Table
 from sides import SIDES
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="make everything smaller, for a try")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--contents", nargs="+", choices=KINDS, default=KINDS, help="of those that there are")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--directory", default="/var/tmp", help="where files are made: on a disk (default /var/tmp)")
     parser.add_argument("--json", type=Path, help="write the results")
@@ -126,6 +128,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         plan = (quick if options.quick else full)(Path(directory), options.rounds)
+        kinds = {kind: names for kind, names in plan.workloads.items() if kind in options.contents}
+        plan = replace(plan, workloads=kinds)
         if options.scale != 1:
             plan = replace(plan.scaled(options.scale), name=f"{plan.name}, at {options.scale:g} of its size")
         measured(plan, options.sections, options.sides, write)

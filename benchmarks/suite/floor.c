@@ -3,7 +3,7 @@
  *     floor PAGE_SIZE PAGES SEED [CPU_OF_THE_PROGRAM CPU_OF_THE_HANDLER]
  *
  * A process touches every page of shared memory once, in random order; another one answers. Prints nanoseconds a page.
- * Status 2: not to be had here. Status 3: a page was wrong. (userfaultfd(2), ioctl_userfaultfd(2))
+ * Status 2: it is not to be had here. Status 3: a page was wrong. See userfaultfd(2), ioctl_userfaultfd(2).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -125,8 +125,10 @@ int main(int argc, char **argv)
     uint64_t taken = nanoseconds() - begun;
     kill(handler, SIGKILL);
     waitpid(handler, 0, 0);
-    if (wrong)
+    if (wrong) {
+        fprintf(stderr, "wrong: a page is not what was copied\n");
         return 3;
+    }
     printf("%.1f\n", (double)taken / pages);
     return 0;
 }

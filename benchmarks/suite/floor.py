@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from contents import Contents
+from contents import Contents, check
 from plan import Plan
 from process import HERE, python, said
 from samples import Table, in_turn
@@ -58,7 +58,7 @@ def floor(program: Path, page: int, pages: int, seed: int, one_core: bool) -> fl
     Raises
     ------
     OSError
-        It cannot be run here, or a page was wrong.
+        It cannot be run here.
     """
     cores = sorted(os.sched_getaffinity(0))
     pinned = [str(cores[0])] * 2 if one_core else []
@@ -117,8 +117,7 @@ def main() -> None:
         begun = time.perf_counter()
         np.take(array, places, out=got)
         seconds = time.perf_counter() - begun
-        if not np.array_equal(got, right):
-            raise OSError("a page was wrong")
+        check(np.array_equal(got, right), "a page")
         if memory.stat()["vmstat"]["pgfault"] - before < pages:
             raise OSError("some touches were no faults")
         del array

@@ -9,7 +9,7 @@ import numpy as np
 #: Rows of the transposed right matrix that are multiplied at once: of 117 KiB each where the array has 2 GiB.
 _PANEL = 512
 #: The left matrix has so many times fewer rows than the right one, and is multiplied in two halves.
-_FLAT = 12
+_FLAT = 24
 _CHUNK = 1 << 17
 
 

@@ -68,7 +68,7 @@ class Plan:
             count=less(self.count),
             footprint=max(less(self.footprint), 8 * MIB),
             pages=max(less(self.pages), 64),
-            resident=max(less(self.resident), MIB),
+            resident=max(less(self.resident) // MIB, 1) * MIB,
             arrays=max(less(self.arrays), 16),
             sparse=(max(less(self.sparse[0]), 2 * GIB), self.sparse[1]),
         )
@@ -93,7 +93,7 @@ def full(directory: Path, rounds: int) -> Plan:
     """Everything."""
     without = tuple(name for name in WORKLOADS if name not in {"matrix product", "sort"})
     workloads = {kind: tuple(WORKLOADS) if kind == "int64" else without for kind in KINDS}
-    return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 40_000, workloads, GIB, 8192, 256 * MIB, 4096,
+    return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 30_000, workloads, GIB, 8192, 256 * MIB, 4096,
                 (64 * GIB, 1.0), directory)  # fmt: skip
 
 

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contents import WrongError
 from plan import ENVIRONMENT
 
 HERE = Path(__file__).parent
+#: How the last line of a process begins that found something wrong.
+_WRONG = ("contents.WrongError", "wrong")
 #: Seconds that one may take.
 LIMIT = 1200
 
@@ -54,6 +57,8 @@ def said(
     ------
     OSError
         It cannot be run here, or went wrong. KilledError: a signal ended it.
+    WrongError
+        What it read is not what it had written.
     """
     try:
         ran = subprocess.run(
@@ -71,5 +76,7 @@ def said(
         raise KilledError(f"it was ended by {signal.Signals(-ran.returncode).name}")
     if ran.returncode:
         lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
+        if lines[-1].startswith(_WRONG):
+            raise WrongError(f"{' '.join(command)}: {lines[-1]}")
         raise OSError(lines[-1])
     return json.loads(ran.stdout.strip().splitlines()[-1])

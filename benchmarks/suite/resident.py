@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from contents import check
 from plan import Plan
 from process import python, said
 from samples import Table
@@ -70,12 +71,12 @@ def main() -> None:
                 begun = time.perf_counter()
                 total = array.sum()
                 seconds = time.perf_counter() - begun
-                assert int(total) == len(array) * (len(array) - 1) // 2
+                check(int(total) == len(array) * (len(array) - 1) // 2, "sequential")
                 found[side]["sequential"] = max(found[side]["sequential"], 1e-9 * size / seconds)
                 begun = time.perf_counter()
                 np.take(array, places, out=got)
                 seconds = time.perf_counter() - begun
-                assert np.array_equal(got, places)
+                check(np.array_equal(got, places), "random")
                 found[side]["random"] = min(found[side]["random"], 1e9 * seconds / _LOOKUPS)
         assert memory.stat()["vmstat"]["pgfault"] == faults, "not all of it was in DRAM"
         arrays.clear()

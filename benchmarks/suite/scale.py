@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from contents import check
 from plan import GIB, MIB, Plan
 from process import python, said
 from samples import Table
@@ -81,7 +82,7 @@ def main() -> None:
                     begun = time.perf_counter()
                     got = arrays[nbytes][places]
                     seconds = time.perf_counter() - begun
-                    assert np.array_equal(got, places + 1)
+                    check(np.array_equal(got, places + 1), "a page")
                     turn.append(1e6 * seconds / max(memory.stat()["vmstat"]["pgfault"] - before, 1))
                 found.append(turn)
             arrays.clear()

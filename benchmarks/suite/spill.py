@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contents import BLOCK, Contents
+from contents import BLOCK, Contents, check
 from limits import Cgroup, cgroup
 from plan import MIB, Plan
 from process import python, said
@@ -141,7 +141,7 @@ def main() -> None:
             array = arrays[names[number]]
             got.append((int(array[0]), int(array.sum())))
         taken = time.perf_counter() - begun
-        assert got == [(number, sums[number % len(parts)] + number) for number in wanted], "an array was wrong"
+        check(got == [(number, sums[number % len(parts)] + number) for number in wanted], "an array")
         del array
         found = {"set": 1e6 * put / count, "get": 1e6 * taken / count, "spent": spent()}
     print(json.dumps(found))

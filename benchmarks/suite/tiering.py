@@ -15,7 +15,7 @@ from process import persistent, python, said
 from samples import Table, in_turn
 from sides import SIDES, Order
 from swap import zram_swap
-from workloads import WORKLOADS
+from workloads import SCATTERED, WORKLOADS
 
 #: Enough to see what a limit comes to: the pool is largest when pages have been written twice.
 _CALIBRATION = ("fill", "uniform reads", "read-modify-write")
@@ -55,6 +55,11 @@ class Arrays:
         self._left_out: set[str] = set()
         self._saved: dict[str, int] = defaultdict(int)
 
+    def _workloads(self, side: str) -> tuple[str, ...]:
+        """What a side does: a file that is kept in the cache is another one only where places are scattered."""
+        names = self._order.workloads
+        return tuple(name for name in names if side != "memmap, kept" or name in SCATTERED | {"fill"})
+
     def _limit(self, side: str) -> Limit:
         """What a side may take: what ours took, its limit such that its pool is within that."""
         if side in self._limits:
@@ -81,7 +86,7 @@ class Arrays:
                 continue
             try:
                 limit = self._limit(side).size if side not in {"thermocline", "plain"} else 0
-                order = replace(self._order, side=side, limit=limit)
+                order = replace(self._order, side=side, limit=limit, workloads=self._workloads(side))
                 found = persistent(partial(one_round, order))
             except OSError as error:
                 self._left_out.add(side)

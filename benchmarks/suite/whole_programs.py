@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from contents import WrongError
 from fairness import Limit, equal_limit
 from limits import Cgroup, cgroup
 from plan import MIB, Plan
@@ -49,7 +50,9 @@ class Program:
         Raises
         ------
         OSError
-            It cannot be run here, or its results are not those of the plain run.
+            It cannot be run here.
+        WrongError
+            Its results are not those of the plain run.
         """
         command = [sys.executable, str(self._script), str(self._plan.footprint)]
         with contextlib.ExitStack() as stack:
@@ -67,7 +70,7 @@ class Program:
             found["saved"] = len(saved)
         self._results = self._results or found["results"]
         if not all(math.isclose(*pair, rel_tol=1e-5) for pair in zip(self._results, found["results"], strict=True)):
-            raise OSError("its results are not those of the plain run")
+            raise WrongError(f"{self._name}, {side}: the results are not those of the plain run")
         return found
 
     def _tried(self, side: str, limit: int = 0) -> dict[str, Any]:

@@ -13,20 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from contents import BLOCK, STRETCH, Contents
+from contents import BLOCK, STRETCH, Contents, check
 from numerics import multiply, sort
 
 #: Places that are looked up at once.
 _AT_ONCE = 256
-
-
-class WrongError(Exception):
-    """A word is not what was written."""
-
-
-def _check(right: bool, what: str) -> None:
-    if not right:
-        raise WrongError(what)
 
 
 class Work:
@@ -116,7 +107,7 @@ def scan(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
             sums[block] = int(array[block * BLOCK : (block + 1) * BLOCK].sum())
 
     seconds = _together(threads, work.blocks, read)
-    _check(sums == work.sums, "scan")
+    check(sums == work.sums, "scan")
     return seconds, array.nbytes
 
 
@@ -129,7 +120,7 @@ def strided(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
         got[first:end] = array[first * step + 7 : end * step : step]
 
     seconds = _together(threads, len(got), read)
-    _check(bool((got == work.right["strided"]).all()), "strided")
+    check((got == work.right["strided"]).all(), "strided")
     return seconds, len(got)
 
 
@@ -143,7 +134,7 @@ def _lookups(array: np.ndarray, work: Work, threads: int, name: str) -> tuple[fl
             got[part] = array[places[part]]
 
     seconds = _together(threads, len(places), read)
-    _check(bool((got == work.right[name]).all()), name)
+    check((got == work.right[name]).all(), name)
     return seconds, len(places)
 
 
@@ -169,7 +160,7 @@ def update(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
         return _together(threads, len(places), change)
 
     seconds = add(1)
-    _check(bool((array[places] == work.right["update"] + np.uint64(1)).all()), "update")
+    check((array[places] == work.right["update"] + np.uint64(1)).all(), "update")
     add((1 << 64) - 1)
     return seconds, len(places)
 
@@ -177,14 +168,14 @@ def update(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
 def product(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     """A matrix product, block by block, of matrices that fill the array -> seconds, and 1. Nothing stays as it was."""
     seconds, right = multiply(array)
-    _check(right, "product")
+    check(right, "product")
     return seconds, 1
 
 
 def sorting(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     """Fill it with random numbers, sort it in place -> seconds of the sort, and 1. Nothing stays as it was."""
     seconds, right = sort(array)
-    _check(right, "sort")
+    check(right, "sort")
     return seconds, 1
 
 
@@ -217,5 +208,7 @@ WORKLOADS: dict[str, Workload] = {
     "matrix product": Workload(product, "s"),
     "sort": Workload(sorting, "s"),
 }
+#: What it makes a difference for whether a file is cached.
+SCATTERED = {name for name, workload in WORKLOADS.items() if workload.run in {strided, uniform, zipf, update}}
 #: Those that read or write in order: what a file's readahead is good for.
 IN_ORDER = {name for name, workload in WORKLOADS.items() if workload.run in {fill, scan, product, sorting}}
