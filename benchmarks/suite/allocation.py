@@ -16,7 +16,7 @@ import sys
 import timeit
 
 import numpy as np
-from plan import Plan
+from plan import HUGE, Plan
 from process import python, said
 from samples import Table
 
@@ -25,8 +25,8 @@ _STATEMENTS = {
     "np.empty(10)": 20_000,
     "np.empty(1000)": 20_000,
     "np.ones(10) + 1": 20_000,
-    "np.empty(1 << 20)": 500,
-    "np.zeros(1 << 20)": 200,
+    "np.empty(1 << 20)": 50,
+    "np.zeros(1 << 20)": 50,
     "np.ones(1 << 20)": 3,
 }
 _TURNS = 5
@@ -36,7 +36,7 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
     """One table."""
     table = Table("making an array: np.empty, np.zeros and np.ones of float64", ["mem.numpy()", "plain"])
     for number in range(plan.rounds):
-        for statement, times in said(python("allocation.py")).items():
+        for statement, times in said(python("allocation.py"), HUGE).items():
             for side, seconds in times.items():
                 table.add(statement, "ns", side, number, 1e9 * seconds)
     table.remark("Arrays of 1 MiB and more are tiered: `1 << 20` are 8 MiB. Plain ones of that size come from mmap(2), "

@@ -13,7 +13,7 @@ from pathlib import Path
 #: How long the last process of a cgroup may take for its end.
 _GRACE_SECONDS = 10
 #: By how much a limit is raised for a moment when the kernel found nothing to reclaim.
-_BREATH = 2 << 20
+_BREATH = 1 << 19
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
 

@@ -13,7 +13,7 @@ from typing import Any
 from contents import WrongError
 from fairness import Limit, equal_limit
 from limits import Cgroup, cgroup
-from plan import MIB, Plan
+from plan import HUGE, MIB, Plan
 from process import HERE, persistent, said
 from samples import Table
 from swap import zram_swap
@@ -58,6 +58,8 @@ class Program:
         with contextlib.ExitStack() as stack:
             group = stack.enter_context(cgroup())
             environment = {"BENCH_CGROUP": str(group.path), "BENCH_LIMIT": str(limit)}
+            if side == "plain":
+                environment |= HUGE
             if side == "thermocline":
                 taken = self._spent["plain"][0]
                 spec = f"dram={self._dram}, zstd={taken // 2}, file:{self._plan.directory}={8 * taken}"
