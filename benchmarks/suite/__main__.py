@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from sides import SIDES
 
 _PAGE = Path(__file__).parents[1] / "README.md"
 _PACKAGES = ("numpy", "blosc2", "scipy", "scikit-learn", "pandas", "zict", "distributed")
-Section = Callable[[Plan, list[str]], dict[str, Table]]
+Section = Callable[[Plan, list[str]], Iterator[tuple[str, Table]]]
 SECTIONS: dict[str, Section] = {
     "arrays": tiering.measure,
     "programs": whole_programs.measure,
@@ -73,7 +73,7 @@ def versions() -> str:
 
 
 def measured(plan: Plan, sections: list[str], sides: list[str], write: Callable[[dict[str, Any]], None]) -> None:
-    """Measure section by section, and hand on all that there is after each: a long run may be interrupted."""
+    """Measure section by section, and hand on what there is after each table: a long run may be interrupted."""
     begun = time.monotonic()
     results: dict[str, Any] = {
         "command": plan.name,
@@ -88,16 +88,15 @@ def measured(plan: Plan, sections: list[str], sides: list[str], write: Callable[
     for name in sections:
         since = time.monotonic()
         try:
-            tables = SECTIONS[name](plan, sides)
+            for key, table in SECTIONS[name](plan, sides):
+                results["tables"][key] = table.as_dict()
+                print(f"\n{render.markdown(table)}", flush=True)
+                results["seconds"] = time.monotonic() - begun
+                write(results)
         except OSError as error:
             results["left_out"][name] = str(error)
             print(f"{name}: not measured, {error}", flush=True)
-        else:
-            for key, table in tables.items():
-                results["tables"][key] = table.as_dict()
-                print(f"\n{render.markdown(table)}", flush=True)
         print(f"\n({name}: {time.monotonic() - since:.0f} s)", flush=True)
-        results["seconds"] = time.monotonic() - begun
         write(results)
 
 

@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import timeit
+from collections.abc import Iterator
 
 import numpy as np
 from plan import HUGE, Plan
@@ -32,7 +33,7 @@ _STATEMENTS = {
 _TURNS = 5
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """One table."""
     table = Table("making an array: np.empty, np.zeros and np.ones of float64", ["mem.numpy()", "plain"])
     for number in range(plan.rounds):
@@ -41,7 +42,7 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
                 table.add(statement, "ns", side, number, 1e9 * seconds)
     table.remark("Arrays of 1 MiB and more are tiered: `1 << 20` are 8 MiB. Plain ones of that size come from mmap(2), "
                  "or from what was just freed.")  # fmt: skip
-    return {"allocation": table}
+    yield "allocation", table
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def floor(program: Path, page: int, pages: int, seed: int, one_core: bool) -> fl
     return said([str(program), str(page), str(pages), str(seed), *pinned]) / 1e3
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """One table: by page size, and by whether all processes share a core."""
     table = Table(
         "answering a fault: a touch of each page in random order, all of them in memory", ["thermocline", "floor"]
@@ -87,7 +88,7 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
                 else:
                     took = said(python("floor.py", *map(str, (page, pages, number, int(one_core), kind))))
                 table.add(row, "us", side, number, took)
-    return {"floor": table}
+    yield "floor", table
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ _LOOKUPS = 1 << 18
 _TRIES = 5
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """One table. All sides are in one process, in turn; each round is another process."""
     table = Table("access to what is in DRAM", ["thermocline", "plain", "huge"])
     for number in range(plan.rounds):
@@ -38,7 +39,7 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
     table.remark(f"{plan.resident >> 20} MiB, all of it in DRAM. Plain memory has pages of 4 KiB; huge is plain memory "
                  f"with MADV_HUGEPAGE, which is what NumPy asks for where the system leaves it to the program "
                  f"({Path('/sys/kernel/mm/transparent_hugepage/enabled').read_text().strip()}).")  # fmt: skip
-    return {"resident": table}
+    yield "resident", table
 
 
 def _mapped(size: int, advice: int) -> np.ndarray:

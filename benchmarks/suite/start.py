@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from plan import Plan
 from process import said
 from samples import Table, in_turn
@@ -13,7 +15,7 @@ _SIDES = {
 }
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """One table."""
     import sys
 
@@ -22,4 +24,4 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
         seconds = said([sys.executable, "-c", _TIMED.format(_SIDES[side])])
         table.add("import and start", "s", side, number, seconds)
     table.remark("Ours imports NumPy, starts the supervisor and the pager, and makes an array.")
-    return {"start": table}
+    yield "start", table

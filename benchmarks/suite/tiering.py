@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -113,7 +114,8 @@ class Arrays:
             times[side] = str(self._saved[side])
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """A table for each kind of contents."""
     names = [side for side in SIDES if side in sides]
-    return {f"arrays, {kind}": Arrays(plan, kind, names).measure() for kind in plan.workloads}
+    for kind in plan.workloads:
+        yield f"arrays, {kind}", Arrays(plan, kind, names).measure()

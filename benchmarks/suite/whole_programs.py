@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class Entering:
         self._procs.write_text(str(os.getpid()))
 
 
-def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
+def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """One table."""
     title = f"whole programs with a quarter of the DRAM that they take: {plan.footprint // MIB} MiB or so"
     table = Table(title, [side for side in ("thermocline", "zram", "plain") if side in sides or side == "plain"])
@@ -135,4 +136,4 @@ def measure(plan: Plan, sides: list[str]) -> dict[str, Table]:
             table.remark(f"{name}: not measured, {error}.")
     table.remark("DRAM is what their cgroup was charged at most on top of what it held when all was imported, and "
                  "zram's pool; of ours, what the helpers grew by is in it.")  # fmt: skip
-    return {"programs": table}
+    yield "programs", table
