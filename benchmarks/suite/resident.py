@@ -25,7 +25,7 @@ from sides import MADV_NOHUGEPAGE, warm
 _SIDES = {"thermocline": "thermocline", "plain": "plain", "huge": "plain, huge pages"}
 _LOOKUPS = 1 << 18
 #: Each is done so often in a process, and the best taken: here a disturbance can only add.
-_TRIES = 5
+_TRIES = 9
 
 
 def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
