@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contents import BLOCK, KINDS
+from contents import BLOCK
 from workloads import WORKLOADS
 
 MIB, GIB = 1 << 20, 1 << 30

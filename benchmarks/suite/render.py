@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from goals import goals
 from samples import Cell, Ratio, Table
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def filled(text: str) -> str:
+    """A paragraph in lines of the width of the house."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def number(figure: float) -> str:
@@ -51,7 +57,7 @@ def markdown(table: Table) -> str:
     for name, by_side in table.facts.items():
         lines.append([name, *(by_side.get(side, "") for side in table.sides)])
     rows = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([f"**{table.title}**", "", *rows, *(f"\n{remark}" for remark in table.remarks)])
+    return "\n".join([f"**{table.title}**", "", *rows, *(f"\n{filled(remark)}" for remark in table.remarks)])
 
 
 def page(results: dict[str, Any]) -> str:
@@ -68,8 +74,10 @@ def page(results: dict[str, Any]) -> str:
         "the median. After the semicolon stands how many times as fast as this peer the first side is (below 1: "
         "slower): the median of the ratios of each round, in brackets the least and the largest."
     )
-    missing = [f"\n{name}: not measured, {why}." for name, why in results["left_out"].items()]
-    return "\n\n".join([about, reading, "\n".join(rows), *(markdown(table) for table in tables.values()), *missing])
+    missing = [filled(f"{name}: not measured, {why}.") for name, why in results["left_out"].items()]
+    return "\n\n".join(
+        [filled(about), filled(reading), "\n".join(rows), *(markdown(table) for table in tables.values()), *missing]
+    )
 
 
 def into(path: Path, text: str) -> None:
