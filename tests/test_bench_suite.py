@@ -81,17 +81,17 @@ def test_an_algorithm_knows_its_result(algorithm) -> None:
 def test_limit_and_pool_come_to_the_total() -> None:
     """A pool that squeezes by 2.5, and takes a little more than that says."""
 
-    def spent(limit: int) -> int:
-        return limit + int((256 * MIB - limit) / 2.5) + MIB // 2
+    def pool(limit: int) -> int:
+        return int((256 * MIB - limit) / 2.5) + MIB // 2
 
-    limit = equal_limit(147 * MIB, 256 * MIB, 64 * MIB, spent)
+    limit = equal_limit(147 * MIB, 256 * MIB, 64 * MIB, pool)
     assert not limit.reason
-    assert spent(limit.size) == pytest.approx(147 * MIB, rel=0.02)
+    assert limit.size + pool(limit.size) == pytest.approx(147 * MIB, rel=0.02)
 
 
 @pytest.mark.parametrize("squeeze", [1.08, 1.0])
 def test_what_the_pool_cannot_hold_in_the_total_is_said(squeeze: float) -> None:
-    limit = equal_limit(147 * MIB, 256 * MIB, 64 * MIB, lambda limit: limit + int((256 * MIB - limit) / squeeze))
+    limit = equal_limit(147 * MIB, 256 * MIB, 64 * MIB, lambda limit: int((256 * MIB - limit) / squeeze))
     assert limit.size == 64 * MIB
     assert "cannot hold it in 147 MiB" in limit.reason
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 #: By how much the totals may differ.
 _CLOSE = 0.02
+#: Runs under a limit, at most: each brings it nearer.
+_RUNS = 3
 #: What must be left of the limit for a program to get anywhere, as a share of the data.
 _LEAST = 1 / 32
 
@@ -19,12 +21,12 @@ class Limit:
     reason: str = ""
 
 
-def equal_limit(total: int, data: int, first: int, spent: Callable[[int], int]) -> Limit:
+def equal_limit(total: int, data: int, first: int, pool: Callable[[int], int]) -> Limit:
     """The limit under which DRAM and pool come to a total.
 
-    The pool of zram is not charged to the limit, and holds what the limit leaves no room for: ``spent(limit) = limit +
-    (data - limit) / ratio``. One run tells the ratio, another corrects for what the pool loses in corners. Where all
-    of the data in the pool is more than the total, there is no such limit.
+    The pool of zram is not charged to the limit, and holds what the limit leaves no room for: ``pool(limit) = (data -
+    limit) / ratio``. One run tells the ratio, others correct for what the pool loses in corners. Where all of the data
+    in the pool is more than the total, there is no such limit.
 
     Parameters
     ----------
@@ -34,26 +36,22 @@ def equal_limit(total: int, data: int, first: int, spent: Callable[[int], int]) 
         What there is to hold.
     first : int
         A limit to begin with, less than the data.
-    spent : callable
-        Runs the workload under a limit -> bytes spent in all.
+    pool : callable
+        Runs the workload under a limit -> the most bytes that the pool took.
     """
     if total >= data:
         return Limit(data)
     limit = first
-    for _ in range(3):
-        came_to = spent(limit)
-        if abs(came_to - total) <= _CLOSE * total:
-            return Limit(limit)
-        squeezed = max(came_to - limit, 1) / max(data - limit, 1)
-        if squeezed >= 1:
-            return Limit(first, f"zram does not make this smaller, and cannot hold it in {total >> 20} MiB")
+    for _ in range(_RUNS):
+        pooled = pool(limit)
+        if abs(limit + pooled - total) <= _CLOSE * total:
+            break
+        squeezed = max(pooled, 1) / max(data - limit, 1)
+        least = squeezed * data
         # Along the line through this run, of which a byte more of the limit makes 1 - squeezed more in total.
-        aim = limit + (total - came_to) / (1 - squeezed)
+        aim = limit + (total - limit - pooled) / (1 - squeezed) if squeezed < 1 else 0
         if aim < _LEAST * data:
-            least = squeezed * data
-            return Limit(
-                first,
-                f"zram takes {least / (1 << 20):.0f} MiB for all of this, and cannot hold it in {total >> 20} MiB",
-            )
+            needs = f"{least / (1 << 20):.0f} MiB"
+            return Limit(first, f"zram takes {needs} for all of this, and cannot hold it in {total >> 20} MiB")
         limit = int(aim)
     return Limit(limit)

@@ -26,7 +26,7 @@ def multiply(words: np.ndarray) -> tuple[float, bool]:
     left = numbers[size * size :][: rows * size].reshape(rows, size)
     result = numbers[size * (size + rows) :][: rows * size].reshape(rows, size)
     random = np.random.default_rng(5)
-    probe = random.integers(0, 16, size).astype("f8")
+    probe = random.integers(1, 16, size).astype("f8")
     right_probe = np.zeros(size)
     for start in range(0, size, _PANEL):
         panel = right[start : start + _PANEL]

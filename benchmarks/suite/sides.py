@@ -64,6 +64,10 @@ class Side:
         """Bytes of DRAM that the data took at most."""
         return self.array.nbytes
 
+    def pool(self) -> int:
+        """Bytes of it that are not charged to the side's limit."""
+        return 0
+
     def packed(self) -> tuple[int, int] | None:
         """What compressed memory holds and takes now, in bytes; None if there is none."""
         return None
@@ -126,8 +130,11 @@ class Swapped(Limited):
         super().__init__(array, cgroup, before)
         self._zram = zram
 
+    def pool(self) -> int:
+        return self._zram.most()
+
     def spent(self) -> int:
-        return super().spent() + self._zram.most()
+        return super().spent() + self.pool()
 
     def packed(self) -> tuple[int, int]:
         return self._zram.held(), self._zram.used()
@@ -210,8 +217,8 @@ def main() -> None:
             figures[name] = WORKLOADS[name].figure(side.array, work)
             if name == "fill":  # before there are copies of what is in DRAM
                 packed = side.packed()
-        spent, helpers = side.spent(), side.helpers()
-    print(json.dumps({"figures": figures, "spent": spent, "packed": packed, "helpers": helpers}))
+        taken = {"spent": side.spent(), "pool": side.pool(), "helpers": side.helpers()}
+    print(json.dumps({"figures": figures, "packed": packed, **taken}))
     sys.stdout.flush()
     os._exit(0)
 

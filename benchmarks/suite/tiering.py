@@ -70,10 +70,10 @@ class Arrays:
         if side == "zram":
             order = replace(self._order, side=side, workloads=_CALIBRATION)
 
-            def spent(size: int) -> int:
-                return int(persistent(partial(one_round, replace(order, limit=size)))["spent"])
+            def pool(size: int) -> int:
+                return int(persistent(partial(one_round, replace(order, limit=size)))["pool"])
 
-            limit = equal_limit(total, self._plan.size, self._plan.dram, spent)
+            limit = equal_limit(total, self._plan.size, self._plan.dram, pool)
             if limit.reason:
                 more = f"it was given {limit.size // MIB} MiB, and its pool on top (see the row of what was spent)"
                 self.table.remark(f"Not the same DRAM: {limit.reason}; {more}.")

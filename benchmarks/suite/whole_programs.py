@@ -69,7 +69,8 @@ class Program:
             saved = stack.enter_context(group.kept_alive())
             found: dict[str, Any] = said(command, environment, before=Entering(group))
             if device is not None:
-                found["spent"] += device.most()
+                found["pool"] = device.most()
+                found["spent"] += found["pool"]
             found["saved"] = len(saved)
         self._results = self._results or found["results"]
         if not all(math.isclose(*pair, rel_tol=1e-5) for pair in zip(self._results, found["results"], strict=True)):
@@ -88,7 +89,7 @@ class Program:
         if self._zram is None:
             total = max(self._spent["thermocline"], default=self._dram)
             self._zram = equal_limit(
-                total, self._spent["plain"][0], self._dram, lambda limit: int(self._tried("zram", limit)["spent"])
+                total, self._spent["plain"][0], self._dram, lambda limit: int(self._tried("zram", limit)["pool"])
             )
             if self._zram.reason:
                 self._table.remark(f"{self._name}: not the same DRAM, {self._zram.reason}.")
