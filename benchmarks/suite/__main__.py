@@ -37,9 +37,11 @@ from contents import KINDS
 from plan import Plan, full, quick
 from samples import Table
 from sides import SIDES
+from workloads import ALGORITHMS
 
 _PAGE = Path(__file__).parents[1] / "README.md"
 _PACKAGES = ("numpy", "blosc2", "scipy", "scikit-learn", "pandas", "zict", "distributed")
+CONTENTS = (*KINDS, *ALGORITHMS)
 Section = Callable[[Plan, list[str]], Iterator[tuple[str, Table]]]
 SECTIONS: dict[str, Section] = {
     "arrays": tiering.measure,
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="make everything smaller, for a try")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--contents", nargs="+", choices=KINDS, default=KINDS, help="of those that there are")
+    parser.add_argument("--contents", nargs="+", choices=CONTENTS, default=CONTENTS, help="of those that there are")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--directory", default="/var/tmp", help="where files are made: on a disk (default /var/tmp)")
     parser.add_argument("--json", type=Path, help="write the results")

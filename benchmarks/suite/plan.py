@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contents import BLOCK
-from workloads import WORKLOADS
+from workloads import ALGORITHMS, WORKLOADS
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -27,7 +27,7 @@ class Plan:
     count
         Words that each of the scattered workloads looks up.
     workloads
-        By kind of contents.
+        By kind of contents, or by the algorithm that makes its own.
     footprint
         What a whole program is asked to take.
     pages
@@ -76,7 +76,7 @@ class Plan:
 
 _ONE = tuple(name for name in WORKLOADS if "2 threads" not in name)
 _SHORT = (
-    *(name for name in _ONE if name not in {"matrix product", "sort"}),
+    *(name for name in _ONE if name not in ALGORITHMS),
     "scan, 2 threads",
     "uniform reads, 2 threads",
 )
@@ -91,9 +91,9 @@ def quick(directory: Path, rounds: int) -> Plan:
 
 def full(directory: Path, rounds: int) -> Plan:
     """Everything. Of numeric contents, the integers are the ones for which all is done."""
-    two = tuple(name for name in WORKLOADS if name not in {"matrix product", "sort"})
+    two = tuple(name for name in WORKLOADS if name not in ALGORITHMS)
     one = tuple(name for name in two if "2 threads" not in name)
-    workloads = {"int64": tuple(WORKLOADS), "float32": one, "text": two, "random": two}
+    workloads = {"int64": two, "float32": one, "text": two, "random": two, **{name: (name,) for name in ALGORITHMS}}
     return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 30_000, workloads, GIB, 8192, 256 * MIB, 4096,
                 (64 * GIB, 1.0), directory)  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -43,22 +45,34 @@ def zram_swap(size: int) -> Iterator[Zram]:
     OSError
         There is none to be had here, or this user may not.
     """
-    number = (_CONTROL / "hot_add").read_text().strip()
-    device = Path(f"/sys/block/zram{number}")
-    try:
-        (device / "comp_algorithm").write_text(_ALGORITHM)
-        (device / "disksize").write_text(str(size))
-        for command in (["mkswap"], ["swapon", "-p", "32000"]):
-            subprocess.run([*command, f"/dev/zram{number}"], check=True, capture_output=True)
+    with _alone():
+        number = (_CONTROL / "hot_add").read_text().strip()
+        device = Path(f"/sys/block/zram{number}")
         try:
-            yield Zram(device)
+            (device / "comp_algorithm").write_text(_ALGORITHM)
+            (device / "disksize").write_text(str(size))
+            for command in (["mkswap"], ["swapon", "-p", "32000"]):
+                subprocess.run([*command, f"/dev/zram{number}"], check=True, capture_output=True)
+            try:
+                yield Zram(device)
+            finally:
+                with _undisturbed():
+                    subprocess.run(["swapoff", f"/dev/zram{number}"], check=True)
         finally:
             with _undisturbed():
-                subprocess.run(["swapoff", f"/dev/zram{number}"], check=True)
+                (device / "reset").write_text("1")
+                (_CONTROL / "hot_remove").write_text(number)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One suite at a time: the kernel would spread what two of them swap over both devices."""
+    directory = os.open(_CONTROL, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
     finally:
-        with _undisturbed():
-            (device / "reset").write_text("1")
-            (_CONTROL / "hot_remove").write_text(number)
+        os.close(directory)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from contents import KINDS
 from fairness import Limit, equal_limit
 from limits import cgroup
 from plan import MIB, Plan
@@ -49,7 +50,14 @@ class Arrays:
         self.table = Table(title, sides)
         self._plan, self._kind = plan, kind
         self._order = Order(
-            "thermocline", kind, plan.size, plan.dram, plan.dram, plan.count, str(plan.directory), plan.workloads[kind]
+            "thermocline",
+            kind if kind in KINDS else KINDS[0],
+            plan.size,
+            plan.dram,
+            plan.dram,
+            plan.count,
+            str(plan.directory),
+            plan.workloads[kind],
         )
         self._limits: dict[str, Limit] = {}
         self._spent: dict[str, list[int]] = defaultdict(list)
@@ -59,7 +67,8 @@ class Arrays:
     def _workloads(self, side: str) -> tuple[str, ...]:
         """What a side does: a file that is kept in the cache is another one only where places are scattered."""
         names = self._order.workloads
-        return tuple(name for name in names if side != "memmap, kept" or name in SCATTERED | {"fill"})
+        kept = SCATTERED | {"fill"} if SCATTERED & set(names) else set()
+        return tuple(name for name in names if side != "memmap, kept" or name in kept)
 
     def _limit(self, side: str) -> Limit:
         """What a side may take: what ours took, its limit such that its pool is within that."""
@@ -68,7 +77,8 @@ class Arrays:
         total = max(self._spent["thermocline"], default=self._plan.dram)
         limit = Limit(total)
         if side == "zram":
-            order = replace(self._order, side=side, workloads=_CALIBRATION)
+            mine = tuple(name for name in _CALIBRATION if name in self._order.workloads)
+            order = replace(self._order, side=side, workloads=mine or self._order.workloads)
 
             def pool(size: int) -> int:
                 return int(persistent(partial(one_round, replace(order, limit=size)))["pool"])
@@ -83,7 +93,7 @@ class Arrays:
     def measure(self) -> Table:
         """All rounds of all sides. Ours is first, because the others are given what it took."""
         for number, side in in_turn(self.table.sides, self._plan.rounds):
-            if side in self._left_out:
+            if side in self._left_out or not self._workloads(side):
                 continue
             try:
                 limit = self._limit(side).size if side not in {"thermocline", "plain"} else 0

@@ -18,6 +18,8 @@ from numerics import multiply, sort
 
 #: Places that are looked up at once.
 _AT_ONCE = 256
+#: 64 KiB, and which word of them is read, by how many threads do it.
+_STEP, _OFFSETS = 16 * STRETCH, {1: 7, 2: 8 * STRETCH + 7}
 
 
 class Work:
@@ -36,26 +38,35 @@ class Work:
         self.contents = contents
         self.blocks = words // BLOCK
         self.sums = [contents.sum(block) for block in range(self.blocks)]
+        # Other places for two threads than for one: what one has looked up is in DRAM.
         self.places = {
-            "strided": np.arange(0, words, 16 * STRETCH) + 7,
-            "uniform": np.random.default_rng(1).integers(0, words, count),
-            "zipf": _popular(words, count),
-            # Unique, because of two threads that add to the same word at once one may be lost.
-            "update": np.random.default_rng(4).permutation(
-                np.unique(np.random.default_rng(3).integers(0, words, count))
-            ),
+            (name, threads): places
+            for threads in (1, 2)
+            for name, places in {
+                "strided": np.arange(0, words, _STEP) + _OFFSETS[threads],
+                "uniform": np.random.default_rng([1, threads]).integers(0, words, count),
+                "zipf": _popular(words, count, threads),
+                "update": _once(words, count, threads),
+            }.items()
         }
-        self.right = {name: contents.at(places) for name, places in self.places.items()}
+        self.right = {which: contents.at(places) for which, places in self.places.items()}
         self.got = np.zeros(max(map(len, self.places.values())), "u8")
 
 
-def _popular(words: int, count: int) -> np.ndarray:
-    """Words of stretches of 4 KiB that are as popular as Zipf's law has it (0.99)."""
-    random = np.random.default_rng(2)
+def _once(words: int, count: int, threads: int) -> np.ndarray:
+    """Words that are all different: of two threads that add to the same at once, one may be lost."""
+    random = np.random.default_rng([3, threads])
+    return random.permutation(np.unique(random.integers(0, words, count)))
+
+
+def _popular(words: int, count: int, threads: int) -> np.ndarray:
+    """Words of stretches of 4 KiB that are as popular as Zipf's law has it (0.99): always the same ones."""
     stretches = words // STRETCH
+    order = np.random.default_rng(2).permutation(stretches)
+    random = np.random.default_rng([2, threads])
     weights = np.cumsum(np.arange(1, stretches + 1) ** -0.99)
     ranks = np.searchsorted(weights, random.random(count) * weights[-1])
-    return random.permutation(stretches)[ranks] * STRETCH + random.integers(0, STRETCH, count)
+    return order[ranks] * STRETCH + random.integers(0, STRETCH, count)
 
 
 def _together(threads: int, total: int, work: Callable[[int, int], None]) -> float:
@@ -113,19 +124,19 @@ def scan(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
 
 def strided(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     """Read one word of each 64 KiB, in order -> seconds, and how many words."""
-    step = 16 * STRETCH
-    got = work.got[: len(work.places["strided"])]
+    offset = _OFFSETS[threads]
+    got = work.got[: len(work.places["strided", threads])]
 
     def read(first: int, end: int) -> None:
-        got[first:end] = array[first * step + 7 : end * step : step]
+        got[first:end] = array[first * _STEP + offset : end * _STEP : _STEP]
 
     seconds = _together(threads, len(got), read)
-    check((got == work.right["strided"]).all(), "strided")
+    check((got == work.right["strided", threads]).all(), "strided")
     return seconds, len(got)
 
 
 def _lookups(array: np.ndarray, work: Work, threads: int, name: str) -> tuple[float, int]:
-    places = work.places[name]
+    places = work.places[name, threads]
     got = work.got[: len(places)]
 
     def read(first: int, end: int) -> None:
@@ -134,7 +145,7 @@ def _lookups(array: np.ndarray, work: Work, threads: int, name: str) -> tuple[fl
             got[part] = array[places[part]]
 
     seconds = _together(threads, len(places), read)
-    check((got == work.right[name]).all(), name)
+    check((got == work.right[name, threads]).all(), name)
     return seconds, len(places)
 
 
@@ -150,7 +161,7 @@ def zipf(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
 
 def update(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     """Read, change and write words anywhere -> seconds, and how many. They are as before in the end."""
-    places = work.places["update"]
+    places = work.places["update", threads]
 
     def add(amount: int) -> float:
         def change(first: int, end: int) -> None:
@@ -160,7 +171,7 @@ def update(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
         return _together(threads, len(places), change)
 
     seconds = add(1)
-    check((array[places] == work.right["update"] + np.uint64(1)).all(), "update")
+    check((array[places] == work.right["update", threads] + np.uint64(1)).all(), "update")
     add((1 << 64) - 1)
     return seconds, len(places)
 
@@ -201,12 +212,13 @@ _PLAIN = {
     "Zipf reads": Workload(zipf, "us"),
     "read-modify-write": Workload(update, "us"),
 }
-#: In the order in which they are run. The last two leave nothing of the contents.
+#: They make their own contents.
+ALGORITHMS = {"matrix product": Workload(product, "s"), "sort": Workload(sorting, "s")}
+#: In the order in which they are run.
 WORKLOADS: dict[str, Workload] = {
     **_PLAIN,
     **{f"{name}, 2 threads": Workload(workload.run, workload.unit, 2) for name, workload in _PLAIN.items()},
-    "matrix product": Workload(product, "s"),
-    "sort": Workload(sorting, "s"),
+    **ALGORITHMS,
 }
 #: What it makes a difference for whether a file is cached.
 SCATTERED = {name for name, workload in WORKLOADS.items() if workload.run in {strided, uniform, zipf, update}}
