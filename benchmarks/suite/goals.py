@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contents import KINDS
-from samples import Ratio, Table
+from samples import DRAM, Ratio, Table
 
 #: Tables of arrays begin with this, and go on with the kind of contents.
 _ARRAYS = "arrays, "
+#: By how much what two sides took may differ before that is said.
+_ALIKE = 0.05
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ class Aim:
         """By how many times it falls short of the goal: 1 and less, it is reached."""
         return self.goal / found.median if self.least else found.median / self.goal
 
+    def unfair(self, table: Table) -> str:
+        """In a few words, that the other took more DRAM or less; empty if it took the same."""
+        for row in (DRAM, f"{self.row}: {DRAM}"):
+            found = table.cells[row].over(self.other, self.side) if row in table.cells else None
+            if found is not None and abs(found.median - 1) > _ALIKE:
+                return f"; {self.other} had {found.median:.2g} times the DRAM"
+        return ""
+
     def met(self, tables: dict[str, Table]) -> Goal:
         """How it came out, in each of its tables."""
         measured, verdicts, unit = [], [], ""
@@ -72,7 +82,8 @@ class Aim:
                 continue
             unit = its_unit
             kind = f"{name.removeprefix(_ARRAYS)}: " if len(self.tables) > 1 else ""
-            measured.append(f"{kind}{found.median:.3g}{unit} ({found.least:.3g} to {found.most:.3g})")
+            beside = self.unfair(tables[name])
+            measured.append(f"{kind}{found.median:.3g}{unit} ({found.least:.3g} to {found.most:.3g}{beside})")
             short = self.short(found)
             verdicts.append(f"{kind}{'met' if short <= 1 else f'**short, {short:.2g} times**'}")
         wanted = f"{'at least' if self.least else 'at most'} {self.goal:g}{unit}"

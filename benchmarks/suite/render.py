@@ -72,7 +72,8 @@ def page(results: dict[str, Any]) -> str:
     reading = (
         "Figures are medians of all rounds; ± is half of what lies between the least and the largest, as a share of "
         "the median. After the semicolon stands how many times as fast as this peer the first side is (below 1: "
-        "slower): the median of the ratios of each round, in brackets the least and the largest."
+        "slower), or how many times as much DRAM the peer took: the median of the ratios of each round, in brackets "
+        "the least and the largest."
     )
     missing = [filled(f"{name}: not measured, {why}.") for name, why in results["left_out"].items()]
     return "\n\n".join(

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+#: The row of what each side took, at most; with the name of another row before it, of what it took for that.
+DRAM = "DRAM of the data, at most"
+
 
 @dataclass(frozen=True)
 class Ratio:

@@ -21,7 +21,7 @@ from contents import BLOCK, Contents, check
 from limits import Cgroup, cgroup
 from plan import MIB, Plan
 from process import python, said
-from samples import Table, in_turn
+from samples import DRAM, Table, in_turn
 from sides import warm
 
 _WORDS = 1 << 15
@@ -54,7 +54,7 @@ def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
             limit = max(limit, found["spent"])
         if saved:
             table.remark(f"{side} would have been killed for want of memory under its limit.")
-        table.facts.setdefault("DRAM of the data, at most", {})[side] = f"{found['spent'] / MIB:.0f} MiB"
+        table.add(DRAM, "MiB", side, number, found["spent"] / MIB)
     table.remark(
         "The others keep arrays of 85 % of the DRAM that ours took, compressed memory included, under a limit of all "
         "of it, which holds for the page cache of their files as well."

@@ -14,7 +14,7 @@ from fairness import Limit, equal_limit
 from limits import cgroup
 from plan import MIB, Plan
 from process import persistent, python, said
-from samples import Table, in_turn
+from samples import DRAM, Table, in_turn
 from sides import SIDES, Order
 from swap import zram_swap
 from workloads import SCATTERED, WORKLOADS
@@ -113,8 +113,7 @@ class Arrays:
             held, taken = found["packed"]
             self.table.add("held by a byte of compressed memory", "x", side, number, held / taken)
         self._spent[side].append(found["spent"])
-        spent = f"{max(self._spent[side]) / MIB:.0f} MiB"
-        self.table.facts.setdefault("DRAM of the data, at most", {})[side] = spent
+        self.table.add(DRAM, "MiB", side, number, found["spent"] / MIB)
         if found["helpers"]:
             helpers = f"{found['helpers'] / MIB:.0f} MiB"
             self.table.facts.setdefault("its helper processes, not counted", {})[side] = helpers

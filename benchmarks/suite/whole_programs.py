@@ -16,7 +16,7 @@ from fairness import Limit, equal_limit
 from limits import Cgroup, cgroup
 from plan import HUGE, MIB, Plan
 from process import HERE, persistent, said
-from samples import Table
+from samples import DRAM, Table
 from swap import zram_swap
 
 PROGRAMS = {
@@ -111,8 +111,7 @@ class Program:
                     continue
                 self._table.add(self._name, "s", side, number, found["seconds"])
                 self._spent[side].append(found["spent"])
-        row = self._table.facts.setdefault(f"{self._name}: DRAM of its work, at most", {})
-        row.update({side: f"{max(spent) / MIB:.0f} MiB" for side, spent in self._spent.items() if spent})
+                self._table.add(f"{self._name}: {DRAM}", "MiB", side, number, found["spent"] / MIB)
 
 
 class Entering:
