@@ -308,6 +308,13 @@ def test_a_whole_program_on_all_sides(tmp_path: Path) -> None:
     assert all(set(cell.samples) == {"thermocline", "plain"} for cell in table.cells.values())
 
 
+def test_a_section_is_measured_again(tmp_path: Path) -> None:
+    earlier = results(scan_table(1.0))
+    (tmp_path / "found.json").write_text(json.dumps(earlier))
+    found = run(tmp_path, "--sections", "start", "--update")
+    assert set(found) == {"arrays, int64", "start"}
+
+
 def test_what_is_not_an_array(tmp_path: Path) -> None:
     found = run(tmp_path, "--sections", "resident", "start", "floor", "scale")
     assert set(found["resident"].cells) == {"sequential", "random"}

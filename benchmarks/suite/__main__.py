@@ -74,9 +74,15 @@ def versions() -> str:
     return f"{', '.join(found)}."
 
 
-def measured(plan: Plan, sections: list[str], sides: list[str], write: Callable[[dict[str, Any]], None]) -> None:
+def measured(
+    plan: Plan,
+    sections: list[str],
+    sides: list[str],
+    earlier: dict[str, Any],
+    write: Callable[[dict[str, Any]], None],
+) -> None:
     """Measure section by section, and hand on what there is after each table: a long run may be interrupted."""
-    begun = time.monotonic()
+    begun = time.monotonic() - earlier.get("seconds", 0.0)
     results: dict[str, Any] = {
         "command": plan.name,
         "rounds": plan.rounds,
@@ -84,8 +90,8 @@ def measured(plan: Plan, sections: list[str], sides: list[str], write: Callable[
         "machine": machine(),
         "versions": versions(),
         "seconds": 0.0,
-        "left_out": {},
-        "tables": {},
+        "left_out": {name: why for name, why in earlier.get("left_out", {}).items() if name not in sections},
+        "tables": earlier.get("tables", {}),
     }
     for name in sections:
         since = time.monotonic()
@@ -113,9 +119,12 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--directory", default="/var/tmp", help="where files are made: on a disk (default /var/tmp)")
     parser.add_argument("--json", type=Path, help="write the results")
+    parser.add_argument("--update", action="store_true", help="keep what is in that file of other sections")
     parser.add_argument("--render", type=Path, metavar="JSON", help="put results into the page, and measure nothing")
     parser.add_argument("--page", type=Path, default=_PAGE)
     options = parser.parse_args()
+    if options.update and (options.json is None or not options.json.exists()):
+        parser.error("there is nothing to update; write --json FILE, of an earlier run")
     if options.render is not None:
         render.into(options.page, render.page(json.loads(options.render.read_text())))
         return
@@ -133,7 +142,8 @@ def main() -> None:
         plan = replace(plan, workloads=kinds)
         if options.scale != 1:
             plan = replace(plan.scaled(options.scale), name=f"{plan.name}, at {options.scale:g} of its size")
-        measured(plan, options.sections, options.sides, write)
+        earlier = json.loads(options.json.read_text()) if options.update else {}
+        measured(plan, options.sections, options.sides, earlier, write)
 
 
 if __name__ == "__main__":
