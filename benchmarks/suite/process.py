@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ LIMIT = 1200
 
 
 class KilledError(OSError):
-    """A process was killed: under a limit of memory, because the kernel found none to reclaim."""
+    """A process was killed, or a call of it failed: under a limit of memory, the kernel found none to reclaim."""
 
 
 def persistent(run: Callable[[], dict[str, Any]], tries: int = 3) -> dict[str, Any]:
@@ -78,5 +80,7 @@ def said(
         lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
         if lines[-1].startswith(_WRONG):
             raise WrongError(f"{' '.join(command)}: {lines[-1]}")
+        if os.strerror(errno.ENOMEM) in lines[-1]:
+            raise KilledError(lines[-1])
         raise OSError(lines[-1])
     return json.loads(ran.stdout.strip().splitlines()[-1])
