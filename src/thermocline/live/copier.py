@@ -93,6 +93,8 @@ class Copier:
         self._buffers: list[Buffer] = []
         self._workers: dict[tuple[int, bool], ThreadPoolExecutor] = {}
         self._finished: deque[tuple[Task, Callable[[], Any]]] = deque()
+        #: Jobs that workers have, and those that they have done and whose tasks are not resumed yet.
+        self.working = 0
 
     # -- up -----------------------------------------------------------------------------------------------------------
 
@@ -216,9 +218,6 @@ class Copier:
 
             return self.in_worker(node, True, in_worker, task, lambda _: settle())
 
-        if task.background and self.stores[node].packs and len(pages) > 1:
-            return self._copy_packed(effect, homes, buffer, sizes, settle, task)
-
         def one_page() -> Any:
             index = len(sizes)
             unread = self._read(buffer, pages, homes, [index], self.scheduler.noted, down=True)
@@ -234,51 +233,6 @@ class Copier:
             self.scheduler.requeue(task)
         return first
 
-    def _copy_packed(
-        self,
-        effect: CopyList,
-        homes: Sequence[int],
-        buffer: Buffer,
-        sizes: list[int],
-        settle: Callable[[], Any],
-        task: Task,
-    ) -> Any:
-        """Copy pages to a store that packs: a worker reads and packs them all, this thread then keeps one at a time.
-
-        It is most of what reclaim takes the processor for, and there may be another one.
-        """
-        pages, node, store = effect.pages, effect.node, self.stores[effect.node]
-        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
-        unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
-        self.scheduler.noted[0] = task.note
-        packed: list[bytes] = []
-
-        def pack(noted: Column) -> None:
-            others = [index for index in range(len(pages)) if index not in here]
-            unread.update(self._read(buffer, pages, homes, others, noted, down=True))
-            for index, page in enumerate(pages):
-                noted[0] = note_of(page, down=True)
-                offset = index * self.mm.page_size
-                zero = index in unread or libc.is_zero(buffer.address + offset, self.mm.page_size)
-                packed.append(b"" if zero else store.pack_apart(buffer, offset, self.mm.table.region[page]))
-
-        def keep_one() -> Any:
-            index = len(sizes)
-            page, data, slot = pages[index], packed[index], effect.slots[index]
-            self.scheduler.noted[0] = note_of(page, down=True)
-            if data:
-                sizes.append(self._put(page, node, lambda: store.write_packed(slot, data)))
-            else:
-                sizes.append(FAILED if index in unread else ZERO)
-            self.scheduler.noted[0] = task.note
-            return settle() if len(sizes) == len(pages) else PARKED
-
-        def then(_: None) -> Any:
-            task.job = keep_one
-            return PARKED
-
-        return self.in_worker(node, True, pack, task, then)
-
     def _write(
         self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]
     ) -> int:
@@ -288,15 +242,8 @@ class Copier:
         offset = index * self.mm.page_size
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
-        page = pages[index]
-        return self._put(
-            page, node, lambda: self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[page])
-        )
-
-    def _put(self, page: int, node: int, write: Callable[[], int]) -> int:
-        """Write a page to a node -> bytes charged, or ``FAILED``; what the device refuses is counted, and said."""
         try:
-            size = write()
+            size = self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
             self._refusals[node] = 0
             return size
         except StoreError as error:
@@ -305,7 +252,7 @@ class Copier:
                 if (node, error.errno) not in self._refusals_said:
                     self._refusals_said.add((node, error.errno))
                     what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
-                    self._say_of(page, f"{what}; it stays where it is, and so do others that are refused")
+                    self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
 
     def _judge(self, index: int) -> None:
@@ -436,6 +383,7 @@ class Copier:
             self._finished.append((task, lambda: result(future)))
             self._bell.ring()
 
+        self.working += 1
         workers.submit(run, noted).add_done_callback(finished)
         return PARKED
 
@@ -443,11 +391,8 @@ class Copier:
         """Resume the tasks whose workers are done."""
         while self._finished:
             task, result = self._finished.popleft()
-            value = result()
-            if value is PARKED:  # the rest is a job for this thread
-                self.scheduler.requeue(task)
-            else:
-                self.scheduler.resume(task, value)
+            self.working -= 1
+            self.scheduler.resume(task, result())
 
     def close(self) -> None:
         """Stop the workers, without waiting for a device that hangs."""

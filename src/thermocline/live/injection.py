@@ -249,7 +249,6 @@ class DisturbedStore(Store):
         self._name = name
         self._disturb = disturb
         self.slow = store.slow  # type: ignore[misc]
-        self.packs = store.packs  # type: ignore[misc]
         self.slot_bytes = store.slot_bytes
 
     def reserve(self) -> int:
@@ -258,13 +257,6 @@ class DisturbedStore(Store):
     def write(self, slot: int, buffer: Buffer, offset: int, hint: int = 0) -> int:
         self._disturb("write", self._name)
         return self._store.write(slot, buffer, offset, hint)
-
-    def pack_apart(self, buffer: Buffer, offset: int, hint: int) -> bytes:
-        return self._store.pack_apart(buffer, offset, hint)
-
-    def write_packed(self, slot: int, data: bytes) -> int:
-        self._disturb("write", self._name)
-        return self._store.write_packed(slot, data)
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         self._disturb("read", self._name)

@@ -122,6 +122,7 @@ class VirtualInterpreter(Interpreter):
         found = list(runs(sorted(effect.pages)))
 
         def settle() -> None:
+            self.program.advance(self.time.now)
             for start, count in found:
                 self.mapping.punch(start, count)
             for page in effect.pages:

@@ -28,15 +28,11 @@ class CompressedStore(NodeStore[Compressed]):
     """
 
     slow = False
-    packs = True
 
     def __init__(self, descriptors: tuple[int, ...], spec: Compressed, page_size: int, pages: int) -> None:
         (fd,) = descriptors
         self._page_size = page_size
-        self._codec = spec.codec
         self._packer = Packer(spec.codec, page_size)
-        #: For other threads than the one that this store belongs to; those that are not in use.
-        self._spare_packers: list[Packer] = []
         self._pool = Pool(fd, spec.capacity, page_size, pages)
         self.slot_bytes = self.worst_case(page_size)
 
@@ -69,21 +65,6 @@ class CompressedStore(NodeStore[Compressed]):
         if len(page) != self._page_size:
             raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
         return self._pool.write(slot, self._packer.pack(buffer.address + offset, hint) or page)
-
-    def pack_apart(self, buffer: Buffer, offset: int, hint: int) -> bytes:
-        """Pack the page, or copy it, in any thread."""
-        try:
-            packer = self._spare_packers.pop()
-        except IndexError:
-            packer = Packer(self._codec, self._page_size)
-        packed = packer.pack(buffer.address + offset, hint)
-        data = bytes(packed or buffer.view[offset : offset + self._page_size])
-        self._spare_packers.append(packer)
-        return data
-
-    def write_packed(self, slot: int, data: bytes) -> int:
-        """Keep what :meth:`pack_apart` gave."""
-        return self._pool.write(slot, memoryview(data))
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         """Unpack the page, or copy it; StoreError (EBADMSG) if what is packed is not what was written."""
@@ -122,5 +103,4 @@ class CompressedStore(NodeStore[Compressed]):
     def close(self) -> None:
         """Unmap the pool and free the codec."""
         self._pool.close()
-        for packer in (self._packer, *self._spare_packers):
-            packer.close()
+        self._packer.close()

@@ -37,7 +37,6 @@ class Store(ABC):
     """
 
     slow: ClassVar[bool]
-    packs: ClassVar[bool] = False
     slot_bytes: int
 
     @abstractmethod
@@ -66,17 +65,6 @@ class Store(ABC):
         StoreError
             With the ``errno`` of what failed: ENOSPC, EIO, ... A slot that held nothing still holds nothing.
         """
-
-    def pack_apart(self, buffer: Buffer, offset: int, hint: int) -> bytes:
-        """The first half of a :meth:`write`, for which it does not need the store: in any thread.
-
-        Only of a store that ``packs``; :meth:`write_packed` is the other half.
-        """
-        raise NotImplementedError
-
-    def write_packed(self, slot: int, data: bytes) -> int:
-        """The second half of a :meth:`write`, in the thread that the store belongs to."""
-        raise NotImplementedError
 
     @abstractmethod
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
