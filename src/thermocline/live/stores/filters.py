@@ -7,7 +7,7 @@ pages of one region are mostly of a kind, or of two. So the filter that won last
 tried unless the page packs much worse than the last ones did; then the winner before it gets a chance. Now
 and then all are tried on one page, ever more rarely, at least once in `LAST_INTERVAL` pages.
 
-A denser codec, where there is one, comes after all filters of the quicker one, and is a choice like any other filter.
+A denser codec, where there is one, is tried with the filter that was best for the quicker one, and with none.
 
 Nothing here depends on time or chance: the same pages in the same order make the same choices.
 """
@@ -104,7 +104,7 @@ class Choice:
 
     def __init__(self, page_size: int, codecs: int = 1) -> None:
         self._page_size = page_size
-        self._every = range(codecs * len(FILTERS))
+        self._codecs = codecs
         self._habits: dict[int, _Habit] = {}
 
     def search(self, hint: int) -> Search:
@@ -142,10 +142,12 @@ class Choice:
         habit.pages = 0
         habit.interval = min(2 * habit.interval, LAST_INTERVAL)
         winner = None
-        for which in self._every:
-            if which not in tried:
-                size = yield which
-                if size:
-                    winner = which, size
+        for codec in range(self._codecs):
+            promising = {NOTHING, (winner or (NOTHING, 0))[0] % len(FILTERS)}
+            for which in EVERY if codec == 0 else sorted(promising):
+                if which + codec * len(FILTERS) not in tried:
+                    size = yield which + codec * len(FILTERS)
+                    if size:
+                        winner = which + codec * len(FILTERS), size
         if winner:
             habit.win(*winner)
