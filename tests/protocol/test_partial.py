@@ -155,6 +155,14 @@ def test_a_reader_in_order_gets_whole_pages_and_those_behind() -> None:
     made = machine(12, 20, zstd(40), extents=(Extent(0, 12),), readahead_pages=2)
     for page in range(12):
         made.place(page, 1)
-    read_all(made, 0, 1, 2)
-    assert states(made)[1:3] == ["SHADOWED", "SHADOWED"]
-    assert counts(made)["pgpartial"] <= PARTS
+    read_all(made, 3, 4, 5)
+    assert states(made)[4:6] == ["SHADOWED", "SHADOWED"]
+    assert counts(made)["pgpartial"] == PARTS  # of the first page
+
+
+def test_who_begins_at_the_beginning_of_an_array_gets_whole_pages_at_once() -> None:
+    made = below(0, 1, advice=Advice.NORMAL)
+    touch(made, 0, 0)
+    assert states(made)[0] != "PARTIAL"
+    touch(made, 1, 1)
+    assert states(made)[1] != "PARTIAL"  # the next page is expected

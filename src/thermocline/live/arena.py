@@ -111,9 +111,12 @@ class Arena:
     def install(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
         """Make a stretch, in whole base pages, appear with these bytes, and wake those that wait for it."""
         with self._coming_up:
-            if protect and len(self.mappings) > 1:
-                self.protect(*self._pages_of(at, size))
             source = buffer.address + offset
+            if len(self.mappings) == 1:  # as it mostly is, and a fault waits for this
+                self.mappings[0].copy(at, size, source, protect=protect)
+                return
+            if protect:
+                self.protect(*self._pages_of(at, size))
             self._through_one(lambda mapping: mapping.copy(at, size, source, protect=protect), at, size)
 
     def install_zeros(self, at: int, size: int) -> None:

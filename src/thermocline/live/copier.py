@@ -40,6 +40,8 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _READERS, _WRITERS = 4, 2
 #: Scratch buffers that are kept while nobody needs them. As many are in use as there are threads that fault at once.
 _SPARE_BUFFERS = 4
+#: Pages of an array that is a kind of its own, for the stores that pack it.
+_OWN_KIND = 16
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
 #: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
@@ -101,12 +103,14 @@ class Copier:
     def fill(self, effect: Fill, task: Task) -> Any:
         """Perform a :class:`~thermocline.protocol.effects.Fill`."""
         pages = effect.pages
-        homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
         noted = self.scheduler.noted
-        if effect.parts and homes[0] != _NOWHERE and not self._slow[homes[0]]:
-            filled = self._fill_parts(pages[0], homes[0], effect)
-            noted[0] = task.note
-            return filled
+        if effect.parts:
+            home = self.mm.table.place(pages[0])[0]
+            if home and not self._slow[home]:
+                filled = self._fill_parts(pages[0], home, effect)
+                noted[0] = task.note
+                return filled
+        homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
         gaps = list(self._gaps(pages, effect.parts))
         begin = pages[0] * self.mm.page_size
         noted[0] = note_of(pages[0])
@@ -243,7 +247,7 @@ class Copier:
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
         try:
-            size = self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            size = self.stores[node].write(slots[index], buffer, offset, self._kind_of(pages[index]))
             self._refusals[node] = 0
             return size
         except StoreError as error:
@@ -254,6 +258,14 @@ class Copier:
                     what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
                     self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
+
+    def _kind_of(self, page: int) -> int:
+        """Which pages are likely to pack alike: those of one array, and those of all small ones.
+
+        What packs best is found out on the first pages of a kind, which takes as long as packing ten of them.
+        """
+        region = self.mm.region_of(page)
+        return region.index if region is not None and region.pages >= _OWN_KIND else 0
 
     def _judge(self, index: int) -> None:
         """Take a node out of use whose device refuses every write. In the pager's thread."""

@@ -87,6 +87,7 @@ class Pager:
             self._sources.open(source)
         self._peer = peer
         self._pid = os.getpid()
+        self._peak_resident = 0
         self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
         stores: dict[int, Store] = {
             index: STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
@@ -216,10 +217,15 @@ class Pager:
             interpreter.untrimmed = any([store.trim() for store in self._stores.values()])
         scheduler.run_foreground()
         scheduler.run_background()
-        self.tables.header[Tables.HEADER_PEAK_RESIDENT] = max(
-            self.copier.peak_resident, self.tables.header[Tables.HEADER_PEAK_RESIDENT]
-        )
+        self._note_peak()
         return True
+
+    def _note_peak(self) -> None:
+        """Tell the program of a new peak of what is resident."""
+        if self.copier.peak_resident > self._peak_resident:
+            self._peak_resident = self.copier.peak_resident
+            header = self.tables.header
+            header[Tables.HEADER_PEAK_RESIDENT] = max(self._peak_resident, header[Tables.HEADER_PEAK_RESIDENT])
 
     def _recover(self) -> None:
         """Take up what a killed predecessor left: nothing at all, in a fresh memory."""

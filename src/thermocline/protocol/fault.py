@@ -106,6 +106,8 @@ def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
         return 0
     if region.advice == Advice.RANDOM:
         return 1 << part
+    if page == region.start and not part:
+        return 0  # who begins at the beginning is likely to go on
     run = region.stream.run(page, part, mm.parts)
     return ((1 << run.stop) - (1 << run.start)) & mm.missing(page) if run else 0
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 #: Streams of one region that are followed at once.
 _READERS = 8
+#: How many times as much as the last ones brought up comes behind them.
+_GROWTH = 3
 #: The largest stride, in pages, that is taken for a stream: beyond it the guess is a waste more often than not.
 _MAX_STRIDE = 64
 
@@ -46,8 +48,8 @@ class Stream:
     def run(self, page: int, part: int, parts: int) -> range | None:
         """The parts of a page to bring up for a miss at one of them; None: a stream of whole pages is expected here.
 
-        A miss that is next to the last ones doubles the run, as :meth:`window` does for pages, and a run that has come
-        to the end of its page is a stream of pages from there. A miss anywhere else brings up nothing but itself.
+        A miss that is next to the last ones makes the run four times as long, and a run that has come to the end of its
+        page is a stream of pages from there. A miss anywhere else brings up nothing but itself.
 
         Parameters
         ----------
@@ -58,7 +60,7 @@ class Stream:
             return None
         miss, begin = page * parts + part, page * parts
         for run in self._runs:
-            length = run.end - run.first
+            length = _GROWTH * (run.end - run.first)
             if miss == run.end:
                 run.end = min(miss + length, begin + parts)
                 found = range(part, run.end - begin)
