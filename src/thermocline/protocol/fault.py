@@ -115,7 +115,7 @@ def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
 def _window(mm: Mm, region: Region, page: int) -> range:
     """The pages to read ahead after a fault, within the region."""
     largest = min(mm.policy.readahead_pages, mm.nodes[_DRAM].capacity // mm.page_size // 8)
-    if region.advice == Advice.RANDOM or not largest:
+    if region.advice == Advice.RANDOM or not (largest or mm.parts > 1):  # whole pages follow a stream, if nothing else
         return range(0)
     ahead = region.stream.window(page, largest, eager=region.advice == Advice.SEQUENTIAL)
     return (
