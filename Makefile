@@ -4,13 +4,14 @@
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
-# make bench       beside what a user would pick instead; bench-quick is the same with less data
+# make bench       beside what a user would pick instead, into benchmarks/README.md; bench-quick: less, in five minutes
 # make lint | docs | clean
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := $(VENV)/.peers
 
 NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
@@ -31,10 +32,11 @@ test-numpy: $(READY)
 test-numa: $(READY)
 	$(BIN)/python tests/numa/suite.py
 
-bench: $(READY)
+bench: $(PEERS)
 	$(BIN)/python benchmarks/suite --json build/bench.json
+	$(BIN)/python benchmarks/suite --render build/bench.json
 
-bench-quick: $(READY)
+bench-quick: $(PEERS)
 	$(BIN)/python benchmarks/suite --quick --json build/bench-quick.json
 
 torture: $(READY)
@@ -78,6 +80,10 @@ $(READY): pyproject.toml
 	        echo 'make: no virtual environment can be made; run: sudo apt-get install python3-venv' >&2; exit 1; }; }
 	@echo 'installing into $(VENV) (once; a minute or two)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,demo]'
+	@touch $@
+
+$(PEERS): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 # The environment stays: it takes minutes to make. `rm -rf .venv` removes it as well.

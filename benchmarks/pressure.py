@@ -92,9 +92,13 @@ class Overhead:
             "page tables": sum(map(page_tables, self._pids.values())),
         }
 
+    def grown(self) -> dict[str, int]:
+        """What came on top, in bytes."""
+        return {name: size - self._before[name] for name, size in self._now().items()}
+
     def rows(self, managed: int) -> None:
         """Print what came on top, each as a share of the bytes that are managed."""
-        grown = {name: size - self._before[name] for name, size in self._now().items()}
+        grown = self.grown()
         grown["all but page tables"] = sum(grown.values()) - grown["page tables"]
         for name, size in grown.items():
             row(f"  {name}", f"{size / MIB:.1f} MiB", f"{100 * size / managed:.3f} %")

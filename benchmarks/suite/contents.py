@@ -18,6 +18,16 @@ BLOCKS = 4
 KINDS = ("float32", "int64", "text", "random")
 
 
+class WrongError(Exception):
+    """What came back is not what was written. This ends the suite: it is no figure."""
+
+
+def check(right: object, what: str) -> None:
+    """WrongError unless it is so."""
+    if not right:
+        raise WrongError(what)
+
+
 class Contents:
     """Contents of one kind, as words of 64 bits."""
 

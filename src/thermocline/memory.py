@@ -62,6 +62,9 @@ class Memory(Arrays):
     group_reclaim : str
         What reclaim for a group's limit does: ``"left"`` demotes, and counts what left; ``"demoted"`` and ``"never"``
         are what Linux did before (see :class:`thermocline.protocol.group.GroupReclaim`).
+    parts : bool
+        Whether a page that is read here and there may come up from compressed memory in parts (of 4 KiB, with pages of
+        64 KiB), or always as a whole.
 
     Notes
     -----
@@ -87,6 +90,7 @@ class Memory(Arrays):
         clean: str = "demote",
         readahead: int = 32,
         group_reclaim: str = "left",
+        parts: bool = True,
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
@@ -99,7 +103,7 @@ class Memory(Arrays):
             raise SpecError(f"readahead is {readahead} pages; write 0 (off) or more")
         if group_reclaim not in {known.value for known in GroupReclaim}:
             raise SpecError(f"unknown group_reclaim {group_reclaim!r}; write left, demoted or never")
-        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim)
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts)
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)

@@ -62,6 +62,11 @@ class Dram:
         return True
 
     @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
+        return False
+
+    @property
     def keeps_incompressible(self) -> bool:
         """Whether a page that does not get smaller stays."""
         return True
@@ -100,6 +105,11 @@ class Numa:
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
         return True
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
+        return False
 
     @property
     def keeps_incompressible(self) -> bool:
@@ -150,6 +160,11 @@ class Compressed:
     @property
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
+        return True
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
         return True
 
     @property
@@ -208,6 +223,11 @@ class File:
     @property
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
+        return False
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
         return False
 
     @property

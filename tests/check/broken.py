@@ -22,7 +22,7 @@ from thermocline.protocol.migrate import move as move_module
 from thermocline.protocol.migrate.move import move
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.scan_control import Cause, ScanControl
 
 
@@ -142,7 +142,7 @@ def filling(*steps: str) -> Callable[..., Protocol[None]]:
         entry = mm.table.read(page)
         for step in steps:
             if step == "filling":
-                yield e.Commit(page, FILLING, entry.node, entry.slot)
+                yield e.Commit(page, PARTIAL, entry.node, entry.slot)
             elif step == "fill":
                 yield e.Fill(pages, True)
             elif step == "resident":
@@ -159,7 +159,7 @@ def filling(*steps: str) -> Callable[..., Protocol[None]]:
 def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
     (page,) = pages
     entry = mm.table.read(page)
-    yield e.Commit(page, FILLING, entry.node, entry.slot)
+    yield e.Commit(page, PARTIAL, entry.node, entry.slot)
     yield e.Fill(pages, True)
     if entry.node and not writable:
         yield e.Commit(page, SHADOWED, entry.node, entry.slot)
@@ -208,14 +208,14 @@ def frames_are_forgotten(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]
 def half_filled_pages_are_taken_for_resident(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
     if entry.state in (EMPTY, SLOTTED) and present(page):
         yield e.Punch([page])
-    elif entry.state == FILLING:
+    elif entry.state == PARTIAL:
         yield e.Commit(page, RESIDENT)
         if entry.node:
             yield e.Release(entry.node, entry.slot, mm.group_of(page).index)
 
 
 def holes_are_not_punched_again(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
-    if entry.state == FILLING:
+    if entry.state == PARTIAL:
         yield from recovery_finish(mm, page, entry, present, frame)
 
 
@@ -274,15 +274,13 @@ right_commit_copies = move_module.commit_copies
 def giving_up(*steps: str) -> Callable[..., Protocol[None]]:
     """The end of a doomed page, of its steps in another order, or without some."""
 
-    def wrong(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
+    def wrong(mm: Mm, page: int, entry: Any, frame: int) -> Protocol[None]:
         group = mm.group_of(page).index
         for step in steps:
             if step == "commit":
                 yield e.Commit(page, POISONED)
-            elif step == "punch" and present(page):
-                yield e.Punch([page])
-            elif step == "frame" and entry.state in (RESIDENT, SHADOWED, FILLING) and not present(page):
-                yield e.Release(0, 0, group)
+            elif step == "punch" and mm.links.present[page]:
+                yield e.Punch([page], frame)
             elif step == "poison":
                 yield e.Poison(page)
             elif step == "slot" and entry.node:
@@ -292,7 +290,7 @@ def giving_up(*steps: str) -> Callable[..., Protocol[None]]:
 
 
 def every_page_is_given_up(mm: Mm, page: int, entry: Any, present: Any, frame: int) -> Protocol[None]:
-    return (yield from recovery._give_up(mm, page, entry, present, frame))
+    return (yield from recovery._give_up(mm, page, entry, frame))
 
 
 def the_kernel_is_not_asked(mm: Mm, page: int, found: Any) -> Protocol[None]:

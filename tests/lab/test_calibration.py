@@ -296,7 +296,7 @@ class TestMapping:
 class TestProgram:
     def test_every_touch_is_timed(self, running: Program) -> None:
         before = time.perf_counter_ns()
-        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 3)
+        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 3 * 4096)
         running.touch([0, 8192, 4096])
         touches = running.touched(3)
         stamps = [before, *(stamp for touch in touches for stamp in touch), time.perf_counter_ns()]
@@ -304,7 +304,7 @@ class TestProgram:
         assert [os.pread(running.arena, 1, offset) for offset in (0, 4096, 8192)] == [b"\1"] * 3
 
     def test_it_sleeps_before_each_touch(self, running: Program) -> None:
-        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 1)
+        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 4096)
         before = time.perf_counter_ns()
         running.touch([0, 0], pause=0.002)
         (first, _), (second, _) = running.touched(2)
@@ -312,7 +312,7 @@ class TestProgram:
         assert second - first >= 2 * MILLISECOND
 
     def test_it_runs_while_it_is_told_to(self, running: Program) -> None:
-        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 1)
+        Arena(running.arena, 4096, [running.mapping]).install_zeros(0, 4096)
         used = _processor_time(running.pid)
         with running.running(0):
             while _processor_time(running.pid) - used < 0.05:

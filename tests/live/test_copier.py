@@ -25,7 +25,7 @@ from thermocline.protocol.effects import CopyList, Fill
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import FILLING, RESIDENT, PageTable
+from thermocline.protocol.page import PARTIAL, RESIDENT, PageTable
 from thermocline.protocol.region import Region
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
@@ -86,8 +86,8 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     nodes = [Node(0, "dram", Kind.MAPPED, PAGES * PAGE, PAGE)]
     nodes += [Node(index, str(index), Kind.UNMAPPED, 1 << 20, stores[index].slot_bytes) for index in (QUICK, SLOW)]
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
-    mm.table.commit(0, FILLING, SLOW, 1)
-    mm.table.commit(1, FILLING, QUICK, 1)
+    mm.table.commit(0, PARTIAL, SLOW, 1)
+    mm.table.commit(1, PARTIAL, QUICK, 1)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
@@ -127,7 +127,7 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
     scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
     for page in range(pages):
-        arena.install_zeros(page, 1)
+        arena.install_zeros(page * PAGE, PAGE)
         mm.table.commit(page, RESIDENT)
     happened: list[str] = []
 
@@ -172,7 +172,7 @@ def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
     task = Task((_ for _ in ()), background=False)
 
     def read(page: int, slot: int) -> bool:
-        mm.table.commit(page, FILLING, QUICK, slot)
+        mm.table.commit(page, PARTIAL, QUICK, slot)
         return bool(copier.fill(Fill([page], False), task))
 
     store.release(1)  # it holds nothing any more

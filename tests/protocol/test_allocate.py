@@ -5,6 +5,7 @@ from __future__ import annotations
 from machines import FILE, at_rest, counts, held, machine, read, states, write
 
 from thermocline.check.layout import Place
+from thermocline.check.store import PAGE
 from thermocline.protocol.allocate import allocate_frame, allocate_target
 from thermocline.protocol.effects import Protocol, Release
 from thermocline.protocol.fault import fault
@@ -13,7 +14,7 @@ from thermocline.protocol.scan_control import Cause, ScanControl
 
 def test_a_frame_that_is_free_is_had_without_reclaim() -> None:
     made = machine(2, 3)
-    assert made.run(allocate_frame(made.mm, made.mm.groups[0])) is True
+    assert made.run(allocate_frame(made.mm, made.mm.groups[0], PAGE)) is True
     assert made.nodes[0].used == 64
     assert counts(made) == {"pgalloc": 1}
 
@@ -37,7 +38,7 @@ def test_an_allocator_without_room_reclaims_for_itself() -> None:
 def test_an_allocator_that_may_not_wait_gives_up() -> None:
     made = machine(3, 1, Place("file", 1))
     write(made, 0, 1)
-    assert made.run(allocate_frame(made.mm, made.mm.groups[0], may_wait=False)) is False
+    assert made.run(allocate_frame(made.mm, made.mm.groups[0], PAGE, may_wait=False)) is False
     assert "allocthrottle" not in counts(made)
     at_rest(made)
 
@@ -46,7 +47,7 @@ def test_an_allocator_with_nothing_to_reclaim_waits_for_room() -> None:
     made = machine(3, 1, Place("file", 1))
     write(made, 0, 1)
     got: list[bool] = []
-    task = made.spawn("allocation", allocate_frame(made.mm, made.mm.groups[0]), done=got.append)
+    task = made.spawn("allocation", allocate_frame(made.mm, made.mm.groups[0], PAGE), done=got.append)
     made.settle()
     assert (task.waits_for, got) == ("room in any node", [])
     made.table.commit(0, 0)  # the program frees page 0

@@ -10,6 +10,7 @@ from machines import FILE, held, machine, read, states, write
 
 from thermocline.check.layout import Extent, Limits, Place
 from thermocline.protocol.effects import Commit, Effect, Protocol, Reserve
+from thermocline.protocol.fault import fault
 from thermocline.protocol.group import Group, GroupReclaim
 from thermocline.protocol.mm import Policy
 from thermocline.protocol.node import Kind, Node
@@ -106,6 +107,17 @@ def advised(advice: int) -> int:
     return made.vmstat["readahead_pages"]
 
 
+def comes_up(reserve: int, reads_parts: bool) -> tuple[int, int]:
+    """What of a page, and whether what was there has to go."""
+    zstd = Place("zstd", 4, reads_parts=True)
+    made = machine(2, 2, zstd, extents=(Extent(0, 2, advice=Advice.RANDOM),))
+    made.nodes[0].reserve, made.nodes[1].reads_parts = reserve, reads_parts
+    made.place(0, 1)
+    made.place(1, 0)
+    made.run(fault(made.mm, 0, False))
+    return made.nodes[0].used, made.entry(1).state
+
+
 def filled_from(source: bool) -> list[int]:
     made = machine(2, 2, extents=(Extent(0, 2, source=source),))
     read(made, 0)
@@ -154,6 +166,8 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "slot_bytes": (lambda: holds(slot_bytes=64), lambda: holds(slot_bytes=128, slots=1)),
             "keep_incompressible": (lambda: goes_down(True), lambda: goes_down(False)),
             "charged_to_memory": (lambda: weighs(True), lambda: weighs(False)),
+            "reads_parts": (lambda: comes_up(0, True), lambda: comes_up(0, False)),
+            "reserve": (lambda: comes_up(0, True), lambda: comes_up(64, True)),
             "kind": (lambda: demotes_from(Kind.MAPPED), lambda: demotes_from(Kind.UNMAPPED)),
             "failed": (lambda: shrinks(False), lambda: shrinks(True)),
         },

@@ -40,7 +40,7 @@ def kill_and_recover(made: Machine, *doomed: int) -> None:
     slots = slots_in_use(made.mm, pages)
     for node, store in made.stores.items():
         store.recover(slots.get(node, ()))
-    made.run(recover(made.mm, pages, made.arena.present, made.slot_size, doomed, made.arena.whereabouts))
+    made.run(recover(made.mm, pages, made.presence, made.slot_size, doomed, made.arena.whereabouts))
 
 
 @pytest.mark.parametrize("design", [design for design in DESIGNS if design != "discard"])

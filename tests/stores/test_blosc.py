@@ -57,6 +57,19 @@ def test_every_filter_unpacks_to_what_was_packed(codec: Codec, which: int, buffe
     assert back.view[:PAGE] == content
 
 
+@pytest.mark.parametrize("which", range(len(FILTERS)))
+def test_every_stretch_of_a_page_is_unpacked_by_itself(codec: Codec, which: int, buffers: Callable[[], Buffer]) -> None:
+    """C-Blosc2 takes a stretch of a block's length for a block, wherever it begins: it is never asked for one."""
+    source, target, back = buffers(), buffers(), buffers()
+    content = np.cumsum(np.random.default_rng(0).integers(0, 9, PAGE // 8)).tobytes()
+    length = packed(codec, which, content, source, target)
+    for begin in range(0, PAGE, 4096):
+        for end in range(begin + 4096, PAGE + 1, 4096):
+            back.view[begin:end] = bytes(end - begin)
+            codec.unpack_part(target.address, length, back.address, begin, end - begin)
+            assert back.view[begin:end] == content[begin:end], (begin, end)
+
+
 def test_filters_pay_where_they_should(codec: Codec, buffers: Callable[[], Buffer]) -> None:
     """What the choice rests on: a shuffle of the right width makes numbers smaller, and text larger."""
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ exit status is 1 if anything was wrong.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pagers import find_supervisor, open_fault_counter, wait_for_pager
 
 WORKLOAD = Path(__file__).with_name("workload.py")
+#: Bytes of a page, of one program after the other.
+PAGES = itertools.cycle(("4096", "16384"))
 #: Seconds that a program may take for its end: more is a hang.
 LIMIT = 30
 #: Steps of one thread without a new pager after which a point counts as not reached.
@@ -85,9 +88,9 @@ def judge(process: subprocess.Popen[str], kills: int = -1) -> Outcome:
 
 
 def start(pagers: int, steps: int, rules: list[str]) -> subprocess.Popen[str]:
-    """The workload, under injection."""
+    """The workload, under injection: with pages that come up as a whole and in parts, in turn."""
     environment = {**os.environ, "THERMOCLINE_INJECT": ";".join(rules)}
-    command = [sys.executable, str(WORKLOAD), str(pagers), str(steps)]
+    command = [sys.executable, str(WORKLOAD), str(pagers), str(steps), next(PAGES)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 

@@ -1,4 +1,4 @@
-"""A program that verifies every byte it reads, for as long as pagers have to die: ``workload.py PAGERS STEPS``.
+"""A program that verifies every byte it reads, for as long as pagers have to die: ``workload.py PAGERS STEPS [PAGE]``.
 
 Threads write, read, allocate, free, pin and send away tiered arrays, each beside a plain one that shows what is right;
 each page carries a counter of its writes. One more thread keeps losing a page, on purpose, and must be told each time.
@@ -22,10 +22,13 @@ from thermocline.live.tables import Tables
 
 #: What a system call says of a page that is lost: EFAULT, EHWPOISON.
 LOST = (errno.EFAULT, 133)
-PAGE = 4 << 10
+#: Bytes of a page. Larger ones than this come up in parts.
+PAGE = int(sys.argv[3]) if len(sys.argv) > 3 else 4 << 10
 WORDS = PAGE // 8
+#: Words of a part.
+PART = 512
 THREADS = 3
-SPEC = "dram=256KiB, lz4=128KiB;incompressible=demote, file:{directory}=16MiB"
+SPEC = f"dram={64 * PAGE}, lz4={32 * PAGE};incompressible=demote, file:{{directory}}={4096 * PAGE}"
 
 
 class Workload:
@@ -98,6 +101,8 @@ class Workload:
                 plain[page] += 1
                 tiered[page + 1 : page + WORDS] = noise
                 plain[page + 1 : page + WORDS] = noise
+                if PAGE > 8 * PART:
+                    self.scatter(tiered, plain, random)
             elif choice < 73:
                 self.memory.advise(tiered, "cold")
             elif choice < 75:
@@ -108,6 +113,14 @@ class Workload:
             self.compare(tiered[page : page + WORDS], plain[page : page + WORDS], "just written or read")
         for tiered, plain in kept:
             self.compare(tiered, plain, "at the end")
+
+    def scatter(self, tiered: np.ndarray, plain: np.ndarray, random: np.random.Generator) -> None:
+        """Read and write words here and there, each of a page that is mostly left alone."""
+        for at in random.integers(0, len(plain) // PART, 6) * PART:
+            if at & PART:
+                tiered[at + 7] += 1
+                plain[at + 7] += 1
+            self.compare(tiered[at : at + PART], plain[at : at + PART], "a part")
 
     def lose(self, thread: int) -> None:
         """Lose the second page of a file's array: a system call that reads it fails, and never gets other bytes."""

@@ -66,7 +66,7 @@ def test_the_trace_says_what_happened() -> None:
     made.run()
     assert seen[0] == (0, "thread 0: fault, write of page 0")
     assert seen[1] == (26_000, "fault: Lock(page=0)")
-    assert seen[4] == (29_000, "fault: Fill(pages=[0], writable=True)")
+    assert seen[4] == (29_000, "fault: Fill(pages=[0], parts=0, writable=True)")
     assert (40_512, "thread 0: goes on") in seen
     assert any(text == "fault: Spawn(read_ahead)" for _, text in seen)
     assert any(text == "thread 0: ended" for _, text in seen)

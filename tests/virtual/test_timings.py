@@ -40,7 +40,7 @@ def test_a_fault_of_a_fresh_page() -> None:
     made.region(1)
     made.thread([writes(0)], keep_stalls=True)
     result = made.run()
-    # Lock, Reserve, Commit (FILLING), Fill; the thread goes on before the rest of the protocol.
+    # Lock, Reserve, Commit (PARTIAL), Fill; the thread goes on before the rest of the protocol.
     assert result.threads[0].stall_ns == [HEARD + 4 * EFFECT + ZERO + WAKE + HIT]
     assert result.ns == HEARD + 4 * EFFECT + ZERO + WAKE + HIT
     # ... Commit (RESIDENT), Unlock

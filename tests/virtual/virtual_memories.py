@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, State
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, State
 from thermocline.spec import Compressed, Dram, File, NodeSpec, Numa
 from thermocline.virtual.costs import Cost, Costs, StoreCosts
 from thermocline.virtual.machine import VirtualMemory
@@ -119,7 +119,7 @@ def check_mapping(memory: VirtualMemory, pages: Iterable[int]) -> None:
     for page in pages:
         state = memory.mm.table.state(page)
         if memory._mapping.writable[page]:
-            assert state in (RESIDENT, FILLING), f"page {page} can be written, and is {State(state).name}"
+            assert state in (RESIDENT, PARTIAL), f"page {page} can be written, and is {State(state).name}"
         if state in (RESIDENT, SHADOWED):
             assert memory._mapping.readable[page], f"page {page} is {State(state).name}, and not mapped"
 
@@ -128,7 +128,7 @@ def _check_pages(memory: VirtualMemory) -> None:
     mapping, table = memory._mapping, memory.mm.table
     for page in range(mapping.pages):
         state = table.state(page)
-        assert state != FILLING, f"page {page} is left half filled"
+        assert state != PARTIAL, f"page {page} is left half filled"
         assert mapping.readable[page] == (state in (RESIDENT, SHADOWED) and page not in mapping.hinted)
         assert (page in mapping.poisoned) or state != POISONED
         assert not (mapping.writable[page] and state != RESIDENT)

@@ -13,12 +13,13 @@ from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.layout import Extent, Layout, Limits, Place
 from thermocline.check.machine import Machine
 from thermocline.check.program import Access, Script
+from thermocline.check.store import PARTS
 from thermocline.protocol.effects import Protocol, Resched
 from thermocline.protocol.fault import read_ahead
 from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.promote import NumaScan, promote_pages
 from thermocline.protocol.reclaim import reclaim_pages, shrink_node
-from thermocline.protocol.region import free_region
+from thermocline.protocol.region import Advice, free_region
 from thermocline.protocol.scan_control import Cause
 
 LARGEST_PAGES, LARGEST_THREADS = 6, 4
@@ -47,6 +48,21 @@ def slow_memory(frames: int) -> Place:
 def file(slots: int) -> Place:
     """A node at the end of the path."""
     return Place("file", slots, charged_to_memory=False)
+
+
+def zstd(slots: int) -> Place:
+    """A node that parts of pages come up from by themselves."""
+    return Place("zstd", slots, reads_parts=True)
+
+
+def parts(page: int, part: int) -> tuple[Access, ...]:
+    """One access of a script, to a part of a page: both a read and a write are tried."""
+    return (Access(page, False, part), Access(page, True, part))
+
+
+def part_writes(page: int, part: int) -> tuple[Access, ...]:
+    """One access of a script."""
+    return (Access(page, True, part),)
 
 
 def cold(*pages: int) -> Actor:
@@ -310,6 +326,64 @@ def _last_device(pages: int, threads: int) -> Configuration:
     )
 
 
+def _parts(pages: int, threads: int) -> Configuration:
+    """Parts of pages come up by themselves, are written, dropped, and go down with the rest of their page."""
+    return Configuration(
+        "parts",
+        Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
+        _threads(threads, lambda index: ((Access(0, False, 1),),) if index else (parts(0, 0),)),
+        placed=(Placed(0, 1),),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+    )
+
+
+def _last_slots(pages: int, threads: int) -> Configuration:
+    """Every slot is taken, by pages that were written in part: the only way to room is to complete one of them."""
+    return Configuration(
+        "last slots",
+        Layout(pages + 1, 3, (zstd(pages),), extents=(Extent(0, pages + 1, advice=Advice.RANDOM),)),
+        _threads(threads, lambda index: (part_writes(index % pages, 0), *((part_writes(0, 1),) if index else ()))),
+        placed=(*(Placed(page, 1) for page in range(pages)), Placed(pages, 0)),
+        kswapd=False,
+    )
+
+
+def _parts_freed(pages: int, threads: int) -> Configuration:
+    """Pages that are there in part are freed, and pinned, while they are touched and reclaimed."""
+    return Configuration(
+        "parts freed",
+        Layout(
+            pages + 1,
+            pages + 1,
+            (zstd(2 * pages),),
+            extents=(Extent(0, 2, advice=Advice.RANDOM), Extent(2, pages - 1, advice=Advice.RANDOM)),
+        ),
+        _threads(max(threads - 1, 1), lambda index: (part_writes(1, index % PARTS),)),
+        placed=tuple(Placed(page, 1) for page in range(pages + 1)),
+        requests={"free": frees(2), "pin": pins(1)},
+        reclaimers={"second reclaimer": reclaimer(0)},
+        freed=tuple(range(2, pages + 1)),
+        pinned=(1,),
+        kswapd=False,
+    )
+
+
+def _parts_lost(pages: int, threads: int) -> Configuration:
+    """The rest of a page that is there in part cannot be read, or nobody takes it."""
+    return Configuration(
+        "failing device, parts",
+        Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
+        _threads(threads, lambda index: (parts(0, index % PARTS),)),
+        placed=tuple(Placed(page, 1) for page in range(pages)),
+        reclaimers={"second reclaimer": reclaimer(0)},
+        kswapd=False,
+        failures=1,
+        may_lose=True,
+        may_poison=tuple(range(pages)),
+    )
+
+
 def _doomed(pages: int, threads: int) -> Configuration:
     """A killed pager's successor gives a page up, wherever it is by then, and no other."""
     return Configuration(
@@ -402,6 +476,10 @@ _CASES = (
     _shadow,
     _readahead,
     _pins,
+    _parts,
+    _last_slots,
+    _parts_freed,
+    _parts_lost,
     _failures,
     _dead_device,
     _last_device,

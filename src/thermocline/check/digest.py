@@ -115,6 +115,8 @@ class Describer:
                 for lruvec in mm.lruvecs(node.index)
             ),
             tuple(machine.unwatched("referenced")),
+            tuple(machine.unwatched("present")),
+            tuple(machine.unwatched("dirty")),
             tuple(machine.unwatched("transit")),
             tuple(self._distance(page) for page in range(machine.layout.pages)),
             tuple(sorted((page, task.name) for page, task in machine.owners.items())),

@@ -243,12 +243,16 @@ class WatchedLinks(Links):
                 ("list_of", "H"),
                 ("referenced", "B"),
                 ("evicted_at", "I"),
+                ("present", "H"),
+                ("dirty", "B"),
                 ("transit", "Q"),
             )
         }
         self.list_of = self.watched["list_of"]
         self.referenced = self.watched["referenced"]
         self.evicted_at = self.watched["evicted_at"]
+        self.present = self.watched["present"]
+        self.dirty = self.watched["dirty"]
         self.transit = self.watched["transit"]
 
     def new_list(self) -> LruList:

@@ -13,8 +13,9 @@ from thermocline.check.machine import Machine
 from thermocline.check.program import Program
 from thermocline.check.store import PAGE, PARTS
 from thermocline.check.violation import Violation
+from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
 from thermocline.protocol.reclaim import has_outlet
 
 
@@ -68,11 +69,18 @@ def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
             raise Violation("lost", f"{where} is not in memory")
         if version is not None and version != truth:
             raise Violation("lost", f"{where} is {describe_version(version)} in memory; {newest} came last")
-        if state in (EMPTY, SLOTTED, SHADOWED) or (state == FILLING and version is None):
+        if state in (EMPTY, SLOTTED, SHADOWED) or (
+            state == PARTIAL and (version is None or (entry.node and _is_clean(machine, page)))
+        ):
             if slot[part] != truth:
                 raise Violation("lost", f"{where} is {describe_version(slot[part])} below; {newest} came last")
             if version is not None and not arena.protected[page][part]:
                 raise Violation("lost", f"{where} has a copy below that the next write would make stale")
+
+
+def _is_clean(machine: Machine, page: int) -> bool:
+    """Whether the pager takes what is there of a page for what its slot has, and so would drop it."""
+    return bool(machine.unwatched("present")[page]) and not machine.unwatched("dirty")[page]
 
 
 def _slot(machine: Machine, entry: Entry) -> str:
@@ -114,15 +122,8 @@ def _check_leaks(machine: Machine) -> None:
         if entry.names_slot and entry.node in machine.stores:
             named[entry.node].add(entry.slot)
             used[entry.node] += machine.stores[entry.node].size(entry.slot)
-        if entry.frame is not None and entry.state != FILLING:
-            used[entry.frame] += PAGE
-            found = machine.arena.whereabouts(page)
-            if found != {entry.frame}:
-                raise Violation("budget", f"page {page} is charged to node {entry.frame}, and is on {sorted(found)}")
-        elif entry.state == FILLING:
-            raise Violation("leak", f"page {page} is left half filled")
-        elif machine.arena.present(page):
-            raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame, and nobody knows")
+        frame, size = _check_frame(machine, page, entry)
+        used[frame] += size
     for index, store in machine.stores.items():
         for slot in store.slots.keys() - named[index]:
             raise Violation("leak", f"slot {slot} of {machine.nodes[index].name} is taken, and no page names it")
@@ -135,6 +136,23 @@ def _check_leaks(machine: Machine) -> None:
         clean = {page for page in range(machine.layout.pages) if _has_shadow_in(machine, page, node.index)}
         if node.kind is not Kind.SOURCE and set(node.shadow_pages) != clean:
             raise Violation("leak", f"{node.name} lists the shadows of {set(node.shadow_pages)}, and has {clean}")
+
+
+def _check_frame(machine: Machine, page: int, entry: Entry) -> tuple[int, int]:
+    """The mapped node on which a page has something, and how many bytes."""
+    if entry.state == PARTIAL:
+        whole = machine.presence(page).whole
+        if not 0 < whole < machine.mm.all_parts:
+            raise Violation("leak", f"page {page} is left half filled")
+        return DRAM, machine.mm.bytes_of(whole)
+    if entry.frame is not None:
+        found = machine.arena.whereabouts(page)
+        if found != {entry.frame}:
+            raise Violation("budget", f"page {page} is charged to node {entry.frame}, and is on {sorted(found)}")
+        return entry.frame, PAGE
+    if machine.arena.present(page):
+        raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame, and nobody knows")
+    return DRAM, 0
 
 
 def _has_shadow_in(machine: Machine, page: int, node: int) -> bool:

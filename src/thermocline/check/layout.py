@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thermocline.check.store import PAGE
+from thermocline.check.store import PAGE, PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Place:
         What one page takes at worst, and what a page takes that compresses (all but ``incompressible`` do).
     mapped : bool
         Whether it is slow memory that the program addresses: it has frames then, and no slots.
+    reads_parts : bool
+        Whether parts of its pages come up by themselves.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Place:
     charged_to_memory: bool = True
     keep_incompressible: bool = True
     mapped: bool = False
+    reads_parts: bool = False
     incompressible: frozenset[int] = frozenset()
 
     def size(self, page: int) -> int:
@@ -80,6 +83,11 @@ class Layout:
     def source(self) -> int:
         """Index of the node that stands for files that arrays were made from."""
         return 1 + len(self.lower)
+
+    @property
+    def parts(self) -> int:
+        """Parts of a page that come up by themselves."""
+        return PARTS if any(place.reads_parts for place in self.lower) else 1
 
     @property
     def arrays(self) -> tuple[Extent, ...]:

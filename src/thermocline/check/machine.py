@@ -172,9 +172,10 @@ class Machine(World):
 
     def _reserve(self, effect: effects.Reserve, _: Task) -> int | None:
         node = self.mm.nodes[effect.node]
-        if not node.has_room:
+        size = effect.size or node.slot_bytes
+        if not node.fits(size, urgent=effect.urgent):
             return None
-        self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
+        self.mm.charge(node, self.mm.groups[effect.group], size)
         if node.kind is Kind.MAPPED:
             if effect.node == DRAM:
                 self._progress()
@@ -187,7 +188,7 @@ class Machine(World):
         node = self.mm.nodes[effect.node]
         if node.kind is Kind.SOURCE:
             return
-        size = node.slot_bytes
+        size = effect.size or node.slot_bytes
         if node.kind is not Kind.MAPPED:
             store = self.stores[effect.node]
             self.footprint.write("slot", effect.node, effect.slot)
@@ -292,11 +293,10 @@ class Machine(World):
         self.table.commit(effect.page, effect.state, effect.node, effect.slot)
 
     def _punch(self, effect: effects.Punch, _: Task) -> None:
-        node = self.mm.nodes[effect.node]
         for page in effect.pages:
             self.footprint.write("arena", page)
             self.arena.punch(page)
-            self.mm.uncharge(node, self.mm.group_of(page), PAGE)
+            self.mm.uncharge_frame(page, effect.node)
         self.mm.vmstat.add("pgfree", len(effect.pages))
         self._frame_freed()
 
@@ -305,18 +305,19 @@ class Machine(World):
     def _fill(self, effect: effects.Fill, _: Task) -> Job | bool:
         if self.outcome or not self.failing_fills.isdisjoint(effect.pages):
             return False
-        return self._install(list(effect.pages), effect.writable)
+        return self._install(list(effect.pages), effect.writable, effect.parts)
 
-    def _install(self, pages: list[int], writable: bool) -> Job:
+    def _install(self, pages: list[int], writable: bool, parts: int) -> Job:
         """Read all pages, then make their parts appear one by one, with threads running in between."""
+        wanted = [part for part in range(PARTS) if self.mm.parts == 1 or not parts or parts >> part & 1]
         places = [self.table.place(page) for page in pages]
         buffers = [
             Buffer(page, self._read_slot(page, node, slot)) for page, (node, slot) in zip(pages, places, strict=True)
         ]
         # As in `live`: zeros alone are installed writable, whoever asked.
         protect = not writable and any(node for node, _ in places)
-        for part in range(PARTS):
-            if part:
+        for part in wanted:
+            if part != wanted[0]:
                 yield
             for buffer in buffers:
                 self.footprint.write("arena", buffer.page)
@@ -347,11 +348,7 @@ class Machine(World):
             if part:
                 yield
             for buffer, (node, slot) in zip(buffers, homes, strict=True):
-                if node == DRAM:
-                    self.footprint.read("arena", buffer.page)
-                    buffer.versions.append(self.arena.versions[buffer.page][part] or 0)
-                else:
-                    buffer.versions.append(self._read_slot(buffer.page, node, slot)[part])
+                buffer.versions.append(self._read_part(buffer.page, part, node, slot))
         sizes = []
         store, target, place = self.stores[effect.node], self.mm.nodes[effect.node], self.layout.lower[effect.node - 1]
         for index, (page, slot, buffer) in enumerate(zip(pages, effect.slots, buffers, strict=True), start=1):
@@ -395,6 +392,18 @@ class Machine(World):
             sizes.append(effects.FAILED if fails else PAGE)
         yield
         return sizes
+
+    def _read_part(self, page: int, part: int, node: int, slot: int) -> int:
+        """The version of a part to be copied: what is there of a page that is PARTIAL is newer than its slot."""
+        if node == DRAM:
+            self.footprint.read("arena", page)
+            return self.arena.versions[page][part] or 0
+        found = None
+        if self.mm.links.present[page]:
+            self.footprint.read("arena", page)
+            found = self.arena.versions[page][part]
+        below = self._read_slot(page, node, slot)[part]
+        return below if found is None else found
 
     def _refuses(self, node: int) -> bool:
         """Whether a node's device refuses a write, which is counted."""

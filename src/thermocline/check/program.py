@@ -17,10 +17,16 @@ from thermocline.protocol.fault import fault
 
 
 class Access(NamedTuple):
-    """A read or a write of a whole page, one part after the other."""
+    """A read or a write of a whole page, one part after the other, or of ``only`` one of its parts."""
 
     page: int
     write: bool
+    only: int | None = None
+
+    @property
+    def parts(self) -> range:
+        """The parts that are accessed, in order."""
+        return range(PARTS) if self.only is None else range(self.only, self.only + 1)
 
     def __str__(self) -> str:
         return f"{'writes' if self.write else 'reads'} page {self.page}"
@@ -87,6 +93,7 @@ class Program:
         """
         if thread.current is None:
             thread.current = thread.script[thread.position][choice]
+            thread.part = thread.current.parts.start
         access, part = thread.current, thread.part
         arena, footprint = self.machine.arena, self.machine.footprint
         footprint.read("arena", access.page)
@@ -100,7 +107,11 @@ class Program:
             thread.waiting = True
             if self.pager_listens:
                 name = f"fault of {thread.name}"
-                self.machine.spawn(name, fault(self.machine.mm, access.page, access.write), thread=thread.name)
+                self.machine.spawn(
+                    name,
+                    fault(self.machine.mm, access.page, access.write, part % self.machine.mm.parts),
+                    thread=thread.name,
+                )
             return f"{access}, part {part}: faults"
         found = arena.versions[access.page][part]
         truth = arena.truth[access.page][part]
@@ -114,7 +125,7 @@ class Program:
                 f"and {describe_version(truth)} came last",
             )
         thread.part += 1
-        if thread.part == PARTS:
+        if thread.part == access.parts.stop:
             thread.part = 0
             thread.current = None
             thread.position += 1

@@ -188,7 +188,7 @@ class System:
         arena = machine.arena
         whereabouts = arena.whereabouts if len(machine.layout.mapped) > 1 else lambda page: None
         machine.spawn(
-            _RECOVERY, recover(machine.mm, pages, arena.present, machine.slot_size, self._doomed, whereabouts)
+            _RECOVERY, recover(machine.mm, pages, machine.presence, machine.slot_size, self._doomed, whereabouts)
         )
         return "the pager is killed; its successor begins"
 

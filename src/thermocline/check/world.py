@@ -25,6 +25,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.mm import DRAM, Mm, Policy
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, Entry, PageTable
+from thermocline.protocol.recovery import Presence
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -92,6 +93,7 @@ class World:
                     place.slot_bytes,
                     charged_to_memory=place.charged_to_memory,
                     keep_incompressible=place.keep_incompressible,
+                    reads_parts=place.reads_parts,
                 )
             )
         nodes.append(WatchedNode.watch(footprint, len(nodes), "source", Kind.SOURCE, 0, PAGE, charged_to_memory=False))
@@ -105,6 +107,7 @@ class World:
             self.regions.get,
             self.vmstat,
             column=_no_column,
+            parts=layout.parts,
         )
         self.mm.links = links = WatchedLinks(layout.pages, footprint)
         self._columns |= links.watched
@@ -154,6 +157,7 @@ class World:
         if shadow or mapped:
             frame = node if mapped else DRAM
             mm.charge(mm.nodes[frame], mm.group_of(page), PAGE)
+            mm.links.present[page] = mm.all_parts
             arena.protect(page, shadow)
             arena.nodes[page] = [frame] * PARTS
         else:
@@ -177,6 +181,14 @@ class World:
     def holds(self, task: Task, page: int) -> bool:
         """Whether a task holds the lock of a page."""
         return self.owners.get(page) is task
+
+    def presence(self, page: int) -> Presence:
+        """Which parts of a page are in the arena, as a pager counts parts."""
+        there = [version is not None for version in self.arena.versions[page]]
+        if self.mm.parts == 1:
+            return Presence(int(any(there)), int(all(there)))
+        parts = sum(1 << part for part, present in enumerate(there) if present)
+        return Presence(parts, parts)
 
     def unwatched(self, column: str) -> array[int]:
         """A column of the page table or the links, without leaving a footprint."""

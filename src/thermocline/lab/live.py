@@ -33,7 +33,9 @@ class LiveCell:
         self._experiment = experiment
         with contextlib.ExitStack() as undo:
             nodes = experiment.nodes(cell.state)
-            memory = undo.enter_context(Memory(nodes, page_size=experiment.page_size, design=cell.design, readahead=0))
+            memory = undo.enter_context(
+                Memory(nodes, page_size=experiment.page_size, design=cell.design, readahead=0, parts=False)
+            )
             self._memory = memory
             full = STATES[cell.state].full
             self._ballast = memory.array(_noise(MINIMUM_PAGES * experiment.page_size if full else 0, experiment.seed))

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
 from thermocline.live.mapping import Mapping
+from thermocline.protocol.recovery import Presence
 
 #: st_blocks counts these (stat(2)).
 _BLOCK = 512
@@ -84,8 +85,8 @@ class Arena:
             except ProcessLookupError:
                 continue
 
-    def _through_one(self, do: Callable[[Mapping], None], page: int, count: int) -> None:
-        """Make pages appear through one mapping, the likeliest first, and wake the waiters of the others."""
+    def _through_one(self, do: Callable[[Mapping], None], at: int, size: int) -> None:
+        """Make bytes appear through one mapping, the likeliest first, and wake the waiters of the others."""
         mappings = self.mappings
         if len(mappings) > 1:
             mappings = tuple(sorted(mappings, key=lambda mapping: mapping is not self.last_faulted))
@@ -95,31 +96,38 @@ class Arena:
             except ProcessLookupError:
                 continue
             if len(mappings) > 1:
-                self.wake(page, count)
+                self.wake(*self._pages_of(at, size))
             return
         raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
 
     # -- pages --------------------------------------------------------------------------------------------------------
 
-    def read(self, page: int, count: int, buffer: Buffer, offset: int) -> None:
-        """Read resident pages into a buffer."""
-        size = count * self.page_size
-        got = os.preadv(self.fd, [buffer.view[offset : offset + size]], page * self.page_size)
+    def read(self, at: int, size: int, buffer: Buffer, offset: int) -> None:
+        """Read a stretch that is there into a buffer."""
+        got = os.preadv(self.fd, [buffer.view[offset : offset + size]], at)
         if got != size:
-            raise OSError(f"arena: read {got} of {size} bytes at page {page}")
+            raise OSError(f"arena: read {got} of {size} bytes at {at}")
 
-    def install(self, page: int, count: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
-        """Make pages appear with these bytes, and wake those that wait for them."""
+    def install(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
+        """Make a stretch, in whole base pages, appear with these bytes, and wake those that wait for it."""
         with self._coming_up:
-            if protect and len(self.mappings) > 1:
-                self.protect(page, count)
             source = buffer.address + offset
-            self._through_one(lambda mapping: mapping.copy(page, count, source, protect=protect), page, count)
+            if len(self.mappings) == 1:  # as it mostly is, and a fault waits for this
+                self.mappings[0].copy(at, size, source, protect=protect)
+                return
+            if protect:
+                self.protect(*self._pages_of(at, size))
+            self._through_one(lambda mapping: mapping.copy(at, size, source, protect=protect), at, size)
 
-    def install_zeros(self, page: int, count: int) -> None:
-        """Make pages of zeros appear, writable, and wake those that wait for them."""
+    def install_zeros(self, at: int, size: int) -> None:
+        """Make a stretch of zeros appear, writable, and wake those that wait for it."""
         with self._coming_up:
-            self._through_one(lambda mapping: mapping.zero(page, count), page, count)
+            self._through_one(lambda mapping: mapping.zero(at, size), at, size)
+
+    def _pages_of(self, at: int, size: int) -> tuple[int, int]:
+        """The pages that a stretch touches: the first, and how many."""
+        first = at // self.page_size
+        return first, -(-(at + size) // self.page_size) - first
 
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages, wherever they are mapped or will be."""
@@ -160,10 +168,29 @@ class Arena:
 
     def present_runs(self) -> Iterator[tuple[int, int]]:
         """Runs of pages of which any byte is in memory: first page, and how many."""
-        for begin, end in libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size):
-            first = begin // self.page_size
-            yield first, -(-end // self.page_size) - first
+        for begin, end in self._data():
+            yield self._pages_of(begin, end - begin)
 
-    def present_pages(self) -> set[int]:
-        """Every page of which any byte is in memory."""
-        return {page for first, count in self.present_runs() for page in range(first, first + count)}
+    def _data(self) -> Iterator[tuple[int, int]]:
+        return libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size)
+
+    def presence(self, parts: int) -> dict[int, Presence]:
+        """Which of so many parts are in memory of every page of which any byte is."""
+        found: dict[int, Presence] = {}
+        size = self.page_size // parts
+        nothing = Presence(0, 0)
+        for begin, end in self._data():
+            for page in range(begin // self.page_size, -(-end // self.page_size)):
+                at = page * self.page_size
+                first, last = max(begin - at, 0), min(end - at, self.page_size)
+                before = found.get(page, nothing)
+                found[page] = Presence(
+                    before.any | _bits(first // size, -(-last // size)),
+                    before.whole | _bits(-(-first // size), last // size),
+                )
+        return found
+
+
+def _bits(first: int, end: int) -> int:
+    """The bits from one number to before another."""
+    return (1 << end) - (1 << first) if first < end else 0

@@ -52,6 +52,7 @@ class Config:
     control: int
     lifeline: int
     group_reclaim: str = "left"
+    parts: bool = True
     inject: str = ""
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)

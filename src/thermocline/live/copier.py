@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +31,7 @@ from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
 from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import Column, array_column
+from thermocline.protocol.page import Column, array_column, runs
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
@@ -41,6 +41,8 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _READERS, _WRITERS = 4, 2
 #: Scratch buffers that are kept while nobody needs them. As many are in use as there are threads that fault at once.
 _SPARE_BUFFERS = 4
+#: Pages of an array that is a kind of its own, for the stores that pack it.
+_OWN_KIND = 16
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
 #: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
@@ -84,6 +86,10 @@ class Copier:
         self._refusals: dict[int, int] = {}
         #: What nodes have refused pages with. Said once: no page is lost by it, and most are tried again and again.
         self._refusals_said: set[tuple[int, int | None]] = set()
+        #: By node, and by ``_NOWHERE``, which is the last: whether what is read or written there may wait for a device.
+        self._slow = [
+            node.kind is Kind.SOURCE or (node.kind is Kind.UNMAPPED and stores[node.index].slow) for node in mm.nodes
+        ] + [False]
         self.source = source
         self._bell = bell
         self._placement = placement
@@ -92,30 +98,43 @@ class Copier:
         self._buffers: list[Buffer] = []
         self._workers: dict[tuple[int, bool], ThreadPoolExecutor] = {}
         self._finished: deque[tuple[Task, Callable[[], Any]]] = deque()
+        #: Jobs that workers have, and those that they have done and whose tasks are not resumed yet.
+        self.working = 0
 
     # -- up -----------------------------------------------------------------------------------------------------------
 
     def fill(self, effect: Fill, task: Task) -> Any:
         """Perform a :class:`~thermocline.protocol.effects.Fill`."""
         pages = effect.pages
-        homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
         noted = self.scheduler.noted
+        if effect.parts:
+            home = self.mm.table.place(pages[0])[0]
+            if home and not self._slow[home]:
+                filled = self._fill_parts(pages[0], home, effect)
+                noted[0] = task.note
+                return filled
+        homes = [self.mm.table.place(page)[0] or _NOWHERE for page in pages]
+        gaps = list(self._gaps(pages, effect.parts))
+        begin = pages[0] * self.mm.page_size
         noted[0] = note_of(pages[0])
         if all(home == _NOWHERE for home in homes):
-            self.arena.install_zeros(pages[0], len(pages))
+            for at, size in gaps:
+                self.arena.install_zeros(at, size)
             self._note_resident()
             noted[0] = task.note
             return True
         buffer = self._take_buffer()
-        slow = [index for index, home in enumerate(homes) if self._is_slow(home)]
-        unread = self._read(buffer, pages, homes, (index for index in range(len(pages)) if index not in slow), noted)
+        slow = [index for index, home in enumerate(homes) if self._slow[home]]
+        quick = (index for index in range(len(pages)) if index not in slow)
+        unread = self._read(buffer, pages, homes, quick, noted)
 
         def finish(noted: Column) -> bool:
             try:
                 if unread or self._read(buffer, pages, homes, slow, noted):
                     return False
                 noted[0] = note_of(pages[0])
-                self.arena.install(pages[0], len(pages), buffer, 0, protect=not effect.writable)
+                for at, size in gaps:
+                    self.arena.install(at, size, buffer, at - begin, protect=not effect.writable)
             finally:
                 self._put_buffer(buffer)
             self._note_resident()
@@ -127,10 +146,53 @@ class Copier:
             return filled
         self.mm.vmstat.add("pswpin", len(slow))
         noted[0] = task.note
-        return self._in_worker(homes[slow[0]], False, finish, task)
+        return self.in_worker(homes[slow[0]], False, finish, task)
+
+    def _fill_parts(self, page: int, home: int, effect: Fill) -> bool:
+        """Bring up some parts of a page from a node that is not slow: what a scattered reader asks for."""
+        self.scheduler.noted[0] = note_of(page)
+        begin = page * self.mm.page_size
+        buffer = self._take_buffer()
+        try:
+            store, slot = self._store_of(page, home), self.mm.table.place(page)[1]
+            for at, size in self._gaps((page,), effect.parts):
+                store.read_part(slot, buffer, 0, at - begin, size)
+                self.arena.install(at, size, buffer, at - begin, protect=not effect.writable)
+        except StoreError as error:
+            self._say_unreadable(page, home, error)
+            return False
+        finally:
+            self._put_buffer(buffer)
+        if self._unreadable:
+            self._unreadable.pop(page, None)
+        self._note_resident()
+        return True
+
+    def _gaps(self, pages: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
+        """What is to come up of contiguous pages, as stretches of the arena: where, and how many bytes."""
+        mm = self.mm
+        whole, size = mm.page_size, mm.part_size
+        if parts:
+            first = parts & -parts
+            if parts == first or not (parts + first) & parts:  # one stretch, as a fault asks for it
+                yield pages[0] * whole + (first.bit_length() - 1) * size, parts.bit_count() * size
+                return
+        elif not any(mm.links.present[page] for page in pages):
+            yield pages[0] * whole, len(pages) * whole
+            return
+        wanted = (
+            number
+            for page in pages
+            for number in range(page * mm.parts, (page + 1) * mm.parts)
+            if (parts or mm.missing(page)) >> (number - page * mm.parts) & 1
+        )
+        for start, count in runs(wanted):
+            yield start * size, count * size
 
     def _note_resident(self) -> None:
-        self.peak_resident = max(self.peak_resident, self.arena.resident())
+        # What is resident is charged, so it cannot be a new peak unless what is charged is.
+        if self.mm.nodes[DRAM].used > self.peak_resident:
+            self.peak_resident = max(self.peak_resident, self.arena.resident())
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
@@ -149,9 +211,9 @@ class Copier:
             self._judge(node)
             return result(sizes)
 
-        if self._is_slow(node):
+        if self._slow[node]:
             # A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
-            here = [index for index, home in enumerate(homes) if home != DRAM and not self._is_slow(home)]
+            here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
             unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
             self.scheduler.noted[0] = task.note
             self.mm.vmstat.add("pswpout", len(pages))
@@ -163,7 +225,7 @@ class Copier:
                     noted[0] = note_of(pages[index], down=True)
                     sizes.append(self._write(buffer, index, pages, node, slots, unread | rest))
 
-            return self._in_worker(node, True, in_worker, task, lambda _: settle())
+            return self.in_worker(node, True, in_worker, task, lambda _: settle())
 
         def one_page() -> Any:
             index = len(sizes)
@@ -204,7 +266,7 @@ class Copier:
             self._judge(node)
             return result([FAILED if refusal else self.mm.page_size for refusal in refusals])
 
-        return self._in_worker(node, True, in_worker, task, settle)
+        return self.in_worker(node, True, in_worker, task, settle)
 
     def _write(
         self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]
@@ -216,7 +278,7 @@ class Copier:
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
         try:
-            size = self.stores[node].write(slots[index], buffer, offset, self.mm.table.region[pages[index]])
+            size = self.stores[node].write(slots[index], buffer, offset, self._kind_of(pages[index]))
             self._refusals[node] = 0
             return size
         except StoreError as error:
@@ -227,6 +289,14 @@ class Copier:
                     what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
                     self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
+
+    def _kind_of(self, page: int) -> int:
+        """Which pages are likely to pack alike: those of one array, and those of all small ones.
+
+        What packs best is found out on the first pages of a kind, which takes as long as packing ten of them.
+        """
+        region = self.mm.region_of(page)
+        return region.index if region is not None and region.pages >= _OWN_KIND else 0
 
     def _judge(self, index: int) -> None:
         """Take a node out of use whose device refuses every write. In the pager's thread."""
@@ -259,19 +329,32 @@ class Copier:
             noted[0] = note_of(page, down=down)
             try:
                 if home == DRAM:
-                    self.arena.read(page, 1, buffer, offset)
+                    self.arena.read(page * self.mm.page_size, self.mm.page_size, buffer, offset)
                 elif home == _NOWHERE:
                     buffer.view[offset : offset + self.mm.page_size] = bytes(self.mm.page_size)
                 else:
                     self._store_of(page, home).read(self.mm.table.place(page)[1], buffer, offset)
                     self._unreadable.pop(page, None)
+                    if down:
+                        self._read_present(buffer, page, offset)
             except StoreError as error:
                 failed.add(index)
-                place = self.mm.table.place(page)
-                if self._unreadable.get(page) != place:
-                    self._unreadable[page] = place
-                    self._say_of(page, f"cannot be read from {self.mm.nodes[home].name}: {error.strerror}")
+                self._say_unreadable(page, home, error)
         return failed
+
+    def _read_present(self, buffer: Buffer, page: int, offset: int) -> None:
+        """Read what is in the arena of a page that is there in part: it is the newer."""
+        first = page * self.mm.parts
+        there = self.mm.links.present[page]
+        for number, count in runs(first + part for part in range(self.mm.parts) if there >> part & 1):
+            size = self.mm.part_size
+            self.arena.read(number * size, count * size, buffer, offset + (number - first) * size)
+
+    def _say_unreadable(self, page: int, home: int, error: StoreError) -> None:
+        place = self.mm.table.place(page)
+        if self._unreadable.get(page) != place:
+            self._unreadable[page] = place
+            self._say_of(page, f"cannot be read from {self.mm.nodes[home].name}: {error.strerror}")
 
     def forget(self, pages: range) -> None:
         """Their array is freed: another one that gets them, and cannot read them either, is to be told, too."""
@@ -290,9 +373,6 @@ class Copier:
                 f" its bytes {within * size} to {(within + 1) * size - 1}"
             )
         say(f"page {page} ({array}) {what}")
-
-    def _is_slow(self, node: int) -> bool:
-        return node > DRAM and (self.mm.nodes[node].kind is Kind.SOURCE or self.stores[node].slow)
 
     def _store_of(self, page: int, node: int) -> Store:
         if self.mm.nodes[node].kind is not Kind.SOURCE:
@@ -317,7 +397,7 @@ class Copier:
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
-    def _in_worker(
+    def in_worker(
         self,
         node: int,
         writes: bool,
@@ -346,17 +426,19 @@ class Copier:
             self._finished.append((task, lambda: result(future)))
             self._bell.ring()
 
+        self.working += 1
         workers.submit(run, noted).add_done_callback(finished)
         return PARKED
 
     def ask_kernel(self, node: int, ask: Callable[[], Any], task: Task) -> Any:
         """Ask the kernel what may take it long, in a thread of a node, and resume the task with the answer."""
-        return self._in_worker(node, False, lambda _: ask(), task)
+        return self.in_worker(node, False, lambda _: ask(), task)
 
     def resume_finished(self) -> None:
         """Resume the tasks whose workers are done."""
         while self._finished:
             task, result = self._finished.popleft()
+            self.working -= 1
             self.scheduler.resume(task, result())
 
     def close(self) -> None:

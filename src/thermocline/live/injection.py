@@ -262,6 +262,10 @@ class DisturbedStore(Store):
         self._disturb("read", self._name)
         self._store.read(slot, buffer, offset)
 
+    def read_part(self, slot: int, buffer: Buffer, offset: int, begin: int, length: int) -> None:
+        self._disturb("read", self._name)
+        self._store.read_part(slot, buffer, offset, begin, length)
+
     def size(self, slot: int) -> int:
         return self._store.size(slot)
 

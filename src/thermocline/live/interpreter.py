@@ -13,8 +13,8 @@ from thermocline.live.messages import say
 from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
 from thermocline.protocol import effects
-from thermocline.protocol.interpreter import Interpreter
-from thermocline.protocol.mm import Mm
+from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
+from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
@@ -114,13 +114,21 @@ class LiveInterpreter(Interpreter):
     def hint_faults(self, effect: effects.HintFaults, task: Task) -> Any:
         return self.copier.ask_kernel(effect.node, lambda: self.sampler.used(effect.pages), task)
 
-    def punch(self, effect: effects.Punch, _: Task) -> None:
-        node = self.mm.nodes[effect.node]
-        for start, count in runs(sorted(effect.pages)):
-            self.arena.punch(start, count)
-        for page in effect.pages:
-            self.mm.uncharge(node, self.mm.group_of(page), self.mm.page_size)
-        self.frames_freed(len(effect.pages))
+    def punch(self, effect: effects.Punch, task: Task) -> Any:
+        def punch() -> None:
+            for start, count in runs(sorted(effect.pages)):
+                self.arena.punch(start, count)
+
+        def settle(_: object = None) -> None:
+            for page in effect.pages:
+                self.mm.uncharge_frame(page, effect.node)
+            self.frames_freed(len(effect.pages))
+
+        if task.background and len(effect.pages) >= PUNCHED_APART:
+            # The kernel takes its time over it, and another processor may be idle: faults need not wait for that.
+            return self.copier.in_worker(DRAM, True, lambda _: punch(), task, settle)
+        punch()
+        return settle()
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

@@ -27,18 +27,18 @@ class Mapping:
     page_size: int
     process: int
 
-    def page_at(self, address: int) -> int:
-        """The page that holds an address of the process's."""
-        return (address - self.address) // self.page_size
+    def part_at(self, address: int, part_size: int) -> tuple[int, int]:
+        """The page that holds an address of the process's, and which of its parts does."""
+        page, within = divmod(address - self.address, self.page_size)
+        return page, within // part_size
 
-    def copy(self, page: int, count: int, source: int, *, protect: bool) -> None:
-        """Make pages appear with the bytes at an address of ours, and wake who waits here."""
-        address, size = self._place(page, count)
-        self.uffd.copy(address, source, size, protect=protect)
+    def copy(self, at: int, size: int, source: int, *, protect: bool) -> None:
+        """Make a stretch of the arena appear with the bytes at an address of ours, and wake who waits here."""
+        self.uffd.copy(self.address + at, source, size, protect=protect)
 
-    def zero(self, page: int, count: int) -> None:
-        """Make pages of zeros appear, writable, and wake who waits here."""
-        self.uffd.zero(*self._place(page, count))
+    def zero(self, at: int, size: int) -> None:
+        """Make a stretch of zeros appear, writable, and wake who waits here."""
+        self.uffd.zero(self.address + at, size)
 
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages here, present or to come."""

@@ -44,13 +44,13 @@ from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.promote import task_numa_work
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
-from thermocline.protocol.recovery import recover, slots_in_use
+from thermocline.protocol.recovery import Presence, recover, slots_in_use
 from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
@@ -91,6 +91,7 @@ class Pager:
             self._sources.open(source)
         self._peer = peer
         self._pid = os.getpid()
+        self._peak_resident = 0
         self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
         lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
@@ -115,6 +116,7 @@ class Pager:
             VmStat(self.tables.counters),
             sparse_column,
             set(held),
+            parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
@@ -229,10 +231,15 @@ class Pager:
             interpreter.untrimmed = any([store.trim() for store in self._stores.values()])
         scheduler.run_foreground()
         scheduler.run_background()
-        self.tables.header[Tables.HEADER_PEAK_RESIDENT] = max(
-            self.copier.peak_resident, self.tables.header[Tables.HEADER_PEAK_RESIDENT]
-        )
+        self._note_peak()
         return True
+
+    def _note_peak(self) -> None:
+        """Tell the program of a new peak of what is resident."""
+        if self.copier.peak_resident > self._peak_resident:
+            self._peak_resident = self.copier.peak_resident
+            header = self.tables.header
+            header[Tables.HEADER_PEAK_RESIDENT] = max(self._peak_resident, header[Tables.HEADER_PEAK_RESIDENT])
 
     def _recover(self) -> None:
         """Take up what a killed predecessor left: nothing at all, in a fresh memory."""
@@ -244,15 +251,19 @@ class Pager:
             for index, store in self._stores.items():
                 store.recover(slots.get(index, ()))
                 self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
-            present = self.arena.present_pages()
-            where = self.placement.whereabouts([page for page in pages if page in present])
             recovered: list[None] = []
+            presence, nothing = self.arena.presence(self.mm.parts), Presence(0, 0)
+
+            def present(page: int) -> Presence:
+                return presence.get(page, nothing)
+
+            where = self.placement.whereabouts([page for page in pages if page in presence])
             doomed = self.tables.header[Tables.HEADER_DOOMED]
             self.scheduler.spawn(
                 recover(
                     self.mm,
                     pages,
-                    present.__contains__,
+                    present,
                     lambda node, slot: self._stores[node].size(slot),
                     (doomed - 1,) if doomed else (),
                     where.get,
@@ -291,8 +302,8 @@ class Pager:
 
         self.arena.last_faulted = mapping
         for message in mapping.uffd.read():
-            page = mapping.page_at(message.address)
-            self.scheduler.spawn(fault(self.mm, page, message.write), done=answered, note=note_of(page))
+            page, part = mapping.part_at(message.address, self.mm.part_size)
+            self.scheduler.spawn(fault(self.mm, page, message.write, part), done=answered, note=note_of(page))
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
 

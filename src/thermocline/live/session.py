@@ -45,6 +45,7 @@ class Settings:
     discard_clean: bool = False
     readahead_pages: int = 32
     group_reclaim: str = GroupReclaim.LEFT.value
+    parts: bool = True
 
 
 class Session:

@@ -17,6 +17,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thermocline.errors import UnsupportedError
 from thermocline.live import libc
@@ -141,8 +142,7 @@ def _features(fd: int) -> int:
     return int(_API.unpack(request)[1])
 
 
-@dataclass(frozen=True, slots=True)
-class PageFault:
+class PageFault(NamedTuple):
     """One fault: the address (rounded to a base page by the kernel) and whether it was a write."""
 
     address: int
@@ -179,12 +179,18 @@ class UserFaultFd:
         there are left alone (they hold what the program wrote: the newer bytes), and their waiters woken.
         """
         mode = _COPY_MODE_WP if protect else 0
-        self._install(
-            _UFFDIO_COPY,
-            destination,
-            length,
-            lambda done: _COPY.pack(destination + done, source + done, length - done, mode, 0),
-        )
+        request = bytearray(_COPY.pack(destination, source, length, mode, 0))
+        try:  # what nearly always goes through, without further ado: this is what a fault waits for
+            fcntl.ioctl(self.fd, _UFFDIO_COPY, request, True)
+        except OSError as error:
+            self._go_on(
+                error,
+                request,
+                _UFFDIO_COPY,
+                destination,
+                length,
+                lambda done: _COPY.pack(destination + done, source + done, length - done, mode, 0),
+            )
 
     def zero(self, destination: int, length: int) -> None:
         """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE)."""
@@ -203,19 +209,38 @@ class UserFaultFd:
         request (the negative errno if there was none). EAGAIN asks to be called again. EEXIST says that this base page
         is there already: whoever waits for it has to be woken by us.
         """
+        request = bytearray(request_from(0))
+        try:
+            fcntl.ioctl(self.fd, number, request, True)
+        except OSError as error:
+            self._go_on(error, request, number, address, length, request_from)
+
+    def _go_on(
+        self,
+        stopped: OSError,
+        request: bytearray,
+        number: int,
+        address: int,
+        length: int,
+        request_from: Callable[[int], bytes],
+    ) -> None:
+        """Go on after the first error of :meth:`_install`."""
         done = 0
-        while done < length:
+        while True:
+            if stopped.errno not in (errno.EAGAIN, errno.EEXIST):
+                raise stopped
+            done += max(_PROGRESS.unpack_from(request, len(request) - _PROGRESS.size)[0], 0)
+            if stopped.errno == errno.EEXIST:
+                self.wake(address + done, mmap.PAGESIZE)
+                done += mmap.PAGESIZE
+            if done >= length:
+                return
             request = bytearray(request_from(done))
             try:
                 fcntl.ioctl(self.fd, number, request, True)
                 return
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EEXIST):
-                    raise
-                done += max(_PROGRESS.unpack_from(request, len(request) - _PROGRESS.size)[0], 0)
-                if error.errno == errno.EEXIST:
-                    self.wake(address + done, mmap.PAGESIZE)
-                    done += mmap.PAGESIZE
+                stopped = error
 
     def write_protect(self, address: int, length: int) -> None:
         """Stop writers of this range; readers go on (UFFDIO_WRITEPROTECT)."""

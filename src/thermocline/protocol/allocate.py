@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _DRAM = 0
 
 
-def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[bool]:
-    """A frame of the DRAM budget, charged to a group -> whether there is one.
+def allocate_frame(mm: Mm, group: Group, size: int, *, may_wait: bool = True) -> Protocol[bool]:
+    """Bytes of the DRAM budget for a page or for parts of one, charged to a group -> whether there are so many.
 
     Locks: none taken; the caller may hold the lock of the page that comes up, so reclaim here only ever tries locks.
     Sleeps: in reclaim (a slow node below), and with ``may_wait`` until room appears or patience ends.
@@ -36,7 +36,7 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
     dram = mm.nodes[_DRAM]
     credit = 0
     while True:
-        excess = group.excess(mm.page_size, credit)
+        excess = group.excess(size, credit)
         if excess:
             mm.vmstat.add("group_reclaim")
             reclaimed = yield from reclaim.shrink_group(mm, group, excess)
@@ -48,10 +48,10 @@ def allocate_frame(mm: Mm, group: Group, *, may_wait: bool = True) -> Protocol[b
             elif not reclaimed and not (may_wait and (yield from _throttle(mm, dram, group))):
                 return False
             continue
-        if (yield Reserve(_DRAM, group.index)) is not None:
+        if (yield Reserve(_DRAM, group.index, size)) is not None:
             mm.vmstat.add("pgalloc")
             if group.excess(0, credit):  # another allocation of the group came first
-                yield Release(_DRAM, 0, group.index)
+                yield Release(_DRAM, 0, group.index, size)
                 continue
             if dram.below_low:
                 yield WakeKswapd(_DRAM)

@@ -60,28 +60,32 @@ class Unlock(Effect):
 
 
 class Reserve(Effect):
-    """Take room for one page in a node, its worst case -> the slot's handle, or None when there is no room.
+    """Take room in a node -> the slot's handle, or None when there is no room.
 
-    Never waits and never reclaims (``GFP_NOWAIT``). For a mapped node the slot is a frame of its budget, handle 0. Room
-    of a node is charged to a group.
+    Never waits and never reclaims (``GFP_NOWAIT``). The room is ``size`` bytes, or 0: one page's worst case. For a
+    mapped node the slot is a frame of its budget, or a part of one, handle 0. Room of a node is charged to a group.
+    What is ``urgent`` may take the node's reserve (``__GFP_MEMALLOC``): it gives room back elsewhere.
     """
 
-    __slots__ = ("group", "node")
+    __slots__ = ("group", "node", "size", "urgent")
 
-    def __init__(self, node: int, group: int) -> None:
+    def __init__(self, node: int, group: int, size: int = 0, *, urgent: bool = False) -> None:
         self.node = node
         self.group = group
+        self.size = size
+        self.urgent = urgent
 
 
 class Release(Effect):
-    """Give back a slot (or a frame that was never filled) and wake those that wait for room."""
+    """Give back a slot (or ``size`` bytes of a frame that were never filled) and wake those that wait for room."""
 
-    __slots__ = ("group", "node", "slot")
+    __slots__ = ("group", "node", "size", "slot")
 
-    def __init__(self, node: int, slot: int, group: int) -> None:
+    def __init__(self, node: int, slot: int, group: int, size: int = 0) -> None:
         self.node = node
         self.slot = slot
         self.group = group
+        self.size = size
 
 
 class Unmap(Effect):
@@ -152,7 +156,7 @@ class Commit(Effect):
 
 
 class Punch(Effect):
-    """Free the frames of these pages, all on one node, and unmap them everywhere (fallocate(2), ``PUNCH_HOLE``).
+    """Free what these pages, all on one node, have of frames and unmap them everywhere (fallocate(2), ``PUNCH_HOLE``).
 
     Their bytes are committed elsewhere, or are not wanted any more.
     """
@@ -167,14 +171,16 @@ class Punch(Effect):
 class Fill(Effect):
     """Read contiguous pages from their slots (or zeros) into reserved frames, map them, wake -> True, False on error.
 
-    Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode).
+    Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode). ``parts``
+    is for one page: a mask of what is to come of it; 0 is all that is missing. What is there stays as it is.
     """
 
-    __slots__ = ("pages", "writable")
+    __slots__ = ("pages", "parts", "writable")
 
-    def __init__(self, pages: Sequence[int], writable: bool) -> None:
+    def __init__(self, pages: Sequence[int], writable: bool, parts: int = 0) -> None:
         self.pages = pages
         self.writable = writable
+        self.parts = parts
 
 
 class Wake(Effect):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from thermocline.protocol.allocate import allocate_frame
 from thermocline.protocol.effects import (
     Commit,
-    Fill,
     Lock,
     Poison,
     Protocol,
@@ -24,8 +23,8 @@ from thermocline.protocol.effects import (
     Unlock,
     Wake,
 )
-from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
+from thermocline.protocol.fill import fill
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.region import Advice
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ _DRAM = 0
 LONGEST_RUN = 32
 
 
-def fault(mm: Mm, page: int, write: bool) -> Protocol[None]:
-    """Answer a fault: bring the page to DRAM, or let the writer go on.
+def fault(mm: Mm, page: int, write: bool, part: int = 0) -> Protocol[None]:
+    """Answer a fault on a part of a page: bring it to DRAM, or let the writer go on.
+
+    Where that is cheaper, and nothing says that the rest will be wanted as well, the part comes alone.
 
     Locks: waits for the lock of the page with no other lock held, and holds it while a frame is allocated, as
     ``filemap_fault`` does: nobody else can do anything with this page meanwhile but bring it up, too. Sleeps in
@@ -47,7 +48,7 @@ def fault(mm: Mm, page: int, write: bool) -> Protocol[None]:
     mm.vmstat.add("pgfault")
     yield Lock(page)
     state = mm.table.state(page)
-    if state in (RESIDENT, SHADOWED):
+    if state in (RESIDENT, SHADOWED) or (state == PARTIAL and mm.links.present[page] >> part & 1):
         yield from _present(mm, page, state, write)
         yield Unlock(page)
         return
@@ -57,14 +58,19 @@ def fault(mm: Mm, page: int, write: bool) -> Protocol[None]:
         yield Poison(page)
         yield Unlock(page)
         return
-    if not (yield from allocate_frame(mm, mm.groups[region.group])):
+    parts = _wanted(mm, region, page, part)
+    if parts:
+        mm.vmstat.add("pgpartial", parts.bit_count())
+    ahead = range(0) if parts else _window(mm, region, page)
+    if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
+        if state == PARTIAL:
+            mm.links.dirty[page] = 1  # what is there of it is not write-protected any more
         yield Poison(page)
         yield Unlock(page)
         return
-    if state == SLOTTED:
+    if state in (SLOTTED, PARTIAL):
         mm.vmstat.add("pgmajfault")
-    yield from fill(mm, [page], write)
-    ahead = _window(mm, region, page)
+    yield from fill(mm, [page], write or bool(mm.links.dirty[page]), parts)
     if len(ahead):
         yield Spawn(read_ahead(mm, ahead, write))
 
@@ -77,7 +83,9 @@ def _present(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
         return
     mm.vmstat.add("pgfault_write_protect")
     mm.abort_transaction(page)
-    if state == SHADOWED:
+    if state == PARTIAL:
+        mm.links.dirty[page] = 1
+    elif state == SHADOWED:
         yield from drop_shadow(mm, page)
     yield Remap([page])
 
@@ -91,74 +99,23 @@ def drop_shadow(mm: Mm, page: int) -> Protocol[None]:
     mm.vmstat.add("shadow_dropped")
 
 
-def fill(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
-    """Bring contiguous, locked, absent pages to DRAM, into frames that are allocated already, and unlock them.
-
-    A page that comes up for reading keeps its slot as a shadow, unless its node is short of room. If a run cannot be
-    read, its pages are read one by one, so that the one that is lost takes no other with it.
-    """
-    before = [mm.table.read(page) for page in pages]
-    for page, entry in zip(pages, before, strict=True):
-        yield Commit(page, FILLING, entry.node, entry.slot)
-    if not (yield Fill(pages, writable)):
-        if len(pages) > 1:
-            for page, entry in zip(pages, before, strict=True):
-                yield Commit(page, entry.state, entry.node, entry.slot)
-                yield from fill(mm, [page], writable)
-        else:
-            yield from _lose(mm, pages[0])
-        return
-    for page, entry in zip(pages, before, strict=True):
-        yield from _arrive(mm, page, entry, writable)
-        yield Unlock(page)
-
-
-def _arrive(mm: Mm, page: int, entry: Entry, writable: bool) -> Protocol[None]:
-    """Commit a page that was filled from ``entry``, and put it on the list where it belongs."""
-    group = mm.group_of(page)
-    node = mm.nodes[entry.node]
-    if not entry.node:
-        yield Commit(page, RESIDENT)
-    elif not writable and (node.kind is Kind.SOURCE or not (node.below_low or node.failed)):
-        yield Commit(page, SHADOWED, entry.node, entry.slot)
-        if node.kind is not Kind.SOURCE:
-            node.shadows[page] = None
-            mm.vmstat.add("shadow_kept")
-    else:
-        yield Commit(page, RESIDENT)
-        yield Release(entry.node, entry.slot, group.index)
-    hot = False
-    lruvec = mm.lruvec(_DRAM, group.index)
-    if entry.state == SLOTTED:
-        mm.vmstat.add("pgpromote_success")
-        distance_is_short = lruvec.refault(page)
-        if distance_is_short is not None:
-            mm.vmstat.add("workingset_refault")
-        hot = bool(distance_is_short)
-    if hot:
-        mm.vmstat.add("workingset_activate")
-        lruvec.age += 1
-    mm.lru_add(page, active=hot)
-
-
-def _lose(mm: Mm, page: int) -> Protocol[None]:
-    """The bytes of a page cannot be had: whoever touches it gets SIGBUS, and nobody gets anything wrong."""
-    entry = mm.table.read(page)
-    group = mm.group_of(page).index
-    mm.links.isolate(page)
-    yield Commit(page, POISONED)
-    yield Poison(page)
-    yield Release(_DRAM, 0, group)
-    if entry.node:
-        yield Release(entry.node, entry.slot, group)
-    mm.vmstat.add("poisoned_pages")
-    yield Unlock(page)
+def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
+    """The parts of a page to bring up for a touch of one of them, as bits; 0: all of it, and perhaps more pages."""
+    node, _ = mm.table.place(page)
+    if mm.parts == 1 or not mm.nodes[node].reads_parts or region.advice == Advice.SEQUENTIAL:
+        return 0
+    if region.advice == Advice.RANDOM:
+        return 1 << part
+    if page == region.start and not part:
+        return 0  # who begins at the beginning is likely to go on
+    run = region.stream.run(page, part, mm.parts)
+    return ((1 << run.stop) - (1 << run.start)) & mm.missing(page) if run else 0
 
 
 def _window(mm: Mm, region: Region, page: int) -> range:
     """The pages to read ahead after a fault, within the region."""
     largest = min(mm.policy.readahead_pages, mm.nodes[_DRAM].capacity // mm.page_size // 8)
-    if region.advice == Advice.RANDOM or not largest:
+    if region.advice == Advice.RANDOM or not (largest or mm.parts > 1):  # whole pages follow a stream, if nothing else
         return range(0)
     ahead = region.stream.window(page, largest, eager=region.advice == Advice.SEQUENTIAL)
     return (
@@ -186,10 +143,11 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
         if not (yield TryLock(page)):
             continue
         region = mm.region_of(page)
-        if mm.table.state(page) not in (EMPTY, SLOTTED) or region is None or region.freed:
+        if mm.table.state(page) not in (EMPTY, SLOTTED, PARTIAL) or region is None or region.freed:
             yield Unlock(page)
             continue
-        if not (yield from allocate_frame(mm, mm.groups[region.group], may_wait=False)):
+        size = mm.bytes_of(mm.missing(page))
+        if not (yield from allocate_frame(mm, mm.groups[region.group], size, may_wait=False)):
             yield Unlock(page)
             break
         run.append(page)

@@ -79,6 +79,8 @@ class Group:
 
         ``credit`` bytes are taken for reclaimed.
         """
+        if self.dram_limit is None and self.memory_limit is None:
+            return 0
         return max(self._dram_excess(frame), self._memory_excess(frame), credit) - credit
 
     def _dram_excess(self, frame: int) -> int:

@@ -16,6 +16,8 @@ from thermocline.protocol.node import Kind
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 _SECOND = 1_000_000_000
+#: Pages that are punched together in the background, from which on a worker does it: to start one takes as long as two.
+PUNCHED_APART = 4
 #: Seconds without any room anywhere after which an allocation gives up.
 PATIENCE = 60
 #: Seconds without room after which the user is told, once; at once if it is plain by then that none will come.
@@ -90,16 +92,17 @@ class Interpreter:
 
     def reserve(self, effect: effects.Reserve, _: Task) -> int | None:
         node = self.mm.nodes[effect.node]
-        if not node.has_room:
+        size = effect.size or node.slot_bytes
+        if not node.fits(size, urgent=effect.urgent):
             return None
-        self.mm.charge(node, self.mm.groups[effect.group], node.slot_bytes)
+        self.mm.charge(node, self.mm.groups[effect.group], size)
         return 0 if node.kind is Kind.MAPPED else self._slots[effect.node].reserve()
 
     def release(self, effect: effects.Release, _: Task) -> None:
         node = self.mm.nodes[effect.node]
         if node.kind is Kind.SOURCE:
             return
-        size = node.slot_bytes
+        size = effect.size or node.slot_bytes
         if node.kind is not Kind.MAPPED:
             size = self._slots[effect.node].size(effect.slot)
             self._slots[effect.node].release(effect.slot)

@@ -33,6 +33,10 @@ class Links:
         self.referenced = column("B", pages)
         #: The age of its node's inactive list when the page was last demoted (``workingset`` shadow entry), 0: never.
         self.evicted_at = column("I", pages)
+        #: Which parts of the page are in the arena, as bits; each is charged for what it takes.
+        self.present = column("H", pages)
+        #: Of a page that is there in part: whether it may have been written since (``PG_dirty``).
+        self.dirty = column("B", pages)
         #: The slot that a transaction copies the page to; 0: none does, or the page was written since it began.
         self.transit = column("Q", pages)
         #: Set when the page is touched (the accessed bit of its page table entry), where an interpreter can see that;

@@ -15,7 +15,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
+from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
 
@@ -53,6 +53,15 @@ class Policy:
     inactive_ratio: int = 2
 
 
+#: Parts of a page, at most.
+_MOST_PARTS = 16
+
+
+def parts_of(page_size: int, base: int, nodes: Iterable[Node]) -> int:
+    """In how many parts, of whole base pages (in bytes), a page comes up; 1: always as a whole."""
+    return min(_MOST_PARTS, page_size // base) if any(node.reads_parts for node in nodes) else 1
+
+
 @dataclass
 class Mm:
     """One tiered memory (``struct mm_struct`` and the machine under it, in one).
@@ -67,6 +76,8 @@ class Mm:
         Region index -> Region, or None when there is no such region (any more).
     held : set of int
         Pages that reclaim passes over, because pagers have died moving them (``mlock``, but for their good).
+    parts : int
+        Parts of a page, which come up by themselves where only they are wanted: 1 to 16, a power of two.
     """
 
     page_size: int
@@ -78,8 +89,13 @@ class Mm:
     vmstat: VmStat = field(default_factory=VmStat)
     column: ColumnFactory = array_column
     held: set[int] = field(default_factory=set)
+    parts: int = 1
 
     def __post_init__(self) -> None:
+        self.part_size = self.page_size // self.parts
+        self.all_parts = (1 << self.parts) - 1
+        if self.parts > 1:
+            self.nodes[DRAM].reserve = self.page_size
         self.links = Links(self.table.pages, self.column)
         self.groups: dict[int, Group] = {ROOT: Group(ROOT, "root", len(self.nodes))}
         self._lruvecs: dict[tuple[int, int], Lruvec] = {}
@@ -121,7 +137,7 @@ class Mm:
         entry = self.table.read(page)
         if entry.state == RESIDENT:
             return entry.node
-        if entry.state == SHADOWED:
+        if entry.state in (SHADOWED, PARTIAL):
             return DRAM
         if entry.state == SLOTTED and self.nodes[entry.node].kind is not Kind.SOURCE:
             return entry.node
@@ -161,6 +177,22 @@ class Mm:
         """Remember when a page left DRAM, to judge it when it comes back (``workingset_eviction``)."""
         if source.index == DRAM:
             self.lruvec(DRAM, self.group_of(page).index).evict(page)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def missing(self, page: int) -> int:
+        """The parts of a page that are not in the arena, as bits."""
+        return self.all_parts & ~self.links.present[page]
+
+    def bytes_of(self, parts: int) -> int:
+        """What parts take, given as bits."""
+        return parts.bit_count() * self.part_size
+
+    def uncharge_frame(self, page: int, node: int = DRAM) -> None:
+        """What was there of a page, on a mapped node, is not any more."""
+        links = self.links
+        self.uncharge(self.nodes[node], self.group_of(page), self.bytes_of(links.present[page]))
+        links.present[page] = links.dirty[page] = 0
 
     # -- room ---------------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,11 @@ class Node:
         Whether its bytes are RAM, and so count against a group's total.
     keep_incompressible : bool
         Whether a page that does not compress stays here rather than going on down.
+    reads_parts : bool
+        Whether a part of a page is had from here for much less than the whole.
+    reserve : int
+        Bytes that only urgent allocations may take (``min`` watermark, ``PF_MEMALLOC``): to complete a page that is in
+        DRAM in part gives its slot back, and so makes room below where nothing else can.
     shadows : dict of page -> None
         Resident pages whose clean copy is here, the oldest first: the first thing to give up for room.
     """
@@ -68,6 +73,8 @@ class Node:
     slot_bytes: int
     charged_to_memory: bool = True
     keep_incompressible: bool = True
+    reads_parts: bool = False
+    reserve: int = 0
     used: int = 0
     peak: int = 0
     failed: bool = False
@@ -85,7 +92,11 @@ class Node:
     @property
     def has_room(self) -> bool:
         """Whether one more slot can be reserved."""
-        return self.used + self.slot_bytes <= self.capacity and not self.failed
+        return self.used + self.slot_bytes + self.reserve <= self.capacity and not self.failed
+
+    def fits(self, size: int, *, urgent: bool = False) -> bool:
+        """Whether so many bytes can be taken."""
+        return self.used + size + (0 if urgent else self.reserve) <= self.capacity and not self.failed
 
     @property
     def below_low(self) -> bool:
@@ -99,8 +110,8 @@ class Node:
 
     def take(self, size: int) -> None:
         """Account bytes as used."""
-        self.used += size
-        self.peak = max(self.peak, self.used)
+        self.used = used = self.used + size
+        self.peak = max(self.peak, used)
 
     def give(self, size: int) -> None:
         """Account bytes as free again."""
@@ -126,6 +137,7 @@ def nodes_of(specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: in
                 slot,
                 charged_to_memory=spec.in_memory,
                 keep_incompressible=spec.keeps_incompressible,
+                reads_parts=spec.reads_parts,
             )
         )
     nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, page_size, charged_to_memory=False))

@@ -7,8 +7,8 @@ state     bytes are in                 slot named by the entry      a killed pag
 ========= ============================ ============================ ==============================================
 EMPTY     nowhere: all zeros           none                         punches the hole again
 SLOTTED   the slot                     the slot                     punches the hole again
-FILLING   arena where present, else    the slot they come from, or  fills what is missing, keeps what is there
-          the slot (or zeros)          none
+PARTIAL   arena where present, else    the slot they come from, or  keeps what is there, and brings the rest up
+          the slot (or zeros)          none                         when it is asked for
 RESIDENT  the arena                    none: the entry's node is    asks on which node the frame is, and writes that
                                        where its frame is
 SHADOWED  the arena and, the same,     the shadow                   nothing to do: the page is write-protected
@@ -17,13 +17,16 @@ POISONED  nowhere: they were lost      none                         poisons agai
 ========= ============================ ============================ ==============================================
 
 Two rules make every crash harmless. A demotion writes SLOTTED *before* it punches the hole, and the page is
-write-protected from before the copy until the hole: both copies are the same. A promotion writes FILLING *before* the
+write-protected from before the copy until the hole: both copies are the same. A promotion writes PARTIAL *before* the
 first byte appears in the arena, where the program may change it at once: from then on the arena is right.
+
+A page has up to 16 *parts*, each of which may be in the arena or not: of a page that is read here and there only those
+parts come up that are touched. PARTIAL is what such a page is, for as long as it takes.
 
 A frame of the arena may be on any mapped node: the DRAM, or a slow node that the program addresses as well. The bytes
 keep their place in the arena when the kernel moves a frame, so no such move can lose any: the kernel moves first, and
 RESIDENT with the new node is written behind it. A crash between the two leaves a page that is charged to another node
-than it is on, never a wrong byte, and recovery asks the kernel. SHADOWED and FILLING pages have their frames in DRAM,
+than it is on, never a wrong byte, and recovery asks the kernel. SHADOWED and PARTIAL pages have their frames in DRAM,
 for their entries name the node of a slot.
 
 The columns of the table may be shared memory (`live`), or arrays (`virtual`, `check`): they outlive the pager.
@@ -42,14 +45,14 @@ class State(IntEnum):
 
     EMPTY = 0
     SLOTTED = 1
-    FILLING = 2
+    PARTIAL = 2
     RESIDENT = 3
     SHADOWED = 4
     POISONED = 5
 
 
 #: As plain integers: a column access in the hot path should not build an enum member.
-EMPTY, SLOTTED, FILLING, RESIDENT, SHADOWED, POISONED = (int(state) for state in State)
+EMPTY, SLOTTED, PARTIAL, RESIDENT, SHADOWED, POISONED = (int(state) for state in State)
 
 
 class Column(Protocol):
@@ -90,7 +93,7 @@ class Entry(NamedTuple):
         """The mapped node whose frame the page has, None without one."""
         if self.state == RESIDENT:
             return self.node
-        return 0 if self.state in (SHADOWED, FILLING) else None
+        return 0 if self.state in (SHADOWED, PARTIAL) else None
 
 
 class PageTable:
@@ -136,7 +139,7 @@ class PageTable:
         return Entry(entry >> _STATE_SHIFT, entry >> _NODE_SHIFT & _NODE_MASK, entry & _SLOT_MASK)
 
     def resident(self, page: int) -> bool:
-        """Whether the page has a frame and nothing is in flight (RESIDENT or SHADOWED)."""
+        """Whether all of the page is in the arena (RESIDENT or SHADOWED)."""
         state = self.entry[page] >> _STATE_SHIFT
         return state in (RESIDENT, SHADOWED)
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_frame
 from thermocline.protocol.effects import Lock, Protocol, Remap, Unlock
-from thermocline.protocol.fault import drop_shadow, fill
+from thermocline.protocol.fault import drop_shadow
+from thermocline.protocol.fill import fill
 from thermocline.protocol.migrate.frames import shift_frames
-from thermocline.protocol.page import POISONED, SHADOWED
+from thermocline.protocol.page import PARTIAL, POISONED, SHADOWED
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
@@ -50,7 +51,10 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         yield Remap([page])
         yield Unlock(page)
         return True
-    if not (yield from allocate_frame(mm, mm.groups[region.group])):
+    if mm.table.state(page) == PARTIAL:
+        mm.links.dirty[page] = 1  # what is there is write-protected, and must not be any more
+        yield Remap([page])
+    if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(mm.missing(page)))):
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)
@@ -61,7 +65,7 @@ def _lift(mm: Mm, page: int) -> Protocol[None]:
     """Move a locked page of slow memory to DRAM. Where that cannot be had, it is held where it is: it has a frame."""
     node = mm.table.read(page).node
     group = mm.group_of(page)
-    if not node or not (yield from allocate_frame(mm, group, may_wait=False)):
+    if not node or not (yield from allocate_frame(mm, group, mm.page_size, may_wait=False)):
         return
     for moved in (yield from shift_frames(mm, [page], mm.nodes[node], mm.nodes[0], group.index)):
         mm.lru_add(moved)

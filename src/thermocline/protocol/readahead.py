@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 #: Streams of one region that are followed at once.
 _READERS = 8
+#: How many times as much as the last ones brought up comes behind them.
+_GROWTH = 3
 #: The largest stride, in pages, that is taken for a stream: beyond it the guess is a waste more often than not.
 _MAX_STRIDE = 64
 
@@ -26,13 +28,59 @@ class _Reader:
     window: int
 
 
+@dataclass(slots=True)
+class _Run:
+    """Parts that were brought up one behind the other, from ``first`` to before ``end``, counted through the arena."""
+
+    first: int
+    end: int
+
+
 class Stream:
     """The streams of one region."""
 
-    __slots__ = ("_readers",)
+    __slots__ = ("_readers", "_runs")
 
     def __init__(self) -> None:
         self._readers: list[_Reader] = []
+        self._runs: list[_Run] = []
+
+    def run(self, page: int, part: int, parts: int) -> range | None:
+        """The parts of a page to bring up for a miss at one of them; None: a stream of whole pages is expected here.
+
+        A miss that is next to the last ones makes the run four times as long, and a run that has come to the end of its
+        page is a stream of pages from there. A miss anywhere else brings up nothing but itself.
+
+        Parameters
+        ----------
+        parts : int
+            In a page.
+        """
+        if any(reader.expected == page for reader in self._readers):
+            return None
+        miss, begin = page * parts + part, page * parts
+        for run in self._runs:
+            length = _GROWTH * (run.end - run.first)
+            if miss == run.end:
+                run.end = min(miss + length, begin + parts)
+                found = range(part, run.end - begin)
+            elif miss == run.first - 1:
+                run.first = max(miss + 1 - length, begin)
+                found = range(run.first - begin, part + 1)
+            else:
+                continue
+            self._runs.remove(run)
+            if run.end - run.first >= parts // 2 and run.end == begin + parts:
+                self._readers.insert(0, _Reader(page, 1, page + 1, 0))
+            elif run.end - run.first >= parts // 2 and run.first == begin:
+                self._readers.insert(0, _Reader(page, -1, page - 1, 0))
+            else:
+                self._runs.insert(0, run)
+            del self._readers[_READERS:]
+            return found
+        self._runs.insert(0, _Run(miss, miss + 1))
+        del self._runs[_READERS:]
+        return range(part, part + 1)
 
     def window(self, page: int, largest: int, *, eager: bool = False) -> range:
         """The pages to read ahead after a fault on ``page``: empty unless the fault continues a stream.

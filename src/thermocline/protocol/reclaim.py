@@ -20,13 +20,15 @@ from thermocline.protocol.effects import (
     Punch,
     Release,
     Resched,
+    Reserve,
     SleepKswapd,
     TryLock,
     Unlock,
 )
+from thermocline.protocol.fill import fill
 from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.scan_control import Cause, ScanControl
 
 if TYPE_CHECKING:
@@ -284,12 +286,12 @@ def _shrink_pass(
         if verdict is _Verdict.CLEAN:
             clean.append(page)  # stays locked until its hole is punched with the others'
             continue
-        if verdict is not _Verdict.DEMOTE or target is None:
+        if verdict is not _Verdict.DEMOTE:
             if verdict is _Verdict.KEEP:
                 kept.append(page)
             yield Unlock(page)
             continue
-        if design.migrate_locked is not None:
+        if design.migrate_locked is not None and target is not None:
             freed += yield from _drop_clean(mm, clean, sc)  # no other lock is held across what may sleep
             clean = []
             # As in the June 2020 RFC: reclaim decides under the page lock, and migrates under the same lock.
@@ -305,12 +307,22 @@ def _shrink_pass(
     freed += yield from _drop_clean(mm, clean, sc)
     if spare is not None and target is not None:
         yield Release(target.index, spare, sc.group)
-    if demote and target is not None:
-        assert design.migrate_list is not None
-        failed = yield from design.migrate_list(mm, demote, target, sc)
-        freed += len(demote) - len(failed)
-        kept += failed
-    return freed, kept
+    gone, failed = yield from _migrate(mm, demote, target, sc)
+    return freed + gone, kept + failed
+
+
+def _migrate(mm: Mm, pages: Sequence[int], target: Node | None, sc: ScanControl) -> Protocol[tuple[int, list[int]]]:
+    """Move isolated, unlocked pages as the design does, or complete them -> (how many, that are still isolated)."""
+    if target is None:
+        freed = 0
+        for page in pages:
+            freed += yield from _complete(mm, page)
+        return freed, []
+    if not pages:
+        return 0, []
+    assert mm.policy.design.migrate_list is not None
+    failed = yield from mm.policy.design.migrate_list(mm, pages, target, sc)
+    return len(pages) - len(failed), failed
 
 
 class _Verdict(Enum):
@@ -320,6 +332,7 @@ class _Verdict(Enum):
     GONE = "gone"
     KEEP = "keep"
     CLEAN = "clean"
+    #: To be moved. Without a target, it is in DRAM in part, and its slot is the last room that there is.
     DEMOTE = "demote"
 
 
@@ -336,7 +349,13 @@ def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdic
         return _Verdict.GONE
     if _is_clean(mm, page, demotion=target is not None):
         return _Verdict.CLEAN
-    return _Verdict.KEEP if target is None else _Verdict.DEMOTE
+    if target is not None:
+        # A frame of which only a part is there is not the kernel's to move: what was written of it goes to a store.
+        apart = target.kind is Kind.MAPPED and mm.table.state(page) == PARTIAL
+        return _Verdict.KEEP if apart else _Verdict.DEMOTE
+    below = mm.path.from_node(sc.node.index)[1:]
+    partial = mm.table.state(page) == PARTIAL and not any(mm.nodes[node].has_room for node in below)
+    return _Verdict.DEMOTE if partial else _Verdict.KEEP
 
 
 def _is_in_use(mm: Mm, page: int) -> bool:
@@ -357,7 +376,7 @@ def _is_in_use(mm: Mm, page: int) -> bool:
 def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
     """Whether a page of DRAM can leave without being moved: a lower node, or its file, has the same bytes."""
     entry = mm.table.read(page)
-    if entry.state != SHADOWED:
+    if entry.state != SHADOWED and (entry.state != PARTIAL or not entry.node or mm.links.dirty[page]):
         return False
     if mm.nodes[entry.node].failed:
         return False  # the bytes in DRAM are to be had for certain
@@ -365,6 +384,27 @@ def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
         drops = mm.policy.discard_clean or mm.policy.design.drops_clean
         return drops or not demotion or mm.path.next_node(0) is None
     return True
+
+
+def _complete(mm: Mm, page: int) -> Protocol[int]:
+    """Bring up the rest of an isolated page -> 1 if that gave back its slot, which another page can have now.
+
+    Written since it came, it can only go down to another slot than its own, for that one is half of what it is. Where
+    every slot is taken, by pages like it and others, this is the way to a free one; the reserve of DRAM is there for
+    it.
+    """
+    completed = 0
+    if (yield TryLock(page)):
+        size = mm.bytes_of(mm.missing(page))
+        wanted = mm.table.state(page) == PARTIAL
+        if wanted and (yield Reserve(0, mm.group_of(page).index, size, urgent=True)) is not None:
+            yield from fill(mm, [page], True)
+            mm.vmstat.add("partial_completed")
+            completed = 1
+        else:
+            yield Unlock(page)
+    mm.putback([page])
+    return completed
 
 
 def _drop_clean(mm: Mm, pages: Sequence[int], sc: ScanControl) -> Protocol[int]:

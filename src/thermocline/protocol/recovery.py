@@ -7,16 +7,23 @@ so nothing else runs and no lock is needed. Afterwards every waiter of the whole
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from thermocline.protocol.effects import FAILED, Commit, Copy, Fill, Poison, Protocol, Punch, Release
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import EMPTY, FILLING, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
+from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
 
 _DRAM = 0
+
+
+class Presence(NamedTuple):
+    """Which parts of a page are in the arena, as bits: those of which anything is, and those all of which is."""
+
+    any: int
+    whole: int
 
 
 def slots_in_use(mm: Mm, pages: Iterable[int]) -> dict[int, list[int]]:
@@ -32,7 +39,7 @@ def slots_in_use(mm: Mm, pages: Iterable[int]) -> dict[int, list[int]]:
 def recover(
     mm: Mm,
     pages: Iterable[int],
-    present: Callable[[int], bool],
+    present: Callable[[int], Presence],
     size: Callable[[int, int], int],
     doomed: Collection[int] = (),
     whereabouts: Callable[[int], Collection[int] | None] = lambda page: None,
@@ -44,7 +51,7 @@ def recover(
     pages : iterable of int
         Every page of every region.
     present : callable
-        Page -> whether any byte of it is in the arena, by the kernel's own account.
+        Page -> which parts of it are in the arena, by the kernel's own account.
     size : callable
         (node, slot) -> bytes that the slot is charged.
     doomed : collection of int
@@ -61,17 +68,17 @@ def recover(
         if frame is not None and found and set(found) != {frame}:
             astray[page] = found  # when it is known how much room the others leave
         else:
-            yield from _take_up(mm, page, found, present, size, doomed)
+            yield from _recover_page(mm, page, found, present, size, doomed)
     for page, found in astray.items():
         yield from _settle_frame(mm, page, found)
-        yield from _take_up(mm, page, (), present, size, doomed)
+        yield from _recover_page(mm, page, (), present, size, doomed)
 
 
-def _take_up(
+def _recover_page(
     mm: Mm,
     page: int,
     found: Collection[int],
-    present: Callable[[int], bool],
+    present: Callable[[int], Presence],
     size: Callable[[int, int], int],
     doomed: Collection[int],
 ) -> Protocol[None]:
@@ -84,10 +91,11 @@ def _take_up(
     group = mm.group_of(page)
     if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:
         mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
-    if entry.frame is not None or present(page):
-        mm.charge(mm.nodes[frame], group, mm.page_size)
+    there = mm.all_parts if entry.state in (RESIDENT, SHADOWED) else present(page).any
+    mm.links.present[page] = there
+    mm.charge(mm.nodes[frame], group, mm.bytes_of(there))
     if page in doomed and entry.state != POISONED:
-        yield from _give_up(mm, page, entry, present, frame)
+        yield from _give_up(mm, page, entry, frame)
     else:
         yield from _finish(mm, page, entry, present, frame)
     entry = mm.table.read(page)
@@ -111,31 +119,46 @@ def _settle_frame(mm: Mm, page: int, found: Collection[int]) -> Protocol[None]:
         mm.vmstat.add("pgmigrate_fail")
 
 
-def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool], frame: int) -> Protocol[None]:
+def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], Presence], frame: int) -> Protocol[None]:
     """Complete the transition that a page was in when the pager was killed; its frame, if any, is on that node."""
+    there = mm.links.present[page]
     if entry.state in (EMPTY, SLOTTED):
-        if present(page):
+        if there:
             yield Punch([page], frame)
-    elif entry.state == FILLING:
-        # What the program has written since is in the arena already and stays; what is missing comes from the slot.
-        filled = yield Fill([page], True)
-        yield Commit(page, RESIDENT if filled else POISONED)
-        if not filled:
-            if present(page):
-                yield Punch([page])  # a part of it came before the kill: its frame is not given back by a Release
-            else:
-                yield Release(_DRAM, 0, mm.group_of(page).index)
-            yield Poison(page)
-            mm.vmstat.add("poisoned_pages")
-        if entry.node:
-            yield Release(entry.node, entry.slot, mm.group_of(page).index)
+    elif entry.state == PARTIAL:
+        yield from _take_up(mm, page, entry, there, there & ~present(page).whole)
     elif entry.state == POISONED:
-        if present(page):
+        if there:
             yield Punch([page], frame)
         yield Poison(page)
 
 
-def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool], frame: int) -> Protocol[None]:
+def _take_up(mm: Mm, page: int, entry: Entry, there: int, torn: int) -> Protocol[None]:
+    """Go on with a page that was coming up, or that was there in part.
+
+    What the program has written is in the arena already and stays. Whether it has written anything nobody knows any
+    more. The rest of ``torn`` parts, of which some of the base pages are there, comes from the slot.
+    """
+    group = mm.group_of(page).index
+    if not there:
+        yield Commit(page, SLOTTED if entry.node else EMPTY, entry.node, entry.slot)
+        return
+    mm.links.dirty[page] = 1
+    if torn and not (yield Fill([page], True, torn)):
+        yield Commit(page, POISONED)
+        yield Punch([page])
+        yield Poison(page)
+        mm.vmstat.add("poisoned_pages")
+        if entry.node:
+            yield Release(entry.node, entry.slot, group)
+    elif there == mm.all_parts:
+        yield Commit(page, RESIDENT)
+        mm.links.dirty[page] = 0
+        if entry.node:
+            yield Release(entry.node, entry.slot, group)
+
+
+def _give_up(mm: Mm, page: int, entry: Entry, frame: int) -> Protocol[None]:
     """Poison a page, whatever its state, and give back all that it holds.
 
     The commit comes first. A pager that is killed behind it leaves a page of which the next one knows that it is lost:
@@ -143,10 +166,8 @@ def _give_up(mm: Mm, page: int, entry: Entry, present: Callable[[int], bool], fr
     """
     group = mm.group_of(page).index
     yield Commit(page, POISONED)
-    if present(page):
+    if mm.links.present[page]:
         yield Punch([page], frame)
-    elif entry.frame is not None:
-        yield Release(frame, 0, group)
     yield Poison(page)
     if entry.names_slot:
         yield Release(entry.node, entry.slot, group)

@@ -46,6 +46,8 @@ NAMES = (
     "poisoned_pages",
     "pgmigrate_abort",  # copies in vain: the page was written meanwhile (design "transactional")
     "group_over_limit",  # frames that a group got beyond its limit, because its pages had nowhere to go
+    "pgpartial",  # parts of pages that came up alone, because nothing said that the rest would be wanted
+    "partial_completed",  # pages that came up whole because no other room was left below than their slots
     "numa_pte_updates",  # pages of slow memory that were unmapped, to see who uses them
     "numa_hint_faults",  # ... of which were used until they were looked at again
     "pgpromote_candidate",  # pages found hot in slow memory

@@ -12,7 +12,7 @@ from typing import Any
 
 from thermocline.protocol import effects
 from thermocline.protocol.effects import ZERO, CopyList
-from thermocline.protocol.interpreter import Interpreter
+from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, runs
@@ -84,14 +84,14 @@ class VirtualInterpreter(Interpreter):
 
     # -- the program's mapping ----------------------------------------------------------------------------------------
 
-    def _call(self, cost: Cost, pages: int = 1) -> None:
-        """A system call on so many pages: what it changes is changed at its end, and until then the program runs."""
-        self.time.take(cost, pages * self.mm.page_size)
+    def _call(self, cost: Cost, size: int) -> None:
+        """A system call on so many bytes: what it changes is changed at its end, and until then the program runs."""
+        self.time.take(cost, size)
         self.program.advance(self.time.now)
 
     def unmap(self, effect: effects.Unmap, _: Task) -> None:
         for start, count in runs(sorted(effect.pages)):
-            self._call(self.costs.protect, count)
+            self._call(self.costs.protect, count * self.mm.page_size)
             self.mapping.protect(start, count)
 
     def remap(self, effect: effects.Remap, _: Task) -> None:
@@ -99,7 +99,7 @@ class VirtualInterpreter(Interpreter):
             self._unprotect(start, count)
 
     def _unprotect(self, start: int, count: int) -> None:
-        self._call(self.costs.unprotect, count)
+        self._call(self.costs.unprotect, count * self.mm.page_size)
         self.mapping.unprotect(start, count)
         self.program.wake(start, count)
 
@@ -126,7 +126,7 @@ class VirtualInterpreter(Interpreter):
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
         self._unprotect(effect.page, 1)  # as `live` does, to be rid of a marker that the kernel takes for a page
-        self._call(self.costs.poison)
+        self._call(self.costs.poison, self.mm.page_size)
         self.mapping.poisoned.add(effect.page)
         self.program.wake(effect.page, 1)
 
@@ -135,33 +135,43 @@ class VirtualInterpreter(Interpreter):
         if effect.state == EMPTY and not self.mapping.readable[effect.page]:
             self.mapping.written[effect.page] = False
 
-    def punch(self, effect: effects.Punch, _: Task) -> None:
-        node = self.mm.nodes[effect.node]
-        for start, count in runs(sorted(effect.pages)):
-            self._call(self.costs.punch, count)
-            self.mapping.punch(start, count)
-        for page in effect.pages:
-            if self.mm.table.state(page) == EMPTY:
-                self.mapping.written[page] = False
-            self.mm.uncharge(node, self.mm.group_of(page), self.mm.page_size)
-        self.frames_freed(len(effect.pages))
+    def punch(self, effect: effects.Punch, task: Task) -> Any:
+        found = list(runs(sorted(effect.pages)))
+
+        def settle() -> None:
+            self.program.advance(self.time.now)
+            for start, count in found:
+                self.mapping.punch(start, count)
+            for page in effect.pages:
+                if self.mm.table.state(page) == EMPTY:
+                    self.mapping.written[page] = False
+                self.mm.uncharge_frame(page, effect.node)
+            self.frames_freed(len(effect.pages))
+
+        if task.background and len(effect.pages) >= PUNCHED_APART:
+            time = sum(self.time.draw(self.costs.punch, count * self.mm.page_size) for _, count in found)
+            return self._in_worker(DRAM, True, time, settle, task)
+        for _, count in found:
+            self._call(self.costs.punch, count * self.mm.page_size)
+        return settle()
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     def fill(self, effect: effects.Fill, task: Task) -> Any:
         first, count = effect.pages[0], len(effect.pages)
+        size = sum(self.mm.bytes_of(effect.parts or self.mm.missing(page)) for page in effect.pages)
         homes = [self.mm.table.place(page)[0] for page in effect.pages]
         if not any(homes):
-            self._call(self.costs.zero, count)
+            self._call(self.costs.zero, count * self.mm.page_size)
             self._install(first, count, True)
             return True
         slow = [home for home in homes if self._is_slow(home)]
         for home in homes:
             if home and not self._is_slow(home):
-                self.time.take(self.stores[home].costs.read, self.mm.page_size)
+                self.time.take(self.stores[home].costs.read, size // count)
 
         def finish() -> bool:
-            self._call(self.costs.install, count)
+            self._call(self.costs.install, size)
             self._install(first, count, effect.writable)
             return True
 

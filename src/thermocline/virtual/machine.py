@@ -11,7 +11,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
-from thermocline.protocol.mm import DRAM, Mm, Policy
+from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
 from thermocline.protocol.promote import task_numa_work
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Pages that no region gets, as in `live`: what moves needs a place to move to.
 _SLACK = 4
+#: Bytes of a base page.
+_BASE_PAGE = 4096
 
 
 class VirtualMemory:
@@ -71,6 +73,9 @@ class VirtualMemory:
         Whether reclaim sees which pages were touched, as the kernel does and `live` cannot.
     inactive_ratio : int
         See :class:`~thermocline.protocol.mm.Policy`.
+    parts : bool
+        Whether a touch is of a word, the first of its page, for which a part of the page may come up by itself. If not,
+        whoever touches a page wants all of it.
     digest : bool
         Whether to digest everything that happens (see `Result`). Faults then take the simulation a third longer.
     trace : callable or None
@@ -104,6 +109,7 @@ class VirtualMemory:
         promotion: bool = True,
         accessed_bits: bool = False,
         inactive_ratio: int = 2,
+        parts: bool = False,
         digest: bool = False,
         trace: Callable[[int, str], None] | None = None,
     ) -> None:
@@ -133,9 +139,10 @@ class VirtualMemory:
         self._cold: list[tuple[ColdClient, int]] = []
         self._promotion = promotion
         self._ran = False
+        made = nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size)
         self.mm = Mm(
             page_size,
-            nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size),
+            made,
             DemotionPath.through(len(specs)),
             PageTable(pages),
             Policy(
@@ -145,6 +152,7 @@ class VirtualMemory:
                 inactive_ratio=inactive_ratio,
             ),
             self._regions.get,
+            parts=parts_of(page_size, _BASE_PAGE, made) if parts else 1,
         )
         if self._mapping.accessed is not None:
             self.mm.links.accessed = self._mapping.accessed
@@ -242,6 +250,7 @@ class VirtualMemory:
             mapping.written[page] = True
             if there.kind is Kind.MAPPED:
                 mm.charge(there, mm.group_of(page), mm.page_size)
+                mm.links.present[page] = mm.all_parts
                 mm.table.commit(page, RESIDENT, node)
                 mapping.install(page, 1, writable=True)
             else:

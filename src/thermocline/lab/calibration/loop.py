@@ -115,7 +115,7 @@ class Loop:
         pager = self._pager
         copier, scheduler = pager.copier, pager.scheduler
         reading, writing, submitting, beginning = Samples(), Samples(), Samples(), Samples()
-        in_worker = copier._in_worker
+        in_worker = copier.in_worker
         left = 3
 
         def timed(node: int, writes: bool, run: Callable[..., Any], *rest: Any, **named: Any) -> Any:
@@ -153,7 +153,7 @@ class Loop:
             os.pwrite(self._arena, page.view, 2 * PAGE)
         slot = pager.mm.table.place(2)[1]
         pager.mm.table.commit(2, RESIDENT)
-        with replaced(pager.arena, {"install": _nothing}), replaced(copier, {"_in_worker": timed}):
+        with replaced(pager.arena, {"install": _nothing}), replaced(copier, {"in_worker": timed}):
             for number in (0, 1):
                 scheduler.spawn(again_and_again(Fill([number], True)), background=True)
             scheduler.spawn(again_and_again(CopyList([2], _FILE, [slot], 0)), background=True)
@@ -224,7 +224,8 @@ class Loop:
         scheduler = self._pager.scheduler
         scheduler.spawn(fault(self._pager.mm, page, write))
         scheduler.run_foreground()
-        while not scheduler.idle:
+        while not scheduler.idle or self._pager.copier.working:
+            self._pager.copier.resume_finished()
             scheduler.run_background()
             scheduler.run_foreground()
 

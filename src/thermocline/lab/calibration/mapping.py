@@ -44,6 +44,11 @@ _clock = time.perf_counter_ns
 T = TypeVar("T")
 
 
+def _bytes_of(page: int, count: int) -> tuple[int, int]:
+    """Where pages begin in the arena, and what they take."""
+    return page * mmap.PAGESIZE, count * mmap.PAGESIZE
+
+
 class Mapping:
     """Serves the faults of a program, takes its pages away again, and notes how long everything takes.
 
@@ -76,19 +81,25 @@ class Mapping:
     def measure(self, rounds: int) -> dict[str, Cost]:
         """Costs by name: fault, wake, message; install, zero, protect, unprotect, punch, read, poison."""
         arena = self._arena
-        arena.install_zeros(self._resident // mmap.PAGESIZE, 1)
+        arena.install_zeros(self._resident, mmap.PAGESIZE)
 
         def install(page: int, count: int) -> None:
-            arena.install(page, count, self._source, 0, protect=False)
+            arena.install(*_bytes_of(page, count), self._source, 0, protect=False)
+
+        def zero(page: int, count: int) -> None:
+            arena.install_zeros(*_bytes_of(page, count))
+
+        def read(page: int, count: int) -> None:
+            arena.read(*_bytes_of(page, count), self._target, 0)
 
         with self._program.apart():
             for _ in range(rounds):
-                for name, fill in (("zero", arena.install_zeros), ("install", install)):
+                for name, fill in (("zero", zero), ("install", install)):
                     self._serve(name, fill)
                     self._each("protect", arena.protect)
                     self._serve("unprotect", arena.unprotect)
                     self._each("protect", arena.protect)
-                    self._each("read", lambda page, count: arena.read(page, count, self._target, 0))
+                    self._each("read", read)
                     self._each("punch", arena.punch)
                 self._poison()
         return {name: samples.cost() for name, samples in self._samples.items()}
@@ -108,7 +119,7 @@ class Mapping:
         answered: dict[int, tuple[int, int]] = {}
 
         def answers(fault: PageFault) -> Protocol[None]:
-            page = self._program.mapping.page_at(fault.address)
+            page, _ = self._program.mapping.part_at(fault.address, mmap.PAGESIZE)
             if page in answered:  # a signal has made the thread fault again
                 self._arena.wake(page)
                 return
@@ -128,7 +139,7 @@ class Mapping:
                 self._scheduler.spawn(answers(fault))
             samples["message"].add(_clock() - now)
             for fault in faults:
-                heard.setdefault(self._program.mapping.page_at(fault.address), now)
+                heard.setdefault(self._program.mapping.part_at(fault.address, mmap.PAGESIZE)[0], now)
             self._scheduler.run_foreground()
         touches = program.touched(len(extents))
         # Touched again, all are there: what a touch takes by itself.

@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores import digest
-from thermocline.live.stores.blosc import OVERHEAD, Codec, library
-from thermocline.live.stores.filters import Choice
+from thermocline.live.stores.blosc import library
+from thermocline.live.stores.packer import Packer
 from thermocline.live.stores.pool import Pool, worst_case
 from thermocline.live.stores.store import NodeStore
 from thermocline.sizes import format_size
 from thermocline.spec import Compressed
-
-MARGIN = 64  # a filter must save one part in so many to replace a faster one
 
 
 class CompressedStore(NodeStore[Compressed]):
@@ -34,12 +32,8 @@ class CompressedStore(NodeStore[Compressed]):
     def __init__(self, descriptors: tuple[int, ...], spec: Compressed, page_size: int, pages: int) -> None:
         (fd,) = descriptors
         self._page_size = page_size
-        self._threshold = page_size // 16 * 15
-        self._codec = Codec(spec.codec, page_size)
-        self._choice = Choice(page_size)
+        self._packer = Packer(spec.codec, page_size)
         self._pool = Pool(fd, spec.capacity, page_size, pages)
-        self._packed = Buffer(page_size + OVERHEAD)
-        self._spare = Buffer(page_size + OVERHEAD)
         self.slot_bytes = self.worst_case(page_size)
 
     @classmethod
@@ -70,8 +64,7 @@ class CompressedStore(NodeStore[Compressed]):
         page = buffer.view[offset : offset + self._page_size]
         if len(page) != self._page_size:
             raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
-        length = self._pack(buffer.address + offset, hint)
-        return self._pool.write(slot, self._packed.view[:length] if length else page)
+        return self._pool.write(slot, self._packer.pack(buffer.address + offset, hint) or page)
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         """Unpack the page, or copy it; StoreError (EBADMSG) if what is packed is not what was written."""
@@ -81,7 +74,15 @@ class CompressedStore(NodeStore[Compressed]):
         if length == self._page_size:
             ctypes.memmove(buffer.address + offset, source, length)
         else:
-            self._codec.unpack(source, length, buffer.address + offset)
+            self._packer.unpack(source, length, buffer.address + offset)
+
+    def read_part(self, slot: int, buffer: Buffer, offset: int, begin: int, length: int) -> None:
+        """Unpack the blocks of the page that have these bytes, or copy them."""
+        source, packed = self._pool.find(slot)
+        if packed == self._page_size:
+            ctypes.memmove(buffer.address + offset + begin, source + begin, length)
+        else:
+            self._packer.unpack_part(source, packed, buffer.address + offset, begin, length)
 
     def size(self, slot: int) -> int:
         """Whole quanta of the pool and a record of its table."""
@@ -102,23 +103,4 @@ class CompressedStore(NodeStore[Compressed]):
     def close(self) -> None:
         """Unmap the pool and free the codec."""
         self._pool.close()
-        self._codec.close()
-        self._packed.close()
-        self._spare.close()
-
-    def _pack(self, source: int, hint: int) -> int:
-        """Pack a page into ``self._packed`` -> bytes, or 0 when it does not pay."""
-        best = 0
-        search = self._choice.search(hint)
-        try:
-            which = next(search)
-            while True:
-                # What cannot win need not be finished: the codec gives up at the limit.
-                limit = best - best // MARGIN if best else self._threshold
-                length = self._codec.pack(which, source, self._spare.address, limit)
-                if length:
-                    best = length
-                    self._packed, self._spare = self._spare, self._packed
-                which = search.send(length or None)
-        except StopIteration:
-            return best
+        self._packer.close()

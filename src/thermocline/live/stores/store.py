@@ -76,6 +76,18 @@ class Store(ABC):
             The bytes cannot be had. What the buffer holds then is undefined.
         """
 
+    def read_part(self, slot: int, buffer: Buffer, offset: int, begin: int, length: int) -> None:
+        """Fill ``length`` bytes of the page at ``buffer[offset:]``, from its byte ``begin`` on, and perhaps more of it.
+
+        A store that cannot do so for less than the whole reads the whole.
+
+        Raises
+        ------
+        StoreError
+            The bytes cannot be had. What the buffer holds then is undefined.
+        """
+        self.read(slot, buffer, offset)
+
     @abstractmethod
     def size(self, slot: int) -> int:
         """Bytes charged for a reserved slot now: `slot_bytes` until it is written."""

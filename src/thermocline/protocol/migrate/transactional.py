@@ -16,7 +16,8 @@ Outcome: the pages that did not move. A failed allocation ends the list; a page 
 should begin or commit is returned and counted as failed; one that was written is returned and counted as aborted.
 
 Pages of a node that is not mapped have no readers or writers to let go on, and what goes to a mapped node the kernel
-moves, in just this way: they move as in `batch`.
+moves, in just this way: they move as in `batch`. So do pages that are in DRAM in part: a fault that brings up the rest
+of one gives back the slot that a copy without its lock reads from.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from thermocline.protocol.effects import CopyList, Event, Protocol, Release, Tra
 from thermocline.protocol.migrate.batch import migrate_batch
 from thermocline.protocol.migrate.move import commit_copies
 from thermocline.protocol.node import Kind
+from thermocline.protocol.page import PARTIAL
 
 if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
@@ -43,10 +45,13 @@ def migrate_transactional(mm: Mm, pages: Sequence[int], target: Node, sc: ScanCo
     slots = yield from allocate_targets(mm, target, sc, len(pages))
     failed: list[int] = list(pages[len(slots) :])
     begun, slots, left = yield from _begin(mm, pages[: len(slots)], slots, target, sc)
-    failed += left
+    partial = [page for page in left if mm.table.state(page) == PARTIAL]
+    failed += [page for page in left if mm.table.state(page) != PARTIAL]
     if begun:
         sizes: list[int] = yield CopyList(begun, target.index, slots, sc.group)
         failed += yield from _commit(mm, begun, slots, sizes, target, sc)
+    if partial:
+        failed += yield from migrate_batch(mm, partial, target, sc)
     return failed
 
 
@@ -62,7 +67,7 @@ def _begin(
         if not (yield TryLock(page)):
             busy.append(page)
             yield Release(target.index, slot, sc.group)
-        elif not mm.is_movable(page, sc.node):
+        elif not mm.is_movable(page, sc.node) or mm.table.state(page) == PARTIAL:
             yield Unlock(page)
             yield Release(target.index, slot, sc.group)
             gone.append(page)

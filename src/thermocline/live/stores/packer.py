@@ -1,0 +1,88 @@
+"""A packer: what packs pages for one thread, under the filter and the codec that pay for their like."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+from thermocline.live.buffer import Buffer
+from thermocline.live.stores.blosc import OVERHEAD, Codec
+from thermocline.live.stores.filters import FILTERS, Choice
+
+MARGIN = 64  # a filter must save one part in so many to replace a faster one
+#: ... and a denser codec: one that is several times slower to pack, and with most contents to unpack.
+CODEC_MARGIN = 8
+#: How often a page is unpacked to see how long that takes.
+_TRIALS = 3
+#: The codecs of a node, the quickest first.
+_CODECS = {"lz4": ("lz4",), "zstd": ("lz4", "zstd")}
+
+
+class Packer:
+    """Packs pages, and gives up those that do not shrink below 15/16.
+
+    A node of zstd has lz4 for those pages of which zstd would save less than an eighth (most numbers, once shuffled),
+    unless lz4 is clearly slower to unpack. Of some numbers it is, and only a watch can tell: whenever both are tried.
+
+    Parameters
+    ----------
+    codec : str
+        ``"lz4"`` or ``"zstd"``.
+    page_size : int
+        Bytes.
+    """
+
+    def __init__(self, codec: str, page_size: int) -> None:
+        self._threshold = page_size // 16 * 15
+        self._codecs = [Codec(name, page_size) for name in _CODECS[codec]]
+        self._choice = Choice(page_size, len(self._codecs))
+        self._packed = Buffer(page_size + OVERHEAD)
+        self._spare = Buffer(page_size + OVERHEAD)
+        self._scratch = Buffer(page_size)
+
+    def pack(self, source: int, hint: int) -> memoryview:
+        """Pack the page at an address -> the bytes, until the next call; none of them when it does not pay."""
+        best = leader = time = 0
+        search = self._choice.search(hint)
+        try:
+            which = next(search)
+            while True:
+                codec, number = divmod(which, len(FILTERS))
+                # What cannot win need not be finished: the codec gives up at the limit.
+                margin = 0 if codec > leader else best // MARGIN
+                limit = best - margin if best else self._threshold
+                length = self._codecs[codec].pack(number, source, self._spare.address, limit)
+                if length and best and codec > leader and length > best - best // CODEC_MARGIN:
+                    time = time or self._time(self._packed, best)
+                    if 4 * self._time(self._spare, length) > 3 * time:
+                        length = 0
+                if length:
+                    best, leader = length, codec
+                    self._packed, self._spare = self._spare, self._packed
+                which = search.send(length or None)
+        except StopIteration:
+            return self._packed.view[:best]
+
+    def _time(self, packed: Buffer, length: int) -> int:
+        """Nanoseconds that a packed page takes to be unpacked."""
+        times = []
+        for _ in range(_TRIALS):
+            begun = perf_counter_ns()
+            self.unpack(packed.address, length, self._scratch.address)
+            times.append(perf_counter_ns() - begun)
+        return min(times)
+
+    def unpack(self, source: int, length: int, target: int) -> None:
+        """See :meth:`~thermocline.live.stores.blosc.Codec.unpack`: a packed page says which codec it is of."""
+        self._codecs[0].unpack(source, length, target)
+
+    def unpack_part(self, source: int, length: int, page: int, begin: int, size: int) -> None:
+        """See :meth:`~thermocline.live.stores.blosc.Codec.unpack_part`."""
+        self._codecs[0].unpack_part(source, length, page, begin, size)
+
+    def close(self) -> None:
+        """Free the codecs."""
+        for codec in self._codecs:
+            codec.close()
+        self._packed.close()
+        self._spare.close()
+        self._scratch.close()
