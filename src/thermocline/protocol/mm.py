@@ -58,8 +58,14 @@ _MOST_PARTS = 16
 
 
 def parts_of(page_size: int, base: int, nodes: Iterable[Node]) -> int:
-    """In how many parts, of whole base pages (in bytes), a page comes up; 1: always as a whole."""
-    return min(_MOST_PARTS, page_size // base) if any(node.reads_parts for node in nodes) else 1
+    """In how many parts, of whole base pages (in bytes), a page comes up; 1: always as a whole.
+
+    So it is where DRAM demotes to slow memory: the kernel would move the frames that there are of a page, and what is
+    there of it could not be told from what is not.
+    """
+    lower = list(nodes)[1:]
+    parted = any(node.reads_parts for node in lower) and not any(node.kind is Kind.MAPPED for node in lower)
+    return min(_MOST_PARTS, page_size // base) if parted else 1
 
 
 @dataclass

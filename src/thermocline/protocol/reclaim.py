@@ -350,9 +350,7 @@ def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdic
     if _is_clean(mm, page, demotion=target is not None):
         return _Verdict.CLEAN
     if target is not None:
-        # A frame of which only a part is there is not the kernel's to move: what was written of it goes to a store.
-        apart = target.kind is Kind.MAPPED and mm.table.state(page) == PARTIAL
-        return _Verdict.KEEP if apart else _Verdict.DEMOTE
+        return _Verdict.DEMOTE
     below = mm.path.from_node(sc.node.index)[1:]
     partial = mm.table.state(page) == PARTIAL and not any(mm.nodes[node].has_room for node in below)
     return _Verdict.DEMOTE if partial else _Verdict.KEEP
