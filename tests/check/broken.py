@@ -14,7 +14,7 @@ from thermocline.check import cases
 from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.layout import Layout
 from thermocline.protocol import effects as e
-from thermocline.protocol import fault, promote, recovery, region
+from thermocline.protocol import fault, promote, reclaim, recovery, region
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred, frames
@@ -137,7 +137,7 @@ def a_late_message_is_ignored(mm: Mm, page: int, state: int, write: bool) -> Pro
 def filling(*steps: str) -> Callable[..., Protocol[None]]:
     """A fill of one page, writable, of its steps in another order, or without some."""
 
-    def wrong(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
+    def wrong(mm: Mm, pages: Sequence[int], writable: bool, parts: int = 0) -> Protocol[None]:
         (page,) = pages
         entry = mm.table.read(page)
         for step in steps:
@@ -146,6 +146,7 @@ def filling(*steps: str) -> Callable[..., Protocol[None]]:
             elif step == "fill":
                 yield e.Fill(pages, True)
             elif step == "resident":
+                mm.links.present[page] = mm.all_parts
                 yield e.Commit(page, RESIDENT)
                 mm.lru_add(page)
             elif step == "release" and entry.node:
@@ -156,11 +157,12 @@ def filling(*steps: str) -> Callable[..., Protocol[None]]:
     return wrong
 
 
-def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[None]:
+def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool, parts: int = 0) -> Protocol[None]:
     (page,) = pages
     entry = mm.table.read(page)
     yield e.Commit(page, PARTIAL, entry.node, entry.slot)
     yield e.Fill(pages, True)
+    mm.links.present[page] = mm.all_parts
     if entry.node and not writable:
         yield e.Commit(page, SHADOWED, entry.node, entry.slot)
         mm.nodes[entry.node].shadows[page] = None
@@ -172,9 +174,19 @@ def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool) -> P
     yield e.Unlock(page)
 
 
-def the_frame_is_not_reserved(mm: Mm, group: Any, *, may_wait: bool = True) -> Protocol[bool]:
-    yield e.Reserve(0, group.index)
+def the_frame_is_not_reserved(mm: Mm, group: Any, size: int, *, may_wait: bool = True) -> Protocol[bool]:
+    yield e.Reserve(0, group.index, size)
     return True
+
+
+def a_written_part_is_taken_for_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
+    return mm.table.state(page) in (SHADOWED, PARTIAL)
+
+
+def nothing_is_completed(mm: Mm, page: int) -> Protocol[int]:
+    yield e.Resched()
+    mm.putback([page])
+    return 0
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
@@ -427,6 +439,18 @@ BROKEN = (
         "direct reclaim",
         {"budget"},
         patches=((fault, "allocate_frame", the_frame_is_not_reserved),),
+    ),
+    Broken(
+        "a written part is dropped",
+        "last slots",
+        {"lost"},
+        patches=((reclaim, "_is_clean", a_written_part_is_taken_for_clean),),
+    ),
+    Broken(
+        "pages in part that are never completed",
+        "last slots",
+        {"lost", "deadlock"},
+        patches=((reclaim, "_complete", nothing_is_completed),),
     ),
     Broken(
         "freed slots named",

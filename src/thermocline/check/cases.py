@@ -331,7 +331,7 @@ def _parts(pages: int, threads: int) -> Configuration:
     return Configuration(
         "parts",
         Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
-        _threads(threads, lambda index: ((Access(0, False, 1),),) if index else (parts(0, 0),)),
+        _threads(threads, lambda index: ((Access(0, False, 1),),) if index else (part_writes(0, 0),)),
         placed=(Placed(0, 1),),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
@@ -372,10 +372,10 @@ def _parts_freed(pages: int, threads: int) -> Configuration:
 def _parts_lost(pages: int, threads: int) -> Configuration:
     """The rest of a page that is there in part cannot be read, or nobody takes it."""
     return Configuration(
-        "failing device, parts",
+        "part lost",
         Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
-        _threads(threads, lambda index: (parts(0, index % PARTS),)),
-        placed=tuple(Placed(page, 1) for page in range(pages)),
+        _threads(max(threads - 1, 1), lambda index: (parts(0, index % PARTS), part_writes(0, 1))),
+        placed=(Placed(0, 1),),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
         failures=1,
