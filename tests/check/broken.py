@@ -475,8 +475,8 @@ BROKEN = (
     ),
     Broken(
         "not looked at again",
-        "free",
-        {"budget", "slot", "lost", "leak", "owners"},
+        "pin",
+        {"pin", "budget", "slot", "lost", "leak", "owners"},
         Design("careless", migrate_locked=the_page_is_not_looked_at_again),
         cooperative=False,
     ),
