@@ -4,7 +4,7 @@
 
 One start of the machine for all of them. Without arguments these are the tests that need a slow node (tests/numa) and
 those of lost pages: Linux 6.1 has no UFFDIO_POISON, so the ways around it run there. The other tests of live memory run
-there as well, when they are named, and take the better part of an hour.
+there as well, when they are named, and take their time: an emulated processor is many times slower than a real one.
 """
 
 from __future__ import annotations
