@@ -93,6 +93,7 @@ def _recover_page(
         mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
     there = mm.all_parts if entry.state in (RESIDENT, SHADOWED) else present(page).any
     mm.links.present[page] = there
+    mm.links.dirty[page] = entry.state == PARTIAL  # nobody knows whether it was written
     mm.charge(mm.nodes[frame], group, mm.bytes_of(there))
     if page in doomed and entry.state != POISONED:
         yield from _give_up(mm, page, entry, frame)
@@ -142,8 +143,8 @@ def _take_up(mm: Mm, page: int, entry: Entry, there: int, torn: int) -> Protocol
     group = mm.group_of(page).index
     if not there:
         yield Commit(page, SLOTTED if entry.node else EMPTY, entry.node, entry.slot)
+        mm.links.dirty[page] = 0
         return
-    mm.links.dirty[page] = 1
     if torn and not (yield Fill([page], True, torn)):
         yield Commit(page, POISONED)
         yield Punch([page])
