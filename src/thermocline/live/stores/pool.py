@@ -167,12 +167,13 @@ class Pool:
         length = entry & _LENGTH_MASK
         if length > self._most:
             raise digest.rotten(slot)
-        if self._ledger.in_one(slot):
-            at = (entry >> _START_SHIFT) * self._quantum + WORD
+        pieces = self._pieces(slot, entry)
+        if len(pieces) == 1:
+            at = pieces[0][0] * self._quantum + WORD
             address, data = self._address + at, self._bytes[at : at + length]
         else:
             done = 0
-            for piece, quanta in self._pieces(slot, entry):
+            for piece, quanta in pieces:
                 part = min(quanta * self._quantum - WORD, length - done)
                 at = piece * self._quantum + WORD
                 self._scratch.view[done : done + part] = self._bytes[at : at + part]
