@@ -36,7 +36,7 @@ from kernel import CannotRun, install, kernel, modules
 MIB = 1 << 20
 #: Memory is added to a running system in blocks of this size (x86-64).
 BLOCK = 128 * MIB
-#: The end of the console that is shown when the machine fails.
+#: So much of the console is shown when the machine fails.
 _LINES = 30
 #: What the command finds in its environment, unless told otherwise.
 _ENVIRONMENT = {
@@ -48,7 +48,7 @@ _ENVIRONMENT = {
 
 
 class EmulatorFailed(Exception):
-    """The machine did not get as far as the end of the command: why, and the end of its console."""
+    """The machine did not get as far as the end of the command: why, and what its console says of it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Emulator:
                 failure = "it ended before the command did"
             if failure is not None:
                 console = (scratch / "console").read_text(errors="replace") if (scratch / "console").exists() else ""
-                raise EmulatorFailed("\n    ".join([f"{failure}; its console ends:", *console.splitlines()[-_LINES:]]))
+                raise EmulatorFailed("\n    ".join([f"{failure}; its console:", *_telling(console.splitlines())]))
             return int(status.read_text())
 
     def _emulate(self, home: Path, scratch: Path, stdout: BinaryIO, stderr: BinaryIO) -> str | None:
@@ -180,6 +180,15 @@ class Emulator:
                 *("-device", f"virtserialport,chardev=output{number},nr={number}"),
             ]
         return arguments
+
+
+def _telling(console: Sequence[str]) -> Sequence[str]:
+    """The lines that say why a machine failed: a panic and what follows, and otherwise the last ones.
+
+    A panic's reason comes first and then its trace, which is of any length and may be cut short.
+    """
+    panic = next((number for number, line in enumerate(console) if "Kernel panic" in line), None)
+    return console[-_LINES:] if panic is None else console[panic : panic + _LINES]
 
 
 def _first_files(home: Path) -> bytes:

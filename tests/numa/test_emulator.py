@@ -75,6 +75,6 @@ def test_a_machine_that_takes_too_long_is_ended() -> None:
 
 
 @boots
-def test_the_end_of_the_console_says_why_a_machine_failed() -> None:
+def test_the_console_says_why_a_machine_failed() -> None:
     with pytest.raises(EmulatorFailed, match=r"(?s)ended before the command did.*panic"):
         Emulator().run(["sh", "-c", "echo c > /proc/sysrq-trigger"])
