@@ -14,10 +14,12 @@ Generators cannot be copied, so going back means running a schedule again from t
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -161,7 +163,8 @@ class Search:
         """Search until everything is covered, something is found, or a bound is met."""
         began = time.perf_counter()
         try:
-            self._search()
+            with _seldom_collecting():
+                self._search()
         except _Bound as bound:
             self.result.stopped = str(bound)
         self.result.states = len(self._seen)
@@ -292,6 +295,20 @@ class Search:
         for step in visit.schedule:
             system.take(step)
         return system
+
+
+@contextlib.contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Machines that wait are thousands of objects; collections look at them all, and would take a third of a search.
+
+    Those that are done with hold cycles, so it cannot be left out.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Bound(Exception):
