@@ -10,12 +10,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 #: How long the last process of a cgroup may take for its end.
 _GRACE_SECONDS = 10
 #: By how much a limit is raised for a moment when the kernel found nothing to reclaim.
 _BREATH = 1 << 19
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-_MCL_CURRENT, _MCL_ONFAULT = 1, 4
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def may_leave(data: np.ndarray) -> None:
+    """Let the kernel reclaim a mapping, although all is locked that is mapped."""
+    if _LIBC.munlock(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)):
+        raise OSError(ctypes.get_errno(), "munlock: the data cannot be let go of")
 
 
 class Cgroup:
@@ -37,14 +48,16 @@ class Cgroup:
         """The most bytes that its processes may take, what the kernel caches for them included."""
         (self.path / ("memory.limit_in_bytes" if self._first else "memory.max")).write_text(str(size))
 
-    def leave_to_data(self, size: int) -> int:
+    def leave_to_data(self, size: int, *, all_else: bool = False) -> int:
         """Limit what this process takes from now on to so many bytes -> what it had taken before.
 
         What it has is locked: the interpreter must not be swapped out to make room for the data. So this comes before
-        the data is mapped.
+        the data is mapped. ``all_else`` is for data that is one mapping, which is given to `may_leave`: all that is
+        mapped besides is locked, too. A system call that needs a page of the interpreter's own does not wait where the
+        limit is reached, as the program itself would; it fails (EFAULT), and not every caller looks.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT):
+        flags = _MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if all_else else 0)
+        if _LIBC.mlockall(flags):
             raise OSError(ctypes.get_errno(), "mlockall: the interpreter cannot be kept in memory")
         before = self.used()
         self.limit(before + size)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from contents import Contents
-from limits import Cgroup, anonymous
+from limits import Cgroup, anonymous, may_leave
 from swap import Zram
 from workloads import IN_ORDER, WORKLOADS, Work
 
@@ -117,6 +117,7 @@ class Limited(Side):
 
     def __init__(self, array: np.ndarray, cgroup: Cgroup, before: int) -> None:
         super().__init__(array)
+        may_leave(array)
         self._cgroup, self._before = cgroup, before
 
     def spent(self) -> int:
@@ -143,7 +144,7 @@ class Swapped(Limited):
 @contextmanager
 def zram(order: Order, cgroup: Cgroup) -> Iterator[Side]:
     """The kernel's tiering."""
-    before = cgroup.leave_to_data(order.limit)
+    before = cgroup.leave_to_data(order.limit, all_else=True)
     with mmap.mmap(-1, order.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(MADV_NOHUGEPAGE)
         side = Swapped(np.frombuffer(memory, "u8"), cgroup, before, Zram(Path(order.zram)))
@@ -173,7 +174,7 @@ def memmap(order: Order, cgroup: Cgroup) -> Iterator[Side]:
     """np.memmap's way: a file that is mapped shared."""
     with tempfile.TemporaryFile(dir=order.directory) as file:
         file.truncate(order.size)
-        before = cgroup.leave_to_data(order.limit)
+        before = cgroup.leave_to_data(order.limit, all_else=True)
         with mmap.mmap(file.fileno(), order.size) as memory:
             side = Mapped(memory, file.fileno(), order.side == "memmap", cgroup, before)
             yield side

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,18 @@ from numerics import multiply, sort
 
 #: Places that are looked up at once.
 _AT_ONCE = 256
+#: Threads at once, at most.
+_THREADS = 2
+_crew = ThreadPoolExecutor(_THREADS)
 #: 64 KiB, and which word of them is read, by how many threads do it.
 _STEP, _OFFSETS = 16 * STRETCH, {1: 7, 2: 8 * STRETCH + 7}
+
+
+def _muster() -> None:
+    """Start the threads. Under a limit of memory that is reached, the kernel makes none, and does not wait either."""
+    gate = threading.Barrier(_THREADS)
+    for _ in _crew.map(lambda _: gate.wait(), range(_THREADS)):
+        pass
 
 
 class Work:
@@ -35,6 +46,7 @@ class Work:
     """
 
     def __init__(self, contents: Contents, words: int, count: int) -> None:
+        _muster()
         self.contents = contents
         self.blocks = words // BLOCK
         self.sums = [contents.sum(block) for block in range(self.blocks)]
@@ -76,27 +88,18 @@ def _together(threads: int, total: int, work: Callable[[int, int], None]) -> flo
         begun = time.perf_counter()
         work(0, total)
         return time.perf_counter() - begun
-    failed: list[BaseException] = []
     gate = threading.Barrier(threads + 1)
 
     def share(number: int) -> None:
         gate.wait()
-        try:
-            work(bounds[number], bounds[number + 1])
-        except BaseException as error:  # told to whoever waits for the thread
-            failed.append(error)
+        work(bounds[number], bounds[number + 1])
 
-    workers = [threading.Thread(target=share, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
+    shares = [_crew.submit(share, number) for number in range(threads)]
     gate.wait()
     begun = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    seconds = time.perf_counter() - begun
-    if failed:
-        raise failed[0]
-    return seconds
+    for done in shares:
+        done.result()
+    return time.perf_counter() - begun
 
 
 def fill(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
