@@ -94,7 +94,7 @@ def full(directory: Path, rounds: int) -> Plan:
     two = tuple(name for name in WORKLOADS if name not in ALGORITHMS)
     one = tuple(name for name in two if "2 threads" not in name)
     workloads = {"int64": two, "float32": one, "text": two, "random": two, **{name: (name,) for name in ALGORITHMS}}
-    return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 30_000, workloads, GIB, 8192, 256 * MIB, 4096,
+    return Plan("make bench", rounds, 2 * GIB, 512 * MIB, 30_000, workloads, GIB // 2, 8192, 256 * MIB, 4096,
                 (64 * GIB, 1.0), directory)  # fmt: skip
 
 
