@@ -14,6 +14,7 @@ thirty times as long, and not everything equally. Counters are those of a real k
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import selectors
@@ -127,18 +128,16 @@ class Emulator:
             failure = self._emulate(home, scratch, stdout or sys.stdout.buffer, stderr or sys.stderr.buffer)
             if results is not None:
                 shutil.copytree(exchange / "results", results, dirs_exist_ok=True)
-            status = exchange / "status"
-            if failure is None and not status.exists():
-                failure = "it ended before the command did"
             if failure is not None:
                 console = (scratch / "console").read_text(errors="replace") if (scratch / "console").exists() else ""
                 raise EmulatorFailed("\n    ".join([f"{failure}; its console:", *_telling(console.splitlines())]))
-            return int(status.read_text())
+            return int((exchange / "status").read_text())
 
     def _emulate(self, home: Path, scratch: Path, stdout: BinaryIO, stderr: BinaryIO) -> str | None:
         """Run QEMU until it ends -> what went wrong, if something did."""
-        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
-        with ours[0], ours[1]:
+        pairs = [socket.socketpair() for _ in range(3)]
+        (stdout_end, stderr_end, monitor), theirs = zip(*pairs, strict=True)
+        with stdout_end, stderr_end, monitor:
             emulator = subprocess.Popen(
                 # Whatever becomes of this process, the emulator is not left behind.
                 ["setpriv", "--pdeathsig", "KILL", *self._arguments(home, scratch, [end.fileno() for end in theirs])],
@@ -148,16 +147,22 @@ class Emulator:
             try:
                 for end in theirs:
                     end.close()
-                over = _forward({ours[0]: stdout, ours[1]: stderr}, time.monotonic() + self.timeout)
+                with contextlib.suppress(BrokenPipeError):  # it did not even start
+                    monitor.sendall(b'{"execute": "qmp_capabilities"}')  # before that it tells nothing
+                over = _forward({stdout_end: stdout, stderr_end: stderr}, time.monotonic() + self.timeout)
                 if not over:
                     return f"it was killed after {self.timeout:g} seconds"
                 # Its output has ended, so it has; or nearly.
-                return f"QEMU failed with status {emulator.returncode}" if emulator.wait(timeout=60) else None
+                if emulator.wait(timeout=60):
+                    return f"QEMU failed with status {emulator.returncode}"
+                if not (scratch / "exchange" / "status").exists():
+                    return f"it ended before the command did ({_reason(monitor)})"
+                return None
             finally:
                 emulator.kill()
                 emulator.wait()
 
-    def _arguments(self, home: Path, scratch: Path, outputs: Sequence[int]) -> list[str]:
+    def _arguments(self, home: Path, scratch: Path, sockets: Sequence[int]) -> list[str]:
         # A block more than is asked for: the description of the module's contents spoils the first.
         module = self.slow + BLOCK
         most = (self.fast + module) // MIB + 1024
@@ -183,12 +188,24 @@ class Emulator:
                 *("-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap,readonly={readonly}"),
                 *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
             ]
+        *outputs, monitor = sockets
+        arguments += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"]
         for number, descriptor in enumerate(outputs, 1):
             arguments += [
                 *("-chardev", f"socket,id=output{number},fd={descriptor}"),
                 *("-device", f"virtserialport,chardev=output{number},nr={number}"),
             ]
         return arguments
+
+
+def _reason(monitor: socket.socket) -> str:
+    """Why QEMU says that the machine ended: guest-shutdown, guest-reset (it crashed), host-signal (somebody's kill)."""
+    told = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := monitor.recv(1 << 16):
+            told += data
+    reason = re.search(rb'"reason": "([a-z-]+)"', told)
+    return reason[1].decode() if reason else "QEMU does not say why"
 
 
 def _telling(console: Sequence[str]) -> Sequence[str]:
