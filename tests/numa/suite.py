@@ -9,7 +9,7 @@ test that is the same for every design, or with and without encryption, one runs
     python tests/numa/suite.py tests/numa/test_tiered_memory.py tests/live/test_lost_pages.py
 
 and the other tests of live memory run there as well, when they are named, and take their time: an emulated processor is
-thirty to a hundred times slower than a real one.
+ten to thirty times slower than a real one.
 """
 
 from __future__ import annotations
