@@ -27,8 +27,34 @@ def choice(what: str, value: str, choices: Sequence[str]) -> str:
     raise SpecError(f'the {what} "{value}" is unknown; write {near[0] if near else " or ".join(choices)}')
 
 
+class _Node:
+    """What is so of a node, unless its class says otherwise."""
+
+    __slots__ = ()
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the program addresses its pages directly."""
+        return False
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are RAM."""
+        return True
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part of a page is had for much less than the whole."""
+        return False
+
+    @property
+    def keeps_incompressible(self) -> bool:
+        """Whether a page that does not get smaller stays."""
+        return True
+
+
 @dataclass(frozen=True, slots=True, init=False)
-class Dram:
+class Dram(_Node):
     """The DRAM node: the arena that arrays live in.
 
     Parameters
@@ -56,24 +82,9 @@ class Dram:
         """Whether the program addresses its pages directly."""
         return True
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return True
-
-    @property
-    def reads_parts(self) -> bool:
-        """Whether a part of a page is had for much less than the whole."""
-        return False
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return True
-
 
 @dataclass(frozen=True, slots=True, init=False)
-class Numa:
+class Numa(_Node):
     """A node of slow memory that the machine has beside its DRAM, and the program addresses as well: CXL, for example.
 
     Parameters
@@ -101,24 +112,9 @@ class Numa:
         """Whether the program addresses its pages directly."""
         return True
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return True
-
-    @property
-    def reads_parts(self) -> bool:
-        """Whether a part of a page is had for much less than the whole."""
-        return False
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return True
-
 
 @dataclass(frozen=True, slots=True, init=False)
-class Compressed:
+class Compressed(_Node):
     """A node of compressed memory.
 
     Parameters
@@ -153,16 +149,6 @@ class Compressed:
         return self.codec
 
     @property
-    def is_mapped(self) -> bool:
-        """Whether the program addresses its pages directly."""
-        return False
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether its bytes are RAM."""
-        return True
-
-    @property
     def reads_parts(self) -> bool:
         """Whether a part of a page is had for much less than the whole."""
         return True
@@ -174,7 +160,7 @@ class Compressed:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class File:
+class File(_Node):
     """A node in an unlinked file on disk.
 
     Parameters
@@ -216,24 +202,9 @@ class File:
         return f"file:{self.directory}"
 
     @property
-    def is_mapped(self) -> bool:
-        """Whether the program addresses its pages directly."""
-        return False
-
-    @property
     def in_memory(self) -> bool:
         """Whether its bytes are RAM."""
         return False
-
-    @property
-    def reads_parts(self) -> bool:
-        """Whether a part of a page is had for much less than the whole."""
-        return False
-
-    @property
-    def keeps_incompressible(self) -> bool:
-        """Whether a page that does not get smaller stays."""
-        return True
 
 
 NodeSpec = Dram | Numa | Compressed | File

@@ -87,9 +87,19 @@ def move(pid: int, addresses: Sequence[int], node: int, *, shared: bool) -> list
         ENODEV: there is no such node (any more). EACCES: the process may not use it. EPERM: not allowed, for want of a
         capability or by a seccomp filter. ESRCH: the process is gone.
     """
+    return _move_pages(pid, addresses, node, _MPOL_MF_MOVE_ALL if shared else _MPOL_MF_MOVE)
+
+
+def locate(pid: int, addresses: Sequence[int]) -> list[int]:
+    """On which nodes pages of a process are -> of each, the node, or a negative errno as of :func:`move`."""
+    return _move_pages(pid, addresses, None, 0)
+
+
+def _move_pages(pid: int, addresses: Sequence[int], node: int | None, flags: int) -> list[int]:
+    """move_pages(2); without a node it moves nothing, and says where pages are."""
     count = len(addresses)
     # Held by name: the kernel reads them by address.
-    places, nodes, statuses = array("Q", addresses), array("i", [node] * count), array("i", [UNTRIED] * count)
+    places, nodes, statuses = array("Q", addresses), array("i", [node or 0] * count), array("i", [UNTRIED] * count)
     try:
         _call(
             "move_pages",
@@ -97,30 +107,13 @@ def move(pid: int, addresses: Sequence[int], node: int, *, shared: bool) -> list
             ctypes.c_int(pid),
             ctypes.c_ulong(count),
             _pointer(places),
-            _pointer(nodes),
+            ctypes.c_void_p(None) if node is None else _pointer(nodes),
             _pointer(statuses),
-            ctypes.c_int(_MPOL_MF_MOVE_ALL if shared else _MPOL_MF_MOVE),
+            ctypes.c_int(flags),
         )
     except OSError as error:
         if error.errno != errno.ENOENT:  # older kernels: nothing had to be moved, and the statuses say why
             raise
-    return list(statuses)
-
-
-def locate(pid: int, addresses: Sequence[int]) -> list[int]:
-    """On which nodes pages of a process are -> of each, the node, or a negative errno as of :func:`move`."""
-    count = len(addresses)
-    places, statuses = array("Q", addresses), array("i", [UNTRIED] * count)
-    _call(
-        "move_pages",
-        _number(_MOVE_PAGES, "move_pages"),
-        ctypes.c_int(pid),
-        ctypes.c_ulong(count),
-        _pointer(places),
-        ctypes.c_void_p(None),
-        _pointer(statuses),
-        ctypes.c_int(0),
-    )
     return list(statuses)
 
 
