@@ -15,8 +15,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Debian packages by the program of theirs that is needed.
-PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static", "setpriv": "util-linux"}
+#: Debian packages by the program of theirs that is needed, here or by the tests in the machine.
+PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "setpriv": "util-linux",
+    "numactl": "numactl",
+}
 
 #: Drivers that the machine asks for by name; what these depend on comes with them. The first row is the way to the host
 #: (its files, the output), the second the way from a persistent memory module to a NUMA node.
