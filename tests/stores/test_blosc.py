@@ -15,7 +15,7 @@ import thermocline
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores import blosc
-from thermocline.live.stores.blosc import OVERHEAD, Codec
+from thermocline.live.stores.blosc import BLOCK, OVERHEAD, Codec
 from thermocline.live.stores.filters import FILTERS
 
 PAGE = 65536
@@ -35,9 +35,9 @@ def buffers() -> Iterator[Callable[[], Buffer]]:
         buffer.close()
 
 
-@pytest.fixture(params=("lz4", "zstd"))
+@pytest.fixture(params=[(name, block) for name in ("lz4", "zstd") for block in (BLOCK, PAGE)], ids=str)
 def codec(request: pytest.FixtureRequest) -> Iterator[Codec]:
-    codec = Codec(request.param, PAGE)
+    codec = Codec(request.param[0], PAGE, request.param[1])
     yield codec
     codec.close()
 

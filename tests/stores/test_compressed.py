@@ -47,6 +47,21 @@ def test_pages_of_numbers_shrink_as_a_shuffle_lets_them(shelf: Shelf) -> None:
             shelf.drop(slot)
 
 
+def test_rows_that_are_alike_and_longer_than_a_block_are_packed_as_one(shelf: Shelf) -> None:
+    """As the squares of a centred matrix: to a codec that sees a row at a time it is noise."""
+    rng = np.random.default_rng(0)
+    row = rng.random(4000, "f4")
+    for start in range(0, 40 * PAGE, PAGE):
+        rows = np.resize(row, (start + PAGE) // 4)[start // 4 :].copy()
+        rows[rng.integers(0, len(rows), 60)] = 0
+        slot = shelf.reserve()
+        assert PAGE / shelf.write(slot, rows.tobytes()) > 2.5
+        assert shelf.get(slot) == rows.tobytes()
+        shelf.store.read_part(slot, shelf.buffer, 0, 20480, 4096)
+        assert bytes(shelf.buffer.view[20480:24576]) == rows.tobytes()[20480:24576]
+        shelf.drop(slot)
+
+
 def test_a_slot_written_again_without_room_for_both_keeps_what_it_had(shelf: Shelf) -> None:
     kept = shelf.fill(0)
     slot, content = next((slot, content) for slot, content in kept.items() if shelf.charged[slot] > PAGE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 
 from thermocline.live.buffer import Buffer
-from thermocline.live.stores.blosc import OVERHEAD, Codec
+from thermocline.live.stores.blosc import BLOCK, OVERHEAD, Codec
 from thermocline.live.stores.filters import FILTERS, Choice
 
 MARGIN = 64  # a filter must save one part in so many to replace a faster one
@@ -13,7 +13,7 @@ MARGIN = 64  # a filter must save one part in so many to replace a faster one
 CODEC_MARGIN = 8
 #: How often a page is unpacked to see how long that takes.
 _TRIALS = 3
-#: The codecs of a node, the quickest first.
+#: The codecs of a node, the quickest first. Each is there for small blocks and, behind those, for the page as one.
 _CODECS = {"lz4": ("lz4",), "zstd": ("lz4", "zstd")}
 
 
@@ -22,6 +22,7 @@ class Packer:
 
     A node of zstd has lz4 for those pages of which zstd would save less than an eighth (most numbers, once shuffled),
     unless lz4 is clearly slower to unpack. Of some numbers it is, and only a watch can tell: whenever both are tried.
+    Pages are packed in small blocks, of which a part is had for less, unless packed as one they are an eighth smaller.
 
     Parameters
     ----------
@@ -33,7 +34,10 @@ class Packer:
 
     def __init__(self, codec: str, page_size: int) -> None:
         self._threshold = page_size // 16 * 15
-        self._codecs = [Codec(name, page_size) for name in _CODECS[codec]]
+        blocks = sorted({min(BLOCK, page_size), page_size})
+        self._codecs = [Codec(name, page_size, block) for block in blocks for name in _CODECS[codec]]
+        #: How many there are of each size of a block.
+        self._alike = len(_CODECS[codec])
         self._choice = Choice(page_size, len(self._codecs))
         self._packed = Buffer(page_size + OVERHEAD)
         self._spare = Buffer(page_size + OVERHEAD)
@@ -53,10 +57,11 @@ class Packer:
                 length = self._codecs[codec].pack(number, source, self._spare.address, limit)
                 if length and best and codec > leader and length > best - best // CODEC_MARGIN:
                     time = time or self._time(self._packed, best)
-                    if 4 * self._time(self._spare, length) > 3 * time:
+                    larger_blocks = codec // self._alike > leader // self._alike
+                    if larger_blocks or 4 * self._time(self._spare, length) > 3 * time:
                         length = 0
                 if length:
-                    best, leader = length, codec
+                    best, leader, time = length, codec, 0
                     self._packed, self._spare = self._spare, self._packed
                 which = search.send(length or None)
         except StopIteration:
