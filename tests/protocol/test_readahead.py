@@ -71,3 +71,27 @@ def test_sequential_advice_begins_with_the_largest_window() -> None:
     stream = Stream()
     assert stream.window(7, LARGEST, eager=True) == range(8, 8 + LARGEST)
     assert len(stream.window(8 + LARGEST, LARGEST, eager=True)) == LARGEST
+
+
+def test_a_page_that_is_missed_again_soon_in_another_place_is_wanted_as_a_whole() -> None:
+    """A reader of rows that are longer than a part, or of columns, several rows of which are in a page."""
+    stream = Stream()
+    assert stream.run(7, 2, 16) == range(2, 3)
+    assert stream.run(7, 6, 16) is None
+
+
+def test_a_page_that_is_missed_again_much_later_is_not() -> None:
+    """As two of many words that are looked up anywhere are in one page."""
+    stream = Stream()
+    assert stream.run(7, 2, 16) == range(2, 3)
+    for page in range(1000, 100_000, 1000):
+        assert stream.run(page, 0, 16) == range(1)
+    assert stream.run(7, 6, 16) == range(6, 7)
+
+
+def test_two_readers_of_one_page_that_go_on_where_they_were_are_told_from_one_with_long_steps() -> None:
+    stream = Stream()
+    assert stream.run(7, 2, 16) == range(2, 3)
+    assert stream.run(9, 8, 16) == range(8, 9)
+    assert stream.run(7, 3, 16) == range(3, 6)
+    assert stream.run(9, 9, 16) == range(9, 12)

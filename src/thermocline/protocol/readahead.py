@@ -9,12 +9,16 @@ by where their next fault is expected.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 #: Streams of one region that are followed at once.
 _READERS = 8
 #: How many times as much as the last ones brought up comes behind them.
 _GROWTH = 3
+#: A page is wanted as a whole if a part of it was missed among the last so many. Of words that are looked up anywhere,
+#: hardly ever are two that close in one page; of the rows or the columns of a matrix, they are.
+_RECENT = 32
 #: The largest stride, in pages, that is taken for a stream: beyond it the guess is a waste more often than not.
 _MAX_STRIDE = 64
 
@@ -39,17 +43,20 @@ class _Run:
 class Stream:
     """The streams of one region."""
 
-    __slots__ = ("_readers", "_runs")
+    __slots__ = ("_missed", "_readers", "_runs")
 
     def __init__(self) -> None:
         self._readers: list[_Reader] = []
         self._runs: list[_Run] = []
+        #: Pages of which a part was missed lately, and was next to none that was missed before.
+        self._missed: deque[int] = deque(maxlen=_RECENT)
 
     def run(self, page: int, part: int, parts: int) -> range | None:
         """The parts of a page to bring up for a miss at one of them; None: a stream of whole pages is expected here.
 
         A miss that is next to the last ones makes the run four times as long, and a run that has come to the end of its
-        page is a stream of pages from there. A miss anywhere else brings up nothing but itself.
+        page is a stream of pages from there. A miss anywhere else brings up nothing but itself; another one in the same
+        page soon after, as those of a reader whose steps are longer than a part, is taken for a stream of whole pages.
 
         Parameters
         ----------
@@ -78,6 +85,9 @@ class Stream:
                 self._runs.insert(0, run)
             del self._readers[_READERS:]
             return found
+        if page in self._missed:
+            return None
+        self._missed.append(page)
         self._runs.insert(0, _Run(miss, miss + 1))
         del self._runs[_READERS:]
         return range(part, part + 1)
