@@ -58,10 +58,12 @@ imports: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# The checker only computes, so its tests take all processors; the others want the machine for themselves.
+# Tests that only compute take all processors; the others want the machine for themselves.
+COMPUTING := tests/check tests/protocol tests/virtual
+
 pytest: $(READY)
-	$(BIN)/pytest --numprocesses auto tests/check
-	$(BIN)/pytest --ignore tests/check
+	$(BIN)/pytest --numprocesses auto $(COMPUTING)
+	$(BIN)/pytest $(COMPUTING:%=--ignore %)
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.

@@ -34,24 +34,24 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_what_is_right(kind: str) -> None:
-    work = Work(Contents(kind), 6 * BLOCK, 1000)
     array = np.zeros(6 * BLOCK, "u8")
-    for name, workload in WORKLOADS.items():
-        if name not in ALGORITHMS:
-            assert workload.figure(array, work) > 0
-    assert np.array_equal(array, work.contents.at(np.arange(len(array))))
+    with Work(Contents(kind), len(array), 1000) as work:
+        for name, workload in WORKLOADS.items():
+            if name not in ALGORITHMS:
+                assert workload.figure(array, work) > 0
+        assert np.array_equal(array, work.contents.at(np.arange(len(array))))
 
 
 @pytest.mark.parametrize("name", [name for name in WORKLOADS if not name.startswith("fill") and name not in ALGORITHMS])
 def test_two_pages_that_change_places_are_found(name: str) -> None:
     """All but the first words of these stretches are the same: it is their numbers that tell."""
-    work = Work(Contents("int64"), 8 * BLOCK, 20_000)
     array = np.zeros(8 * BLOCK, "u8")
-    WORKLOADS["fill"].figure(array, work)
-    halves = array.reshape(2, -1)
-    halves[:] = halves[::-1].copy() + name.startswith("a word each")  # it looks at no number
-    with pytest.raises(WrongError):
-        WORKLOADS[name].figure(array, work)
+    with Work(Contents("int64"), len(array), 20_000) as work:
+        WORKLOADS["fill"].figure(array, work)
+        halves = array.reshape(2, -1)
+        halves[:] = halves[::-1].copy() + name.startswith("a word each")  # it looks at no number
+        with pytest.raises(WrongError):
+            WORKLOADS[name].figure(array, work)
 
 
 class Wrong(np.ndarray):

@@ -206,19 +206,19 @@ def warm(size: int) -> None:
 def main() -> None:
     """Run one side once."""
     order = Order(**json.loads(sys.argv[1]))
-    work = Work(Contents(order.kind), order.size // 8, order.count)
-    warm(order.size)
-    cgroup = Cgroup(Path(order.cgroup))
-    cgroup.enter()
     figures: dict[str, float] = {}
     packed = None
-    with SIDES[order.side](order, cgroup) as side:
-        for name in order.workloads:
-            side.before(name)
-            figures[name] = WORKLOADS[name].figure(side.array, work)
-            if name == "fill":  # before there are copies of what is in DRAM
-                packed = side.packed()
-        taken = {"spent": side.spent(), "pool": side.pool(), "helpers": side.helpers()}
+    with Work(Contents(order.kind), order.size // 8, order.count) as work:
+        warm(order.size)
+        cgroup = Cgroup(Path(order.cgroup))
+        cgroup.enter()
+        with SIDES[order.side](order, cgroup) as side:
+            for name in order.workloads:
+                side.before(name)
+                figures[name] = WORKLOADS[name].figure(side.array, work)
+                if name == "fill":  # before there are copies of what is in DRAM
+                    packed = side.packed()
+            taken = {"spent": side.spent(), "pool": side.pool(), "helpers": side.helpers()}
     print(json.dumps({"figures": figures, "packed": packed, **taken}))
     sys.stdout.flush()
     os._exit(0)

@@ -21,20 +21,14 @@ from numerics import multiply, sort
 _AT_ONCE = 256
 #: Threads at once, at most.
 _THREADS = 2
-_crew = ThreadPoolExecutor(_THREADS)
 #: 64 KiB, and which word of them is read, by how many threads do it.
 _STEP, _OFFSETS = 16 * STRETCH, {1: 7, 2: 8 * STRETCH + 7}
 
 
-def _muster() -> None:
-    """Start the threads. Under a limit of memory that is reached, the kernel makes none, and does not wait either."""
-    gate = threading.Barrier(_THREADS)
-    for _ in _crew.map(lambda _: gate.wait(), range(_THREADS)):
-        pass
-
-
 class Work:
-    """What is done, prepared.
+    """What is done, prepared, and the threads that do it. To be used in a ``with`` block, which ends them.
+
+    The threads are started at once: under a limit of memory that is reached, the kernel makes none, and does not wait.
 
     Parameters
     ----------
@@ -46,7 +40,9 @@ class Work:
     """
 
     def __init__(self, contents: Contents, words: int, count: int) -> None:
-        _muster()
+        self._threads = ThreadPoolExecutor(_THREADS)
+        gate = threading.Barrier(_THREADS)
+        list(self._threads.map(lambda _: gate.wait(), range(_THREADS)))
         self.contents = contents
         self.blocks = words // BLOCK
         self.sums = [contents.sum(block) for block in range(self.blocks)]
@@ -63,6 +59,32 @@ class Work:
         }
         self.right = {which: contents.at(places) for which, places in self.places.items()}
         self.got = np.zeros(max(map(len, self.places.values())), "u8")
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    def together(self, threads: int, total: int, do: Callable[[int, int], None]) -> float:
+        """Have each thread do its share of so many steps, from one number up to another -> seconds, of all of it."""
+        bounds = [total * number // threads for number in range(threads + 1)]
+        if threads == 1:
+            begun = time.perf_counter()
+            do(0, total)
+            return time.perf_counter() - begun
+        gate = threading.Barrier(threads + 1)
+
+        def share(number: int) -> None:
+            gate.wait()
+            do(bounds[number], bounds[number + 1])
+
+        shares = [self._threads.submit(share, number) for number in range(threads)]
+        gate.wait()
+        begun = time.perf_counter()
+        for done in shares:
+            done.result()
+        return time.perf_counter() - begun
 
 
 def _once(words: int, count: int, threads: int) -> np.ndarray:
@@ -81,27 +103,6 @@ def _popular(words: int, count: int, threads: int) -> np.ndarray:
     return order[ranks] * STRETCH + random.integers(0, STRETCH, count)
 
 
-def _together(threads: int, total: int, work: Callable[[int, int], None]) -> float:
-    """Have each thread do its share of so many steps, from one number up to another -> seconds, of all of it."""
-    bounds = [total * number // threads for number in range(threads + 1)]
-    if threads == 1:
-        begun = time.perf_counter()
-        work(0, total)
-        return time.perf_counter() - begun
-    gate = threading.Barrier(threads + 1)
-
-    def share(number: int) -> None:
-        gate.wait()
-        work(bounds[number], bounds[number + 1])
-
-    shares = [_crew.submit(share, number) for number in range(threads)]
-    gate.wait()
-    begun = time.perf_counter()
-    for done in shares:
-        done.result()
-    return time.perf_counter() - begun
-
-
 def fill(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     """Write everything once -> seconds, and how many bytes."""
 
@@ -109,7 +110,7 @@ def fill(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
         for block in range(first, end):
             work.contents.write(array, block)
 
-    return _together(threads, work.blocks, write), array.nbytes
+    return work.together(threads, work.blocks, write), array.nbytes
 
 
 def scan(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
@@ -120,7 +121,7 @@ def scan(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
         for block in range(first, end):
             sums[block] = int(array[block * BLOCK : (block + 1) * BLOCK].sum())
 
-    seconds = _together(threads, work.blocks, read)
+    seconds = work.together(threads, work.blocks, read)
     check(sums == work.sums, "scan")
     return seconds, array.nbytes
 
@@ -133,7 +134,7 @@ def strided(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
     def read(first: int, end: int) -> None:
         got[first:end] = array[first * _STEP + offset : end * _STEP : _STEP]
 
-    seconds = _together(threads, len(got), read)
+    seconds = work.together(threads, len(got), read)
     check((got == work.right["strided", threads]).all(), "strided")
     return seconds, len(got)
 
@@ -147,7 +148,7 @@ def _lookups(array: np.ndarray, work: Work, threads: int, name: str) -> tuple[fl
             part = slice(start, min(start + _AT_ONCE, end))
             got[part] = array[places[part]]
 
-    seconds = _together(threads, len(places), read)
+    seconds = work.together(threads, len(places), read)
     check((got == work.right[name, threads]).all(), name)
     return seconds, len(places)
 
@@ -171,7 +172,7 @@ def update(array: np.ndarray, work: Work, threads: int) -> tuple[float, int]:
             for start in range(first, end, _AT_ONCE):
                 array[places[start : min(start + _AT_ONCE, end)]] += np.uint64(amount)
 
-        return _together(threads, len(places), change)
+        return work.together(threads, len(places), change)
 
     seconds = add(1)
     check((array[places] == work.right["update", threads] + np.uint64(1)).all(), "update")
