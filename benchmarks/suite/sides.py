@@ -92,9 +92,10 @@ class Tiered(Side):
         dram, packed, _ = self._nodes()
         return dram["peak"] + packed["peak"]
 
-    def packed(self) -> tuple[int, int]:
+    def packed(self) -> tuple[int, int] | None:
         dram, packed, file = self._nodes()
-        return self.array.nbytes - dram["used"] - file["used"], packed["used"]
+        held = self.array.nbytes - dram["used"] - file["used"]
+        return (held, packed["used"]) if held > 0 else None  # what does not pack is in the file, for a while twice
 
     def helpers(self) -> int:
         return sum(anonymous(pid) for pid in self._cgroup.processes() if pid != os.getpid())
