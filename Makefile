@@ -58,12 +58,12 @@ imports: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Tests that only compute take all processors; the others want the machine for themselves.
-COMPUTING := tests/check tests/protocol tests/virtual
+# Tests that start no pager run beside each other; the others want the machine for themselves.
+WITHOUT_PAGER := tests/check tests/protocol tests/stores tests/virtual
 
 pytest: $(READY)
-	$(BIN)/pytest --numprocesses auto $(COMPUTING)
-	$(BIN)/pytest $(COMPUTING:%=--ignore %)
+	$(BIN)/pytest --numprocesses auto $(WITHOUT_PAGER)
+	$(BIN)/pytest $(WITHOUT_PAGER:%=--ignore %)
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.
