@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,3 +172,18 @@ def test_dram_is_the_fast_nodes_that_the_spec_names_as_nothing_else() -> None:
     assert homes_of([Dram(1 << 20), Numa(1, 1 << 20)], machine) == {0: (0,), 1: (1,)}
     assert homes_of([Dram(1 << 20, 1), Numa(2, 1 << 20)], machine) == {0: (1,), 1: (2,)}
     assert homes_of([Dram(1 << 20)], machine) == {}
+
+
+def test_a_process_that_has_ended_is_gone_before_its_parent_knows() -> None:
+    """It has no address space any more, and move_pages(2) calls that EINVAL."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        with pytest.raises(ProcessLookupError):
+            numa.move(child, [mmap.PAGESIZE], 0, shared=False)
+        with pytest.raises(ProcessLookupError):
+            numa.locate(child, [mmap.PAGESIZE])
+    finally:
+        os.waitpid(child, 0)

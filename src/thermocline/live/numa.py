@@ -112,6 +112,10 @@ def _move_pages(pid: int, addresses: Sequence[int], node: int | None, flags: int
             ctypes.c_int(flags),
         )
     except OSError as error:
+        if (
+            error.errno == errno.EINVAL
+        ):  # its flags are right, so it has no address space: it has ended, and is a zombie
+            raise ProcessLookupError(errno.ESRCH, "move_pages: the process has ended") from None
         if error.errno != errno.ENOENT:  # older kernels: nothing had to be moved, and the statuses say why
             raise
     return list(statuses)
