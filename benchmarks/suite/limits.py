@@ -18,8 +18,6 @@ _GRACE_SECONDS = 10
 _BREATH = 1 << 19
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
-
-
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,8 +54,7 @@ class Cgroup:
         mapped besides is locked, too. A system call that needs a page of the interpreter's own does not wait where the
         limit is reached, as the program itself would; it fails (EFAULT), and not every caller looks.
         """
-        flags = _MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if all_else else 0)
-        if _LIBC.mlockall(flags):
+        if _LIBC.mlockall(_MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if all_else else 0)):
             raise OSError(ctypes.get_errno(), "mlockall: the interpreter cannot be kept in memory")
         before = self.used()
         self.limit(before + size)

@@ -83,7 +83,7 @@ _SHORT = (
 
 
 def quick(directory: Path, rounds: int) -> Plan:
-    """Under five minutes."""
+    """Five to six minutes."""
     workloads = {"int64": _SHORT}
     return Plan("make bench-quick", rounds, 256 * MIB, 64 * MIB, 4_000, workloads, 32 * MIB, 512, 64 * MIB, 256,
                 (64 * GIB, 1 / 64), directory)  # fmt: skip

@@ -203,7 +203,7 @@ class Codec:
         width = ctypes.c_uint8.from_address(source + _WIDTH_AT).value
         block = ctypes.c_int32.from_address(source + _BLOCK_AT).value
         got = -1
-        if width and (block in (BLOCK, self._page_size)) and not block % width:
+        if width and block in (BLOCK, self._page_size) and not block % width:
             first = begin - begin % block
             size += begin - first
             size += -size % block

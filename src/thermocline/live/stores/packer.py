@@ -45,7 +45,7 @@ class Packer:
 
     def pack(self, source: int, hint: int) -> memoryview:
         """Pack the page at an address -> the bytes, until the next call; none of them when it does not pay."""
-        best = leader = time = 0
+        best = leader = 0
         search = self._choice.search(hint)
         try:
             which = next(search)
@@ -55,17 +55,21 @@ class Packer:
                 margin = 0 if codec > leader else best // MARGIN
                 limit = best - margin if best else self._threshold
                 length = self._codecs[codec].pack(number, source, self._spare.address, limit)
-                if length and best and codec > leader and length > best - best // CODEC_MARGIN:
-                    time = time or self._time(self._packed, best)
-                    larger_blocks = codec // self._alike > leader // self._alike
-                    if larger_blocks or 4 * self._time(self._spare, length) > 3 * time:
-                        length = 0
-                if length:
-                    best, leader, time = length, codec, 0
+                if length and self._wins(codec, length, leader, best):
+                    best, leader = length, codec
                     self._packed, self._spare = self._spare, self._packed
+                else:
+                    length = 0
                 which = search.send(length or None)
         except StopIteration:
             return self._packed.view[:best]
+
+    def _wins(self, codec: int, length: int, leader: int, best: int) -> bool:
+        """Whether what was just packed is better than the best until now: for another codec it must be worth it."""
+        if not best or codec <= leader or length <= best - best // CODEC_MARGIN:
+            return True
+        alike = codec // self._alike == leader // self._alike
+        return alike and 4 * self._time(self._spare, length) <= 3 * self._time(self._packed, best)
 
     def _time(self, packed: Buffer, length: int) -> int:
         """Nanoseconds that a packed page takes to be unpacked."""
