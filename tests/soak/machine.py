@@ -26,18 +26,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from misfortunes import what_goes_wrong
 from subject import HangError, Step, Subject, Tally
+from twins import LANES
 
-PAGE = 4 << 10
-DRAM = 24 * PAGE
-SPEC = "dram=96KiB, lz4=64KiB;incompressible={rule}, zstd=96KiB, file:{{directory}}=256KiB"
+#: Bytes: the smallest comes up as a whole, the others in parts.
+PAGE_SIZES = (4 << 10, 16 << 10, 64 << 10)
+#: In pages.
+DRAM = 24
 KINDS = ("noise", "ramp", "constant", "zeros")
 #: Processes beside the program.
 MOST_CHILDREN, MOST_GUESTS = 3, 2
-#: Of a page, for processes that write to it at the same time.
-LANES = 8
+#: Bytes from one that is read to the next: all, some of each part, of each, of few parts, of few pages.
+STEPS = (1, 100, 4 << 10, 12 << 10, 68 << 10)
 ADVICE = ("cold", "willneed", "sequential", "random", "normal")
 #: Pages that may be committed where a node dies: what the others can hold, whichever it is.
 SAFE_WITHOUT_A_NODE = 40
+
+
+def spec_of(page: int, rule: str) -> str:
+    """Nodes of few pages of so many bytes, lz4 with a rule for what does not compress."""
+    lz4, zstd, file = 16 * page, 24 * page, 64 * page
+    return f"dram={DRAM * page}, lz4={lz4};incompressible={rule}, zstd={zstd}, file:{{directory}}={file}"
 
 
 class TieredArrays(RuleBasedStateMachine):
@@ -113,13 +121,15 @@ class TieredArrays(RuleBasedStateMachine):
     # -- the memory ---------------------------------------------------------------------------------------------------
 
     @initialize(
+        page=st.sampled_from(PAGE_SIZES),
         clean=st.sampled_from(["demote", "discard"]),
         keep=st.booleans(),
         readahead=st.sampled_from([0, 4, 32]),
         wrong=what_goes_wrong,
         last=st.sampled_from(["close", "leave", "end", "vanish", "kill"]),
     )
-    def open(self, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...], last: str) -> None:
+    def open(self, page: int, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...], last: str) -> None:
+        self.page = page
         kills, nuisances, lossy_reads, deaths = wrong
         self.deaths = len(kills)
         self.lossy = bool(lossy_reads) or any(death.startswith("fail any") for death in deaths)
@@ -139,7 +149,7 @@ class TieredArrays(RuleBasedStateMachine):
             "open",
             inject=";".join([*kills, *nuisances, *lossy_reads, *deaths]),
             directory=self.directory.name,
-            spec=SPEC.format(rule="store" if keep else "demote"),
+            spec=spec_of(page, "store" if keep else "demote"),
             design=self.design,
             clean=clean,
             readahead=readahead,
@@ -153,7 +163,7 @@ class TieredArrays(RuleBasedStateMachine):
         if self.may_commit(pages):
             self.born[self.next] = self.program.position()
             self.tell("allocate", key=self.next, pages=pages, group=group, kind=kind, seed=seed)
-            self.keep(pages * PAGE - seed % PAGE)
+            self.keep(pages * self.page - seed % self.page)
 
     @rule(pages=st.integers(1, 20), seed=st.integers(0, 1000), left=st.integers(0, 40))
     def make_from_file(self, pages: int, seed: int, left: int) -> None:
@@ -162,7 +172,7 @@ class TieredArrays(RuleBasedStateMachine):
         if self.may_commit(pages):
             self.born[self.next] = self.program.position()
             self.tell("make_from_file", key=self.next, pages=pages, seed=seed, left=left)
-            self.keep(pages * PAGE - seed % 100)
+            self.keep(pages * self.page - seed % 100)
 
     @precondition(lambda self: self.holders.with_arrays())
     @rule(data=st.data(), kind=st.sampled_from(KINDS))
@@ -173,7 +183,7 @@ class TieredArrays(RuleBasedStateMachine):
         self.tell("write", who, key=key, start=start, stop=stop, kind=kind)
 
     @precondition(lambda self: self.holders.with_arrays())
-    @rule(data=st.data(), step=st.sampled_from([1, 100, PAGE, 3 * PAGE]))
+    @rule(data=st.data(), step=st.sampled_from(STEPS))
     def read(self, data: st.DataObject, step: int) -> None:
         who = data.draw(st.sampled_from(self.holders.with_arrays()))
         key, start = self.pick(data, who)
@@ -214,7 +224,7 @@ class TieredArrays(RuleBasedStateMachine):
 
     def may_commit(self, pages: int) -> bool:
         """Whether what is left of the nodes, if one dies, can hold so many pages more."""
-        return sum(-(-size // PAGE) for size in self.sizes.values()) + pages <= self.most_pages
+        return sum(-(-size // self.page) for size in self.sizes.values()) + pages <= self.most_pages
 
     def keep(self, size: int) -> None:
         self.sizes[self.next] = size
@@ -260,7 +270,7 @@ class TieredArrays(RuleBasedStateMachine):
     def begin_holder(self, *, guest: bool) -> None:
         """Start a program that has nothing."""
         with self.failing_loudly():
-            self.program.start(self.holders.begin(guest=guest), self.twins.name, lossy=self.lossy)
+            self.program.start(self.holders.begin(guest=guest), self.twins.name, lossy=self.lossy, page=self.page)
 
     @precondition(lambda self: self.holders.senders())
     @rule(data=st.data())
@@ -376,7 +386,7 @@ class TieredArrays(RuleBasedStateMachine):
             with self.failing_loudly():
                 deaths = books["pager"]["starts"] - 1
                 assert deaths <= self.tally.kills - self.kills_then + self.deaths, "a pager has died by itself"
-                assert books["arena"]["peak_resident"] <= DRAM
+                assert books["arena"]["peak_resident"] <= DRAM * self.page
                 for node in books["nodes"].values():
                     assert 0 <= node["used"] <= node["peak"] <= node["capacity"], node
 

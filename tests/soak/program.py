@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from twins import PAGE, Twins, WrongError
+from twins import Twins, WrongError
 
 from thermocline import Memory
 from thermocline.errors import ClosedError, StoreError
@@ -99,10 +99,11 @@ class Program:
         except ChildProcessError:
             return None
 
-    def meet(self, directory: str, lossy: bool) -> None:
-        """Learn where the plain twins are, and whether pages may get lost."""
+    def meet(self, directory: str, lossy: bool, page: int) -> None:
+        """Learn where the plain twins are, whether pages may get lost, and how many bytes they have."""
         self._twins_in = Path(directory)
         self.lossy = lossy
+        self.page = page
 
     def attachments(self) -> int:
         """How often this process uses a memory: a forked child that joins it by name, too, has it twice."""
@@ -123,16 +124,16 @@ class Program:
         os.environ["THERMOCLINE_INJECT"] = inject
         self.directory = directory
         spec = settings.pop("spec").format(directory=directory)
-        self.memory = Memory(spec, page_size=PAGE, **settings)
+        self.memory = Memory(spec, page_size=self.page, **settings)
         self.groups = [
             self.memory,
-            self.memory.group("dram", dram=16 * PAGE),
-            self.memory.group("total", memory=24 * PAGE),
+            self.memory.group("dram", dram=16 * self.page),
+            self.memory.group("total", memory=24 * self.page),
         ]
 
     def allocate(self, key: int, pages: int, group: int, kind: str, seed: int) -> None:
         """An array, written or left as it is."""
-        size = pages * PAGE - seed % PAGE
+        size = pages * self.page - seed % self.page
         try:
             tiered = self.groups[group].empty(size, "u1")
         except MemoryError:
@@ -149,7 +150,7 @@ class Program:
 
     def make_from_file(self, key: int, pages: int, seed: int, left: int) -> None:
         """An array of a file, of which then only ``left`` pages are left."""
-        plain = contents("ramp" if seed % 2 else "noise", pages * PAGE - seed % 100, seed)
+        plain = contents("ramp" if seed % 2 else "noise", pages * self.page - seed % 100, seed)
         with tempfile.NamedTemporaryFile(dir=self.directory) as file:
             file.write(plain.tobytes())
             file.flush()
@@ -158,7 +159,7 @@ class Program:
             except MemoryError:
                 self.refused.add(key)
                 return
-            file.truncate(min(left * PAGE, len(plain)))
+            file.truncate(min(left * self.page, len(plain)))
         self._keep(key, tiered).plain[:] = plain
 
     def _keep(self, key: int, tiered: np.ndarray) -> Twins:
@@ -166,7 +167,7 @@ class Program:
         return self._keep_at(key, tiered, first)
 
     def _keep_at(self, key: int, tiered: np.ndarray, first: int) -> Twins:
-        self.twins[key] = Twins(tiered, self._twins_in / str(key), first, lossy=self.lossy)
+        self.twins[key] = Twins(tiered, self._twins_in / str(key), first, self.page, lossy=self.lossy)
         return self.twins[key]
 
     # -- arrays -------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class Program:
     def read_modify_write(self, key: int) -> None:
         """Two bytes of each page."""
         twins = self.twins[key]
-        twins.write(0, len(twins), lambda old: old + 1, PAGE // 2)
+        twins.write(0, len(twins), lambda old: old + 1, self.page // 2)
 
     def add(self, key: int, lane: int) -> None:
         """Change what no other process changes meanwhile."""
@@ -227,10 +228,10 @@ class Program:
         """Change what is pinned."""
         twins = self.twins[key]
         try:
-            with self.memory.pin(twins.tiered[: 4 * PAGE]):
-                twins.write(0, min(4 * PAGE, len(twins)), lambda old: old ^ 255)
+            with self.memory.pin(twins.tiered[: 4 * self.page]):
+                twins.write(0, min(4 * self.page, len(twins)), lambda old: old ^ 255)
         except (MemoryError, StoreError):
-            twins.compare(0, min(4 * PAGE, len(twins)))
+            twins.compare(0, min(4 * self.page, len(twins)))
             if not twins.lost.any():
                 raise WrongError("pages that are not lost cannot be pinned") from None
 
@@ -240,7 +241,7 @@ class Program:
 
         def work(twins: Twins) -> None:
             try:
-                twins.write(0, len(twins), lambda old: old + 3, PAGE)
+                twins.write(0, len(twins), lambda old: old + 3, self.page)
                 twins.compare()
             except BaseException as error:
                 wrong.append(error)

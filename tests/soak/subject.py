@@ -116,13 +116,13 @@ class Subject:
         connection, _ = self._door.accept()
         return Member(name, connection)
 
-    def start(self, number: int, directory: str, *, lossy: bool) -> None:
+    def start(self, number: int, directory: str, *, lossy: bool, page: int) -> None:
         """Start a process that has nothing: the program, which is number 0, or a guest. It may still be there."""
         if number not in self.members:
             self._ask_parent("fork")
             self.members[number] = member = self._let_in(f"guest {number}" if number else "program")
             self._hear(member, "fork")
-        self.tell("meet", number, directory=directory, lossy=lossy)
+        self.tell("meet", number, directory=directory, lossy=lossy, page=page)
 
     def fork(self, parent: int, number: int, others: dict[int, Step]) -> dict[int, dict[str, Any]]:
         """Let a process fork, and others do something meanwhile -> answers; the child's are the parent's, too."""

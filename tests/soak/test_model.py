@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from machine import SPEC, TieredArrays
+from machine import TieredArrays, spec_of
 from subject import HangError, Step, Subject, Tally
 
 from pagers import children
 from thermocline.protocol.migrate import DESIGNS
+
+PAGE = 4 << 10
 
 
 @pytest.mark.parametrize("design", sorted(DESIGNS))
@@ -35,10 +37,10 @@ def subject(tmp_path: Path) -> Iterator[Subject]:
     """A program with an array of which most is below DRAM."""
     made = Subject(Tally())
     try:
-        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": SPEC.format(rule="store")}
+        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": spec_of(PAGE, "store")}
         twins = tmp_path / "twins"
         twins.mkdir()
-        made.start(0, str(twins), lossy=False)
+        made.start(0, str(twins), lossy=False, page=PAGE)
         made.tell("open", inject="", directory=str(tmp_path), **settings)
         made.find_helpers()
         made.tell("allocate", key=0, pages=60, group=0, kind="noise", seed=1)
@@ -77,7 +79,7 @@ def test_what_a_child_reads_wrong_is_a_failure(subject: Subject) -> None:
 
 
 def test_what_a_guest_writes_is_right_for_all(subject: Subject, tmp_path: Path) -> None:
-    subject.start(1, str(tmp_path / "twins"), lossy=False)
+    subject.start(1, str(tmp_path / "twins"), lossy=False, page=PAGE)
     first, handle = subject.tell("share", key=0)["said"]
     subject.tell("receive", 1, key=0, first=first, handle=handle)
     subject.tell("write", 1, key=0, start=1, stop=100_000, kind="ramp")
@@ -97,7 +99,7 @@ def test_a_byte_that_a_killed_writer_cannot_have_written_is_a_failure(subject: S
 
 
 def test_a_process_that_ends_badly_is_a_failure(subject: Subject) -> None:
-    subject.start(1, "", lossy=False)
+    subject.start(1, "", lossy=False, page=PAGE)
     os.kill(subject.members[1].pid, signal.SIGKILL)
     with pytest.raises(AssertionError, match="the guest 1 has ended with status -9"):
         subject.dismiss(1, "end")

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-PAGE = 4 << 10
-#: Processes that work on an array at the same time have parts of its pages to themselves, of so many bytes.
-LANE = 512
+#: Processes that work on an array at the same time have parts of its pages to themselves, so many of each.
+LANES = 8
 #: What a system call says of a page that is lost: EFAULT, EHWPOISON.
 LOST = (errno.EFAULT, 133)
 
@@ -36,14 +35,17 @@ class Twins:
         The file of the plain one: its bytes, and behind them one for each page, which is 1 when that page is lost.
     first : int
         The first page of the tiered one.
+    page : int
+        Bytes of one.
     """
 
-    def __init__(self, tiered: np.ndarray, plain: Path, first: int, *, lossy: bool) -> None:
+    def __init__(self, tiered: np.ndarray, plain: Path, first: int, page: int, *, lossy: bool) -> None:
         self.tiered = tiered
         self.first = first
+        self.page = page
         self.lossy = lossy
         self.found_lost: list[int] = []
-        size, pages = len(tiered), -(-len(tiered) // PAGE)
+        size, pages = len(tiered), -(-len(tiered) // page)
         with open(plain, "r+b" if plain.exists() else "w+b") as file:
             file.truncate(size + pages)
             both = np.frombuffer(mmap.mmap(file.fileno(), size + pages), "u1")
@@ -58,12 +60,14 @@ class Twins:
             differ = np.flatnonzero(self.tiered[start:stop:step] != self.plain[start:stop:step])
             if len(differ):
                 at = start + step * int(differ[0])
-                raise WrongError(f"{len(differ)} bytes of page {self.first + at // PAGE} and others, first byte {at}")
+                raise WrongError(
+                    f"{len(differ)} bytes of page {self.first + at // self.page} and others, first byte {at}"
+                )
             return
 
         def compare(file: int, begin: int, end: int) -> None:
             if self._read(file, begin, end) != self.plain[begin:end].tobytes():
-                raise WrongError(f"page {self.first + begin // PAGE} is not what was last written")
+                raise WrongError(f"page {self.first + begin // self.page} is not what was last written")
 
         self._page_by_page(compare, start, stop, step)
 
@@ -79,17 +83,16 @@ class Twins:
 
         def write(file: int, begin: int, end: int) -> None:
             os.pwrite(file, right[begin - start : end - start].data, 0)
-            size = os.preadv(file, [self.tiered[begin:end].data], 0)
-            if size != end - begin:
-                raise WrongError(f"page {self.first + begin // PAGE}, of which {size} bytes were written")
+            self._all_of(begin, end, "written", lambda part, at: os.preadv(file, [part], at))
 
         self._page_by_page(write, start, stop, step)
         self.plain[start:stop] = right
 
     def add(self, lane: int) -> None:
         """Add one to all bytes of a lane, which others have nothing to do with, and see that nobody else has."""
-        for begin in range(lane * LANE, len(self), PAGE):
-            end = min(begin + LANE, len(self))
+        size = self.page // LANES
+        for begin in range(lane * size, len(self), self.page):
+            end = min(begin + size, len(self))
             self.write(begin, end, lambda old: old + 1)
             self.compare(begin, end)
 
@@ -114,10 +117,17 @@ class Twins:
 
     def _read(self, file: int, begin: int, end: int) -> bytes:
         """Part of a page, by way of a file."""
-        size = os.pwrite(file, self.tiered[begin:end].data, 0)
-        if size != end - begin:
-            raise WrongError(f"page {self.first + begin // PAGE}, of which {size} bytes were read")
-        return os.pread(file, size, 0)
+        self._all_of(begin, end, "read", lambda part, at: os.pwrite(file, part, at))
+        return os.pread(file, end - begin, 0)
+
+    def _all_of(self, begin: int, end: int, what: str, move: Callable[[memoryview, int], int]) -> None:
+        """Move bytes of a page, from an offset on: where only some parts of it are there, a call may end at one."""
+        done = 0
+        while begin + done < end:
+            moved = move(self.tiered[begin + done : end].data, done)
+            if not moved:
+                raise WrongError(f"page {self.first + begin // self.page}, of which {done} bytes were {what}")
+            done += moved
 
     def _page_by_page(
         self, touch: Callable[[int, int, int], None], start: int, stop: int | None, step: int = 1
@@ -125,11 +135,11 @@ class Twins:
         end = len(self) if stop is None else stop
         file = os.memfd_create("scratch")
         try:
-            for page in sorted({at // PAGE for at in range(start, end, step)}):
-                begin = max(start, page * PAGE)
+            for page in sorted({at // self.page for at in range(start, end, step)}):
+                begin = max(start, page * self.page)
                 was_lost = self.lost[page]
                 try:
-                    touch(file, begin, min(end, (page + 1) * PAGE))
+                    touch(file, begin, min(end, (page + 1) * self.page))
                 except OSError as error:
                     if error.errno not in LOST:
                         raise
