@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import heapq
 import signal
+from collections import Counter
 from typing import Any
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
+from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
 from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
@@ -18,7 +20,9 @@ from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
-#: How often a page has to be touched that cannot be poisoned until it is a system call that does it.
+#: How often a process touches a page that cannot be poisoned, and is sent SIGBUS, before it is killed for it. A system
+#: call that touches the page is not ended by a signal that could be caught: the kernel tries the fault again for as long
+#: as one is pending, and never comes to deliver it. Nor is a program that goes on after it, or ignores it.
 _HOPELESS = 16
 
 
@@ -44,8 +48,10 @@ class LiveInterpreter(Interpreter):
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
         self._naps = 0
-        #: Pages that this kernel could not poison, and how often.
-        self._unpoisoned: dict[int, int] = {}
+        #: Pages that this kernel could not poison, and whose touches of them are to be answered.
+        self.unpoisoned: dict[int, list[Mapping]] = {}
+        #: By such a page and the number of a mapping: how many of its touches were answered.
+        self._touches: Counter[tuple[int, int]] = Counter()
 
     def say(self, message: str) -> None:
         """Tell the user on stderr."""
@@ -85,28 +91,35 @@ class LiveInterpreter(Interpreter):
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
         page = effect.page
-        unable = self.arena.poison(page)
-        if not unable:
+        if self.arena.poison(page):
             return
-        # Nobody may be touching it: it was to be pinned, or a successor has found it lost. Who waits faults again, and
-        # that fault comes back to here, because the page's entry says by now that it is lost.
-        tries = self._unpoisoned[page] = self._unpoisoned.get(page, 0) + 1
-        if tries == 1:
+        if page not in self.unpoisoned:
+            # Nobody may be touching it: it was to be pinned, or a successor has found it lost. Who waits faults again,
+            # and that fault comes back to here, because the page's entry says by now that it is lost.
+            self.unpoisoned[page] = []
             self.arena.wake(page)
             return
-        if tries == 2:
-            self.say(
-                f"page {page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); the program is ended"
-            )
-        # A system call that touches the page is not ended by a signal that could be caught: the kernel tries the fault
-        # again for as long as one is pending, and never comes to deliver it. A thread outside of system calls dies of
-        # the first one, but may have faulted again before.
-        if tries not in (2, _HOPELESS):
-            return
-        number = signal.SIGBUS if tries == 2 else signal.SIGKILL
-        for mapping in unable:
+        for mapping in self.unpoisoned[page]:
+            self._touches[page, mapping.number] += 1
+            tries = self._touches[page, mapping.number]
+            if tries == 1:
+                self.say(
+                    f"page {page} cannot be served, and this kernel cannot poison it (Linux 6.6 can); the process that"
+                    " touches it is ended"
+                )
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(mapping.process, number)
+                signal.pidfd_send_signal(mapping.process, signal.SIGBUS if tries < _HOPELESS else signal.SIGKILL)
+        if self.unpoisoned[page]:
+            self.arena.wake(page)
+        self.unpoisoned[page].clear()
+
+    def forget(self, pages: range) -> None:
+        """Their array is freed: what was wrong with them is nothing to another one that gets them."""
+        self.copier.forget(pages)
+        for page in [page for page in self.unpoisoned if page in pages]:
+            del self.unpoisoned[page]
+        for touched in [touched for touched in self._touches if touched[0] in pages]:
+            del self._touches[touched]
 
     def hint(self, effect: effects.Hint, task: Task) -> Any:
         return self.copier.ask_kernel(effect.node, lambda: self.sampler.hint(effect.pages), task)

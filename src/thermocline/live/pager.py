@@ -301,8 +301,11 @@ class Pager:
             self.stopwatch.fault.add(self.stopwatch.clock() - now)
 
         self.arena.last_faulted = mapping
+        unpoisoned = self.interpreter.unpoisoned
         for message in mapping.uffd.read():
             page, part = mapping.part_at(message.address, self.mm.part_size)
+            if unpoisoned and page in unpoisoned:
+                unpoisoned[page].append(mapping)
             self.scheduler.spawn(fault(self.mm, page, message.write, part), done=answered, note=note_of(page))
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
@@ -357,7 +360,7 @@ class Pager:
 
             def freed(_: None, number: int = request.first) -> None:
                 self._regions.pop(number, None)
-                self.copier.forget(range(region.start, region.end))
+                self.interpreter.forget(range(region.start, region.end))
                 answer(None)
 
             spawn(free_region(mm, region), done=freed)
