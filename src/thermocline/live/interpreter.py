@@ -20,9 +20,9 @@ from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.page import runs
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
-#: How often a process touches a page that cannot be poisoned, and is sent SIGBUS, before it is killed for it. A system
-#: call that touches the page is not ended by a signal that could be caught: the kernel tries the fault again for as long
-#: as one is pending, and never comes to deliver it. Nor is a program that goes on after it, or ignores it.
+#: How often a process touches a page that cannot be poisoned, and is sent SIGBUS for it, before it is killed. A system
+#: call that touches the page is not ended by a signal that could be caught: the kernel tries the fault again for as
+#: long as one is pending, and never comes to deliver it. Nor is a program that goes on after it, or ignores it.
 _HOPELESS = 16
 
 
