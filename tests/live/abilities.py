@@ -3,6 +3,8 @@
 import os
 from functools import cache
 
+import pytest
+
 from thermocline.live import userfaultfd
 
 
@@ -14,3 +16,7 @@ def can_poison() -> bool:
         return bool(userfaultfd._features(fd) & userfaultfd.FEATURE_POISON)
     finally:
         os.close(fd)
+
+
+#: For tests in which a process goes on after it has touched a lost page.
+poisons = pytest.mark.skipif(not can_poison(), reason="this kernel has no UFFDIO_POISON (Linux 6.6 has)")

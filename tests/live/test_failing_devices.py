@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abilities import poisons
 from test_suspicion import run
 
 from thermocline import Memory, OutOfMemory
@@ -152,6 +153,7 @@ def test_patience_ends_although_the_device_takes_its_time_to_refuse(tmp_path: Pa
     assert ran.stderr.count("there is no room for a page in any node") == 1
 
 
+@poisons
 def test_a_page_that_was_refused_for_want_of_room_is_not_lost(tmp_path: Path) -> None:
     """An access to it stays refused, until it is brought up where there is room again."""
     program = """

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from abilities import can_poison
+from abilities import can_poison, poisons
 from test_processes import helpers
 
 from thermocline import Memory
@@ -24,10 +24,9 @@ MARK = b"the very words of the page "
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helpers' descriptors are open to root only")
 
-poisons = pytest.mark.skipif(not can_poison(), reason="this kernel has no UFFDIO_POISON (Linux 6.6 has)")
 
 PROGRAM = f"""
-import errno, os, sys
+import errno, os, signal, sys
 import numpy as np
 from thermocline import Memory
 
@@ -70,6 +69,8 @@ for line in sys.stdin:
         print(memory.stat()["nodes"]["dram"]["used"], flush=True)
     elif what == "lost":
         print(*lost(), flush=True)
+    elif what == "ignore":
+        print(signal.signal(signal.SIGBUS, signal.SIG_IGN), flush=True)
     elif what == "starts":
         print(memory.stat()["pager"]["starts"], flush=True)
     elif what == "pin":
@@ -189,6 +190,13 @@ def test_a_system_call_that_touches_a_rotten_page_ends_the_program_and_says_so_o
     assert in_file.process.wait() == -signal.SIGKILL
     assert in_file.process.stderr is not None
     assert in_file.process.stderr.read().count("this kernel cannot poison it") == 1
+
+
+def test_a_program_that_ignores_sigbus_is_ended_all_the_same(in_file: Program) -> None:
+    in_file.save(bytes(len(in_file.load())))
+    in_file.say("ignore")
+    assert in_file.say(f"touch {PAGES - 1}") == ""
+    assert in_file.process.wait() == (-signal.SIGBUS if can_poison() else -signal.SIGKILL)
 
 
 def test_a_rotten_page_that_is_to_be_pinned_is_an_exception(in_file: Program, tmp_path: Path) -> None:
