@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, SupportsIndex, get_args
 
 from thermocline.errors import SpecError
 from thermocline.sizes import parse_seconds, parse_size
+from thermocline.spelling import near
 
 Codec = Literal["lz4", "zstd"]
 Incompressible = Literal["demote", "store"]
@@ -23,8 +23,8 @@ def choice(what: str, value: str, choices: Sequence[str]) -> str:
     """
     if value in choices:
         return value
-    near = get_close_matches(str(value).lower(), choices, n=1, cutoff=0.5)
-    raise SpecError(f'the {what} "{value}" is unknown; write {near[0] if near else " or ".join(choices)}')
+    meant = near(str(value), choices) or [" or ".join(choices)]
+    raise SpecError(f'the {what} "{value}" is unknown; write {meant[0]}')
 
 
 class _Node:

@@ -7,11 +7,10 @@ A size is a whole number of bytes. `KiB`, `MiB`, `GiB`, `TiB`, `PiB` are powers 
 
 import operator
 import re
-from difflib import get_close_matches
-from fractions import Fraction
 from typing import SupportsIndex
 
 from thermocline.errors import SpecError
+from thermocline.spelling import near
 
 _LETTERS = "KMGTP"
 _BINARY = [f"{letter}iB" for letter in _LETTERS]
@@ -52,16 +51,17 @@ def parse_size(size: str | SupportsIndex) -> int:
     number, unit = match.groups()
     factor = _UNITS.get(unit.lower())
     if factor is None:
-        near = get_close_matches(unit.lower(), _SPELLING, n=5, cutoff=0.5)
-        near.sort(key=lambda known: sorted(known) != sorted(unit.lower()))  # a swap of letters before the rest
-        meant = f"{number}{_SPELLING[near[0]]}" if near else "KiB, MiB, GiB, TiB, kB, MB, GB, TB or plain bytes"
+        units = near(unit, _SPELLING, most=5)
+        units.sort(key=lambda known: sorted(known) != sorted(unit.lower()))  # a swap of letters before the rest
+        meant = f"{number}{_SPELLING[units[0]]}" if units else "KiB, MiB, GiB, TiB, kB, MB, GB, TB or plain bytes"
         raise SpecError(f'the unit "{unit}" of the size "{size}" is unknown; write {meant}')
-    exact = Fraction(number.replace("_", "")) * factor
-    if exact < 0:
+    whole, _, decimals = number.replace("_", "").partition(".")
+    count, rest = divmod(int(whole + decimals) * factor, int(10 ** len(decimals)))
+    if count < 0:
         raise SpecError(f'the size "{size}" is negative; write it without the minus sign')
-    if exact.denominator != 1:
-        raise SpecError(f'the size "{size}" is not a whole number of bytes; write {int(exact)} for the next below it')
-    return int(exact)
+    if rest:
+        raise SpecError(f'the size "{size}" is not a whole number of bytes; write {count} for the next below it')
+    return count
 
 
 def _whole(size: SupportsIndex) -> int:

@@ -11,13 +11,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import NoReturn, SupportsIndex, cast, get_args
 
 from thermocline.cgroup import memory_limit
 from thermocline.errors import SpecError
 from thermocline.node_spec import Codec, Compressed, Dram, File, Incompressible, NodeSpec, Numa, choice
 from thermocline.sizes import format_size, parse_size
+from thermocline.spelling import near
 from thermocline.topology import Topology, check_numa
 
 __all__ = [
@@ -184,8 +184,8 @@ def _node_number(name: str, text: str, example: str) -> int:
 
 
 def _unknown_node(kind: str, sized: str) -> NoReturn:
-    near = get_close_matches(kind.lower(), _KINDS, n=1, cutoff=0.5)
-    meant = f'"{sized.replace(kind, near[0], 1)}"' if near else "dram, numa:NODE, zstd, lz4 or file:DIRECTORY"
+    kinds = near(kind, _KINDS)
+    meant = f'"{sized.replace(kind, kinds[0], 1)}"' if kinds else "dram, numa:NODE, zstd, lz4 or file:DIRECTORY"
     raise SpecError(f'the node "{kind}" is unknown; write {meant}')
 
 

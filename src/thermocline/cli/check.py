@@ -5,7 +5,6 @@ than its bounds, and it was said how far it got. 2: called wrongly.
 """
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 from thermocline.check.cases import LARGEST_PAGES, LARGEST_THREADS, cases
 from thermocline.check.configuration import Configuration
@@ -16,6 +15,7 @@ from thermocline.cli.progress import Progress
 from thermocline.errors import SpecError
 from thermocline.protocol.migrate import DESIGNS, Design
 from thermocline.sizes import parse_size
+from thermocline.spelling import near
 
 _COLUMNS = "{:<20}{:>10}{:>10}{:>11}{:>9}{:>9}  {}"
 
@@ -74,8 +74,8 @@ def _parser() -> Parser:
 
 def _design(name: str) -> str:
     if name not in DESIGNS:
-        near = get_close_matches(name, DESIGNS, n=1) or [" or ".join(DESIGNS)]
-        raise SpecError(f'the design "{name}" is unknown; write {near[0]}')
+        meant = near(name, DESIGNS) or [" or ".join(DESIGNS)]
+        raise SpecError(f'the design "{name}" is unknown; write {meant[0]}')
     return name
 
 

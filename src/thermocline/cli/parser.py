@@ -3,11 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 
 import thermocline
 from thermocline.errors import SpecError
+from thermocline.spelling import near
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
-            near = get_close_matches(unknown[0].partition("=")[0], known, n=1) or ["--help"]
-            self.error(f'"{unknown[0]}" is unknown; write {near[0]}')
+            meant = near(unknown[0].partition("=")[0], known) or ["--help"]
+            self.error(f'"{unknown[0]}" is unknown; write {meant[0]}')
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -44,8 +44,8 @@ class Parser(argparse.ArgumentParser):
         """Accept one of `commands` (name: what it does), `--version` and `--help`."""
 
         def command(name: str) -> str:
-            near = get_close_matches(name, commands, n=1)
-            meant = f"thermocline {near[0]}" if near else "thermocline --help for the commands"
+            names = near(name, commands)
+            meant = f"thermocline {names[0]}" if names else "thermocline --help for the commands"
             self.error(f'the command "{name}" is unknown; write {meant}')
 
         self.usage = "%(prog)s [--help] [--version] COMMAND ..."

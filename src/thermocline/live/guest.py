@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
 import socket
 import threading
 import weakref
@@ -35,7 +34,7 @@ class Door:
 
         Arrays that come back to this one are here already. It is told, at any moment, when it holds one less of them.
         """
-        door = cls(f"thermocline-{secrets.token_hex(16)}", secrets.randbits(63))
+        door = cls(f"thermocline-{os.urandom(16).hex()}", int.from_bytes(os.urandom(8)) >> 1)
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
             listener.bind(door.address)
             listener.listen(64)

@@ -28,21 +28,23 @@ import signal
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thermocline.errors import SpecError, StoreError
-from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
-from thermocline.live.copier import Copier
 from thermocline.live.stores.store import Store
 from thermocline.live.suspicion import note_of
 from thermocline.live.tables import Tables
 from thermocline.protocol import effects
-from thermocline.protocol.interpreter import Interpreter
-from thermocline.protocol.node import Node
 from thermocline.protocol.page import Column
-from thermocline.protocol.scheduler import Handler, Scheduler, Task
 from thermocline.sizes import parse_seconds
+
+if TYPE_CHECKING:  # the program reads the rules, and has nothing of a pager's
+    from thermocline.live.arena import Arena
+    from thermocline.live.copier import Copier
+    from thermocline.protocol.interpreter import Interpreter
+    from thermocline.protocol.node import Node
+    from thermocline.protocol.scheduler import Handler, Scheduler, Task
 
 #: Exit status of a pager that was told to end.
 EXIT_STATUS = 70

@@ -22,7 +22,14 @@ def start(config: Config) -> None:
     and leaves this process's family at once: a program that waits for its children never meets it.
     """
     path = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:] = {path!r}; from thermocline.live import launch; launch.become_supervisor()"
+    # The fork comes before the imports, for until then this process waits.
+    code = (
+        "import os, sys\n"
+        "if os.fork(): os._exit(0)\n"
+        f"sys.path[:] = {path!r}\n"
+        "from thermocline.live import supervisor\n"
+        "supervisor.main(sys.stdin.read())"
+    )
     keep = [*config.descriptors, config.program]
     starter = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code],
@@ -45,15 +52,3 @@ def hold_lifeline(lifeline: socket.socket) -> None:
 def let_go_of_lifeline(lifeline: socket.socket) -> None:
     """The opposite of :func:`hold_lifeline`."""
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) & ~os.O_ASYNC)
-
-
-def become_supervisor() -> None:
-    """In the interpreter that :func:`start` has started: leave the program's family, then run the supervisor.
-
-    The fork comes before the imports: the program waits for this process only until then.
-    """
-    if os.fork():
-        os._exit(0)
-    from thermocline.live import supervisor
-
-    supervisor.main(sys.stdin.read())
