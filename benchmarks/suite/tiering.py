@@ -127,4 +127,4 @@ def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """A table for each kind of contents."""
     names = [side for side in SIDES if side in sides]
     for kind in plan.workloads:
-        yield f"arrays, {kind}", Arrays(plan, kind, names).measure()
+        yield f"arrays, {kind}", Arrays(plan.of(kind), kind, names).measure()
