@@ -76,7 +76,6 @@ def run_alone(inject: str, program: str, directory: Path) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 

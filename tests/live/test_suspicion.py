@@ -36,7 +36,6 @@ def run(inject: str, then: str, below: str = "zstd=4MiB") -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 
