@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -183,18 +182,18 @@ def saying(run: Callable[[], dict[str, object]]) -> dict[str, object]:
 def main() -> None:
     """Run the workload once for each call."""
     rule, design = sys.argv[1:3]
-    call, step = map(int, sys.argv[3:])
+    call, step = map(int, sys.argv[3:5])
+    directory = sys.argv[5]
     misses = 0
     scratch = os.memfd_create("scratch")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        path = os.path.join(directory, "source")
-        np.random.default_rng(7).integers(0, 1 << 60, FROM_FILE * WORDS, dtype="u8").tofile(path)
-        while misses * step < MISSES:
-            os.environ["THERMOCLINE_INJECT"] = rule.format(call=call)
-            outcome = saying(lambda: run(directory, path, design, scratch))
-            print(json.dumps({"call": call, **outcome}), flush=True)
-            misses = 0 if outcome.get("reached", True) else misses + 1
-            call += step
+    path = os.path.join(directory, "source")
+    np.random.default_rng(7).integers(0, 1 << 60, FROM_FILE * WORDS, dtype="u8").tofile(path)
+    while misses * step < MISSES:
+        os.environ["THERMOCLINE_INJECT"] = rule.format(call=call)
+        outcome = saying(lambda: run(directory, path, design, scratch))
+        print(json.dumps({"call": call, **outcome}), flush=True)
+        misses = 0 if outcome.get("reached", True) else misses + 1
+        call += step
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,11 @@ def runs(rule: str, design: str, call: int, step: int) -> Iterator[dict[str, obj
     ended = False
     while not ended:
         command = [sys.executable, str(WORKLOAD), rule, design, str(call), str(step)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        # What is ended by a SIGBUS gives no directory back.
+        with (
+            tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
+            subprocess.Popen([*command, directory], stdout=subprocess.PIPE) as process,
+        ):
             assert process.stdout is not None
             while select.select([process.stdout], [], [], LIMIT)[0]:
                 line = process.stdout.readline()

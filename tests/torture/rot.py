@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +139,11 @@ def runs(damage: str, finder: str, store: str, points: int, seed: int) -> Iterat
     while point < points:
         begun = point
         command = [sys.executable, str(WORKLOAD), store, damage, finder, *map(str, (point, points, seed))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        # What is ended by a SIGBUS gives no directory back.
+        with (
+            tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
+            subprocess.Popen([*command, directory], stdout=subprocess.PIPE) as process,
+        ):
             assert process.stdout is not None
             while select.select([process.stdout], [], [], LIMIT)[0]:
                 line = process.stdout.readline()

@@ -16,7 +16,6 @@ import random
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -234,16 +233,16 @@ class Point:
 def main() -> None:
     """Run points, until there are no more."""
     store, damage, finder = sys.argv[1:4]
-    first, points, seed = map(int, sys.argv[4:])
+    first, points, seed = map(int, sys.argv[4:7])
+    directory = sys.argv[7]
     stderr = os.memfd_create("stderr")
     complaints = os.dup(2)
     os.dup2(stderr, 2)
     try:
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-            bench = Bench(store, directory, stderr)
-            for number in range(first, points):
-                print(json.dumps({"point": number, **Point(bench, number, seed).run(damage, finder)}), flush=True)
-            bench.memory.close()
+        bench = Bench(store, directory, stderr)
+        for number in range(first, points):
+            print(json.dumps({"point": number, **Point(bench, number, seed).run(damage, finder)}), flush=True)
+        bench.memory.close()
     finally:
         os.dup2(complaints, 2)
         if sys.exc_info()[0]:

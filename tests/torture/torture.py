@@ -17,7 +17,9 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,17 +89,22 @@ def judge(process: subprocess.Popen[str], kills: int = -1) -> Outcome:
     return Outcome(counted, len(said["wrong"]), 0, said["longest_replacement_seconds"], "\n".join(said["wrong"]))
 
 
-def start(pagers: int, steps: int, rules: list[str]) -> subprocess.Popen[str]:
+@contextmanager
+def program(pagers: int, steps: int, rules: list[str]) -> Iterator[subprocess.Popen[str]]:
     """The workload, under injection: with pages that come up as a whole and in parts, in turn."""
     environment = {**os.environ, "THERMOCLINE_INJECT": ";".join(rules)}
-    command = [sys.executable, str(WORKLOAD), str(pagers), str(steps), next(PAGES)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    # What is ended by a SIGBUS gives no directory back.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        command = [sys.executable, str(WORKLOAD), str(pagers), str(steps), next(PAGES), directory]
+        with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+            yield process
 
 
 def at_points(rules: list[str]) -> Outcome:
     """Run the workload until a pager was killed at each of these points in turn."""
-    return judge(start(len(rules) + 1, STEPS, rules))
+    with program(len(rules) + 1, STEPS, rules) as process:
+        return judge(process)
 
 
 def at_random(kills: int, seed: int) -> Outcome:
@@ -106,7 +113,7 @@ def at_random(kills: int, seed: int) -> Outcome:
     Only such deaths in a row as are never followed by a fault are an end of the program, and they are meant to be.
     """
     instants = random.Random(seed)
-    with start(0, 0, []) as process:
+    with program(0, 0, []) as process:
         assert process.stdout is not None
         process.stdout.readline()
         supervisor = find_supervisor(process.pid)

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 
@@ -172,13 +171,12 @@ class Workload:
 
 
 def main() -> None:
-    """Run the workload in a directory of its own."""
-    pagers, patience = int(sys.argv[1]), int(sys.argv[2])
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        memory = Memory(SPEC.format(directory=directory), page_size=PAGE, readahead=8)
-        memory.zeros(1)[0] = 1  # from here on there are a supervisor and a pager
-        print("ready", flush=True)
-        print(json.dumps(Workload(memory, directory, pagers, patience).run()), flush=True)
+    """Run the workload in a directory that is there."""
+    pagers, patience, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4]
+    memory = Memory(SPEC.format(directory=directory), page_size=PAGE, readahead=8)
+    memory.zeros(1)[0] = 1  # from here on there are a supervisor and a pager
+    print("ready", flush=True)
+    print(json.dumps(Workload(memory, directory, pagers, patience).run()), flush=True)
 
 
 if __name__ == "__main__":
