@@ -14,7 +14,7 @@ from thermocline.check import cases
 from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.layout import Layout
 from thermocline.protocol import effects as e
-from thermocline.protocol import fault, promote, reclaim, recovery, region
+from thermocline.protocol import fault, promote, reclaim, recovery, region, verdict
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred, frames
@@ -444,7 +444,7 @@ BROKEN = (
         "a written part is dropped",
         "last slots",
         {"lost"},
-        patches=((reclaim, "_is_clean", a_written_part_is_taken_for_clean),),
+        patches=((verdict, "_is_clean", a_written_part_is_taken_for_clean),),
     ),
     Broken(
         "pages in part that are never completed",

@@ -20,6 +20,7 @@ from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+from thermocline.live.workers import Workers
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.effects import CopyList, Fill
 from thermocline.protocol.migrate import DESIGNS
@@ -90,7 +91,8 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     mm.table.commit(1, PARTIAL, QUICK, 1)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
+    workers = Workers([node.name for node in nodes], scheduler, bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     answers: list[bool] = []
 
     def fill(page: int) -> Iterator[Fill]:
@@ -105,11 +107,11 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     assert arena.resident() == PAGE
     HangingFile.answers.set()
     bell.wait()
-    copier.resume_finished()
+    workers.resume_finished()
     scheduler.run_foreground()
     assert answers == [True]
     assert ctypes.string_at(arena.address, PAGE) == bytes([SLOW]) * PAGE
-    copier.close()
+    workers.close()
     os.close(bell.fd)
 
 
@@ -124,7 +126,8 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
+    workers = Workers([node.name for node in nodes], scheduler, bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
     for page in range(pages):
         arena.install_zeros(page * PAGE, PAGE)
@@ -152,7 +155,7 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     else:
         scheduler.run_foreground()
     assert happened.count("moved") == 2
-    copier.close()
+    workers.close()
     os.close(bell.fd)
 
 
@@ -168,7 +171,8 @@ def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
     mm.table.region[4] = 3
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
-    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], bell, Placement(arena, PAGE, {}))
+    workers = Workers([node.name for node in nodes], scheduler, bell)
+    copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     task = Task((_ for _ in ()), background=False)
 
     def read(page: int, slot: int) -> bool:
@@ -186,5 +190,5 @@ def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
         "thermocline: page 4",
         "thermocline: page 5",
     ]
-    copier.close()
+    workers.close()
     os.close(bell.fd)

@@ -13,9 +13,7 @@ in a worker ends the pager, if it does, in the pager's thread, which then says w
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from thermocline.errors import StoreError
@@ -24,21 +22,19 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.messages import say
 from thermocline.live.placement import Placement, reason
-from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.suspicion import note_of
+from thermocline.live.workers import Workers
 from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
 from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import Column, array_column, runs
+from thermocline.protocol.page import Column, runs
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 #: Pages in one scratch buffer: the longest run that is filled, and the largest batch that is copied, at once.
 SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
-#: Threads that read from, and that write to, each slow node.
-_READERS, _WRITERS = 4, 2
 #: Scratch buffers that are kept while nobody needs them. As many are in use as there are threads that fault at once.
 _SPARE_BUFFERS = 4
 #: Pages of an array that is a kind of its own, for the stores that pack it.
@@ -57,8 +53,8 @@ class Copier:
     stores : dict of node index to Store
     source : callable
         Source number -> its store.
-    bell : Bell
-        Rung by workers, to wake the pager.
+    workers : Workers
+        For what waits for a device, or for the kernel.
 
     Attributes
     ----------
@@ -73,7 +69,7 @@ class Copier:
         scheduler: Scheduler,
         stores: dict[int, Store],
         source: Callable[[int], Store],
-        bell: Bell,
+        workers: Workers,
         placement: Placement,
     ) -> None:
         self.mm = mm
@@ -91,15 +87,11 @@ class Copier:
             node.kind is Kind.SOURCE or (node.kind is Kind.UNMAPPED and stores[node.index].slow) for node in mm.nodes
         ] + [False]
         self.source = source
-        self._bell = bell
+        self._workers = workers
         self._placement = placement
         #: Where pages are that could not be read. Said once: reclaim tries the same page again and again.
         self._unreadable: dict[int, tuple[int, int]] = {}
         self._buffers: list[Buffer] = []
-        self._workers: dict[tuple[int, bool], ThreadPoolExecutor] = {}
-        self._finished: deque[tuple[Task, Callable[[], Any]]] = deque()
-        #: Jobs that workers have, and those that they have done and whose tasks are not resumed yet.
-        self.working = 0
 
     # -- up -----------------------------------------------------------------------------------------------------------
 
@@ -146,7 +138,7 @@ class Copier:
             return filled
         self.mm.vmstat.add("pswpin", len(slow))
         noted[0] = task.note
-        return self.in_worker(homes[slow[0]], False, finish, task)
+        return self._workers.run(homes[slow[0]], False, finish, task)
 
     def _fill_parts(self, page: int, home: int, effect: Fill) -> bool:
         """Bring up some parts of a page from a node that is not slow: what a scattered reader asks for."""
@@ -225,7 +217,7 @@ class Copier:
                     noted[0] = note_of(pages[index], down=True)
                     sizes.append(self._write(buffer, index, pages, node, slots, unread | rest))
 
-            return self.in_worker(node, True, in_worker, task, lambda _: settle())
+            return self._workers.run(node, True, in_worker, task, lambda _: settle())
 
         def one_page() -> Any:
             index = len(sizes)
@@ -266,7 +258,7 @@ class Copier:
             self._judge(node)
             return result([FAILED if refusal else self.mm.page_size for refusal in refusals])
 
-        return self.in_worker(node, True, in_worker, task, settle)
+        return self._workers.run(node, True, in_worker, task, settle)
 
     def _write(
         self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]
@@ -394,54 +386,3 @@ class Copier:
             self._buffers.append(buffer)
         else:
             buffer.close()
-
-    # -- workers ------------------------------------------------------------------------------------------------------
-
-    def in_worker(
-        self,
-        node: int,
-        writes: bool,
-        run: Callable[[Column], Any],
-        task: Task,
-        then: Callable[[Any], Any] = lambda value: value,
-    ) -> Any:
-        """Run something in a thread of a node, and ``then`` resume the task with its result, in the pager's thread.
-
-        It gets the place in which it notes what it is at.
-        """
-        workers = self._workers.get((node, writes))
-        if workers is None:
-            name = f"{self.mm.nodes[node].name} {'write' if writes else 'read'}"
-            workers = ThreadPoolExecutor(_WRITERS if writes else _READERS, thread_name_prefix=name)
-            self._workers[node, writes] = workers
-
-        noted = array_column("Q", 1)
-
-        def result(future: Future[Any]) -> Any:
-            if future.exception() is not None:
-                self.scheduler.noted[0] = noted[0]  # for the supervisor: this is what the pager is going to die at
-            return then(future.result())
-
-        def finished(future: Future[Any]) -> None:
-            self._finished.append((task, lambda: result(future)))
-            self._bell.ring()
-
-        self.working += 1
-        workers.submit(run, noted).add_done_callback(finished)
-        return PARKED
-
-    def ask_kernel(self, node: int, ask: Callable[[], Any], task: Task) -> Any:
-        """Ask the kernel what may take it long, in a thread of a node, and resume the task with the answer."""
-        return self.in_worker(node, False, lambda _: ask(), task)
-
-    def resume_finished(self) -> None:
-        """Resume the tasks whose workers are done."""
-        while self._finished:
-            task, result = self._finished.popleft()
-            self.working -= 1
-            self.scheduler.resume(task, result())
-
-    def close(self) -> None:
-        """Stop the workers, without waiting for a device that hangs."""
-        for workers in self._workers.values():
-            workers.shutdown(wait=False, cancel_futures=True)

@@ -14,6 +14,7 @@ from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
 from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
+from thermocline.live.workers import Workers
 from thermocline.protocol import effects
 from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
@@ -34,16 +35,26 @@ class LiveInterpreter(Interpreter):
     stores : dict of node index to Store
     copier : Copier
         Moves the bytes.
+    workers : Workers
+        For what the kernel may take its time over.
     sampler : Sampler
         Tells which pages of slow memory are used.
     """
 
     def __init__(
-        self, mm: Mm, arena: Arena, scheduler: Scheduler, stores: dict[int, Store], copier: Copier, sampler: Sampler
+        self,
+        mm: Mm,
+        arena: Arena,
+        scheduler: Scheduler,
+        stores: dict[int, Store],
+        copier: Copier,
+        workers: Workers,
+        sampler: Sampler,
     ) -> None:
         super().__init__(mm, scheduler, stores)
         self.arena = arena
         self.copier = copier
+        self._workers = workers
         self.sampler = sampler
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
@@ -122,10 +133,10 @@ class LiveInterpreter(Interpreter):
             del self._touches[touched]
 
     def hint(self, effect: effects.Hint, task: Task) -> Any:
-        return self.copier.ask_kernel(effect.node, lambda: self.sampler.hint(effect.pages), task)
+        return self._workers.ask_kernel(effect.node, lambda: self.sampler.hint(effect.pages), task)
 
     def hint_faults(self, effect: effects.HintFaults, task: Task) -> Any:
-        return self.copier.ask_kernel(effect.node, lambda: self.sampler.used(effect.pages), task)
+        return self._workers.ask_kernel(effect.node, lambda: self.sampler.used(effect.pages), task)
 
     def punch(self, effect: effects.Punch, task: Task) -> Any:
         def punch() -> None:
@@ -139,7 +150,7 @@ class LiveInterpreter(Interpreter):
 
         if task.background and len(effect.pages) >= PUNCHED_APART:
             # The kernel takes its time over it, and another processor may be idle: faults need not wait for that.
-            return self.copier.in_worker(DRAM, True, lambda _: punch(), task, settle)
+            return self._workers.run(DRAM, True, lambda _: punch(), task, settle)
         punch()
         return settle()
 

@@ -39,6 +39,7 @@ from thermocline.live.stores import STORES, Store
 from thermocline.live.suspicion import note_of
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
 from thermocline.live.userfaultfd import UserFaultFd
+from thermocline.live.workers import Workers
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
@@ -122,11 +123,14 @@ class Pager:
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
         self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
+        self.workers = Workers([node.name for node in nodes], self.scheduler, self._request_bell)
         self.copier = Copier(
-            self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self._request_bell, self.placement
+            self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self.workers, self.placement
         )
         sampler = Sampler(self.arena, self.placement, config.page_size)
-        self.interpreter = LiveInterpreter(self.mm, self.arena, self.scheduler, stores, self.copier, sampler)
+        self.interpreter = LiveInterpreter(
+            self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler
+        )
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
@@ -220,7 +224,7 @@ class Pager:
                 self._take_faults(self._faulting[fd])
             elif fd == self.config.request_bell:
                 self._request_bell.quiet()
-                self.copier.resume_finished()
+                self.workers.resume_finished()
                 for request in self.ring.take():
                     self._serve(request)
             elif fd == self._peer.fileno() and not self._obey(control.receive(self._peer)):
@@ -274,7 +278,7 @@ class Pager:
             while not recovered:
                 self._request_bell_poll.poll()
                 self._request_bell.quiet()
-                self.copier.resume_finished()
+                self.workers.resume_finished()
                 self.scheduler.run_foreground()
             # Not before it is done: its page may be another array's by the time the next pager looks.
             self.tables.header[Tables.HEADER_DOOMED] = 0
@@ -385,7 +389,7 @@ class Pager:
 
     def close(self) -> None:
         """Stop the workers. The descriptors belong to the supervisor."""
-        self.copier.close()
+        self.workers.close()
 
 
 def main(

@@ -10,7 +10,6 @@ Locks: reclaim tries page locks and never waits for one, so whoever calls it may
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.scan_control import Cause, ScanControl
+from thermocline.protocol.verdict import Verdict, verdict_on
 
 if TYPE_CHECKING:
     from thermocline.protocol.group import Group
@@ -282,12 +282,12 @@ def _shrink_pass(
         if not (yield TryLock(page)):
             kept.append(page)
             continue
-        verdict = _verdict(mm, page, target, sc)
-        if verdict is _Verdict.CLEAN:
+        verdict = verdict_on(mm, page, target, sc)
+        if verdict is Verdict.CLEAN:
             clean.append(page)  # stays locked until its hole is punched with the others'
             continue
-        if verdict is not _Verdict.DEMOTE:
-            if verdict is _Verdict.KEEP:
+        if verdict is not Verdict.DEMOTE:
+            if verdict is Verdict.KEEP:
                 kept.append(page)
             yield Unlock(page)
             continue
@@ -323,65 +323,6 @@ def _migrate(mm: Mm, pages: Sequence[int], target: Node | None, sc: ScanControl)
     assert mm.policy.design.migrate_list is not None
     failed = yield from mm.policy.design.migrate_list(mm, pages, target, sc)
     return len(pages) - len(failed), failed
-
-
-class _Verdict(Enum):
-    """What becomes of a page that reclaim has isolated and locked."""
-
-    #: It was moved or freed since it was isolated, or it is in use: it is on a list, and no longer reclaim's.
-    GONE = "gone"
-    KEEP = "keep"
-    CLEAN = "clean"
-    #: To be moved. Without a target, it is in DRAM in part, and its slot is the last room that there is.
-    DEMOTE = "demote"
-
-
-def _verdict(mm: Mm, page: int, target: Node | None, sc: ScanControl) -> _Verdict:
-    """Look at an isolated page under its lock (``folio_check_references``)."""
-    if mm.node_of(page) != sc.node.index or mm.links.list_of[page]:
-        return _Verdict.GONE
-    if mm.table.pins[page] or page in mm.held or _is_in_use(mm, page):
-        mm.lru_add(page, active=True)
-        mm.vmstat.add("pgactivate")
-        return _Verdict.GONE
-    if mm.links.referenced[page]:
-        mm.lru_add(page)
-        return _Verdict.GONE
-    if _is_clean(mm, page, demotion=target is not None):
-        return _Verdict.CLEAN
-    if target is not None:
-        return _Verdict.DEMOTE
-    below = mm.path.from_node(sc.node.index)[1:]
-    partial = mm.table.state(page) == PARTIAL and not any(mm.nodes[node].has_room for node in below)
-    return _Verdict.DEMOTE if partial else _Verdict.KEEP
-
-
-def _is_in_use(mm: Mm, page: int) -> bool:
-    """Whether a page was used since it was looked at last, so that it belongs on the active list.
-
-    Where touches can be seen, one is not enough: each page was touched when it came, so it is looked at twice. After
-    the first look it is marked as referenced, and has another round on the inactive list.
-    """
-    links = mm.links
-    before, links.referenced[page] = links.referenced[page], 0
-    if links.accessed is None or mm.nodes[mm.node_of(page) or 0].kind is not Kind.MAPPED:
-        return bool(before)
-    touched, links.accessed[page] = links.accessed[page], 0
-    links.referenced[page] = touched
-    return bool(touched and before)
-
-
-def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
-    """Whether a page of DRAM can leave without being moved: a lower node, or its file, has the same bytes."""
-    entry = mm.table.read(page)
-    if entry.state != SHADOWED and (entry.state != PARTIAL or not entry.node or mm.links.dirty[page]):
-        return False
-    if mm.nodes[entry.node].failed:
-        return False  # the bytes in DRAM are to be had for certain
-    if mm.nodes[entry.node].kind is Kind.SOURCE:
-        drops = mm.policy.discard_clean or mm.policy.design.drops_clean
-        return drops or not demotion or mm.path.next_node(0) is None
-    return True
 
 
 def _complete(mm: Mm, page: int) -> Protocol[int]:

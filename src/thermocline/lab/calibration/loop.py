@@ -113,9 +113,9 @@ class Loop:
             Costs by name: submit, worker.
         """
         pager = self._pager
-        copier, scheduler = pager.copier, pager.scheduler
+        copier, workers, scheduler = pager.copier, pager.workers, pager.scheduler
         reading, writing, submitting, beginning = Samples(), Samples(), Samples(), Samples()
-        in_worker = copier.in_worker
+        run_in_worker = workers.run
         left = 3
 
         def timed(node: int, writes: bool, run: Callable[..., Any], *rest: Any, **named: Any) -> Any:
@@ -129,7 +129,7 @@ class Loop:
                 return result
 
             asked = _clock()
-            parked = in_worker(node, writes, run_timed, *rest, **named)
+            parked = run_in_worker(node, writes, run_timed, *rest, **named)
             submitted = _clock()
             submitting.add(submitted - asked)
             return parked
@@ -153,13 +153,13 @@ class Loop:
             os.pwrite(self._arena, page.view, 2 * PAGE)
         slot = pager.mm.table.place(2)[1]
         pager.mm.table.commit(2, RESIDENT)
-        with replaced(pager.arena, {"install": _nothing}), replaced(copier, {"in_worker": timed}):
+        with replaced(pager.arena, {"install": _nothing}), replaced(workers, {"run": timed}):
             for number in (0, 1):
                 scheduler.spawn(again_and_again(Fill([number], True)), background=True)
             scheduler.spawn(again_and_again(CopyList([2], _FILE, [slot], 0)), background=True)
             scheduler.spawn(compute(), background=True)
             while left:
-                copier.resume_finished()
+                workers.resume_finished()
                 scheduler.run_background()
         libc.punch_hole(self._arena, 2 * PAGE, PAGE)
         for number, node in ((0, _FILE), (1, _FILE), (3, _COMPRESSED)):
@@ -224,8 +224,8 @@ class Loop:
         scheduler = self._pager.scheduler
         scheduler.spawn(fault(self._pager.mm, page, write))
         scheduler.run_foreground()
-        while not scheduler.idle or self._pager.copier.working:
-            self._pager.copier.resume_finished()
+        while not scheduler.idle or self._pager.workers.working:
+            self._pager.workers.resume_finished()
             scheduler.run_background()
             scheduler.run_foreground()
 
