@@ -20,6 +20,7 @@ import pytest
 
 from pagers import children, find_supervisor
 from thermocline import Memory, OutOfMemory
+from thermocline.errors import UnsupportedError
 from thermocline.live.fence import ADDRESS, FENCE, plain
 from thermocline.live.tables import Tables
 
@@ -306,6 +307,19 @@ def test_another_fault_of_a_forked_child_goes_where_it_went(tmp_path: Path) -> N
         assert out == f"{signal.SIGSEGV}\n" * 2
         assert err.count("Fatal Python error: Segmentation fault") == 2
         assert "tiered" not in err
+
+
+@pytest.mark.parametrize("executable", ["/bin/false", "/nowhere/python", "", None])
+def test_a_supervisor_that_cannot_be_started_is_an_error_and_leaves_nothing(
+    executable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Python is embedded in another program."""
+    Memory("dram=1MiB, zstd=1MiB").close()  # what a process has but once is there
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(UnsupportedError, match="starts no supervisor"):
+        Memory("dram=1MiB, zstd=1MiB")
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_handler_compiled_beforehand_is_that_of_the_text() -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+from thermocline.errors import UnsupportedError
 from thermocline.live.config import Config
 
 #: fcntl(2): which signal to send when a descriptor has news, and the flag that asks for it.
@@ -20,6 +21,11 @@ def start(config: Config) -> None:
 
     It runs an interpreter of its own, without ``site`` (no user code runs in it) but with this one's module path,
     and leaves this process's family at once: a program that waits for its children never meets it.
+
+    Raises
+    ------
+    UnsupportedError
+        ``sys.executable`` does not start: it may be a program that embeds Python.
     """
     path = [entry for entry in sys.path if entry]
     # The fork comes before the imports, for until then this process waits.
@@ -31,15 +37,23 @@ def start(config: Config) -> None:
         "supervisor.main(sys.stdin.read())"
     )
     keep = [*config.descriptors, config.program]
-    starter = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=keep,
-        start_new_session=True,  # a signal to the program's process group is none of the helpers' business
-        text=True,
-    )
-    starter.communicate(config.dumps())
+    try:
+        starter = subprocess.Popen(
+            [sys.executable or "", "-I", "-S", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=keep,
+            start_new_session=True,  # a signal to the program's process group is none of the helpers' business
+            text=True,
+        )
+        starter.communicate(config.dumps())
+        failed = f"it ends with status {starter.returncode}" if starter.returncode else ""
+    except OSError as error:
+        failed = str(error.strerror)
+    if failed:
+        raise UnsupportedError(
+            f'"{sys.executable}" starts no supervisor ({failed}); set sys.executable to a Python interpreter'
+        )
 
 
 def hold_lifeline(lifeline: socket.socket) -> None:
