@@ -4,7 +4,7 @@
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
-# make bench       beside what a user would pick instead, into benchmarks/README.md; bench-quick: less, in six minutes
+# make bench       beside what a user would pick instead, for benchmarks/README.md: an hour; bench-quick: five minutes
 # make lint | docs | clean
 
 PYTHON ?= python3

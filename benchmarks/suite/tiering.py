@@ -125,6 +125,6 @@ class Arrays:
 
 def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """A table for each kind of contents."""
-    names = [side for side in SIDES if side in sides]
+    names = [side for side in SIDES if side in sides and (plan.extras or side != "memmap, kept")]
     for kind in plan.workloads:
         yield f"arrays, {kind}", Arrays(plan.of(kind), kind, names).measure()

@@ -10,7 +10,7 @@ from thermocline.check.machine import Machine
 from thermocline.protocol.effects import Commit, Effect, Release, Remap
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.page import POISONED
-from thermocline.protocol.reclaim import reclaim_pages, shrink_node
+from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, reclaim_pages, shrink_node
 from thermocline.protocol.region import Advice
 from thermocline.protocol.scan_control import Cause
 
@@ -103,6 +103,18 @@ def test_shadows_are_the_first_that_a_full_node_gives_up() -> None:
     assert (states(made)[0], held(made, 2)) == ("RESIDENT", [])
     at_rest(made)
     write(made, 0)
+
+
+def test_the_youngest_shadows_go_first() -> None:
+    """Pages that came up long ago go down soon, and for nothing if they have one."""
+    pages = SWAP_CLUSTER_MAX + 4
+    made = machine(pages, pages, Place("zstd", 2 * pages), FILE)
+    write(made, *range(pages))
+    made.run(reclaim_pages(made.mm, range(pages)))
+    read(made, *range(pages))
+    assert set(states(made)) == {"SHADOWED"}
+    assert made.run(shrink_node(made.mm, made.nodes[1], Cause.DIRECT)) == SWAP_CLUSTER_MAX
+    assert states(made) == ["SHADOWED"] * 4 + ["RESIDENT"] * SWAP_CLUSTER_MAX
 
 
 def test_counters_of_faults() -> None:

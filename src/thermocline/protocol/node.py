@@ -63,7 +63,7 @@ class Node:
         Bytes that only urgent allocations may take (``min`` watermark, ``PF_MEMALLOC``): to complete a page that is in
         DRAM in part gives its slot back, and so makes room below where nothing else can.
     shadows : dict of page -> None
-        Resident pages whose clean copy is here, the oldest first: the first thing to give up for room.
+        Resident pages whose clean copy is here, as they came up: the first thing to give up for room.
     """
 
     index: int

@@ -148,9 +148,13 @@ def _cluster(mm: Mm, node: Node) -> int:
 
 
 def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
-    """Give up clean copies of resident pages: room that costs no move."""
+    """Give up clean copies of resident pages: room that costs no move.
+
+    The youngest first, as where the kernel frees the swap of what comes up when little is left (``vm_swap_full``): the
+    oldest are of pages that reclaim comes to next, and whose way down would be free.
+    """
     freed = 0
-    for page in list(islice(node.shadows, SWAP_CLUSTER_MAX)):
+    for page in list(islice(reversed(node.shadows), SWAP_CLUSTER_MAX)):
         if group is not None and mm.group_of(page) is not group:
             continue
         if not (yield TryLock(page)):
