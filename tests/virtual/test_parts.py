@@ -25,9 +25,9 @@ def test_a_slot_takes_what_it_takes_live(page_size: int) -> None:
 
 
 def test_there_are_as_many_workers_as_live() -> None:
-    from thermocline.live import copier
+    from thermocline.live import workers
 
-    assert (READERS, WRITERS) == (copier._READERS, copier._WRITERS)
+    assert (READERS, WRITERS) == (workers._READERS, workers._WRITERS)
 
 
 def test_pages_are_counted_by_their_worst_case() -> None:
