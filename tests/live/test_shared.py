@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from abilities import poisons
 from test_children import PAGE, forked, status_of, wait_for
 from test_processes import helpers, wait_for_all
 
@@ -398,6 +399,7 @@ def test_another_user_is_not_let_in(memory: Memory) -> None:
     assert status_of(forked(as_nobody)) == 0
 
 
+@poisons
 def test_poison_that_a_guest_has_met_is_not_met_again(tmp_path: Path) -> None:
     """A page of an array is lost; another array comes to lie there."""
     file = tmp_path / "numbers"
