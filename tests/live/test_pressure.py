@@ -20,6 +20,7 @@ from thermocline.live import libc
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 #: Bytes of addresses that one page of a page table maps.
+MADV_NOHUGEPAGE = 15
 SPAN = 2 * MIB
 
 
@@ -113,6 +114,7 @@ def gives_back() -> bool:
     size = 16 * SPAN
     address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS)
     try:
+        libc.madvise(address, size, MADV_NOHUGEPAGE)  # the table that waits behind a huge page goes with it, everywhere
         for at in range(0, size, SPAN):
             ctypes.memset(address + at, 1, 1)
         before = page_tables(os.getpid())
