@@ -19,8 +19,8 @@ from thermocline import Memory, SpecError
 from thermocline.live import libc
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-#: Bytes of addresses that one page of a page table maps.
 MADV_NOHUGEPAGE = 15
+#: Bytes of addresses that one page of a page table maps.
 SPAN = 2 * MIB
 
 
