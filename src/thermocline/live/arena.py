@@ -141,9 +141,9 @@ class Arena:
         """Make the waiters of pages fault again."""
         self._everywhere(lambda mapping: mapping.wake(page, count))
 
-    def poison(self, page: int) -> bool:
-        """Make every touch of an absent page a SIGBUS -> False where this kernel cannot (before Linux 6.6)."""
-        able = True
+    def poison(self, page: int) -> list[Mapping]:
+        """Make every touch of an absent page a SIGBUS -> where this kernel cannot (before Linux 6.6)."""
+        unable: list[Mapping] = []
 
         def poison(mapping: Mapping) -> None:
             # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
@@ -153,11 +153,10 @@ class Arena:
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOTTY):
                     raise
-                nonlocal able
-                able = False
+                unable.append(mapping)
 
         self._everywhere(poison)
-        return able
+        return unable
 
     def punch(self, page: int, count: int) -> None:
         """Free the frames of pages and unmap them everywhere."""

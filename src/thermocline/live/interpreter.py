@@ -102,15 +102,19 @@ class LiveInterpreter(Interpreter):
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
         page = effect.page
-        if self.arena.poison(page):
+        unable = self.arena.poison(page)
+        if not unable:
             return
-        if page not in self.unpoisoned:
+        touched = self.unpoisoned.get(page)
+        if touched is None:
             # Nobody may be touching it: it was to be pinned, or a successor has found it lost. Who waits faults again,
             # and that fault comes back to here, because the page's entry says by now that it is lost.
             self.unpoisoned[page] = []
             self.arena.wake(page)
             return
-        for mapping in self.unpoisoned[page]:
+        for mapping in touched:
+            if mapping not in unable:
+                continue  # its process has gone since, and its descriptors are closed
             self._touches[page, mapping.number] += 1
             tries = self._touches[page, mapping.number]
             if tries == 1:
@@ -120,9 +124,9 @@ class LiveInterpreter(Interpreter):
                 )
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGBUS if tries < _HOPELESS else signal.SIGKILL)
-        if self.unpoisoned[page]:
+        if touched:
             self.arena.wake(page)
-        self.unpoisoned[page].clear()
+            touched.clear()
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""

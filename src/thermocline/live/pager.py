@@ -308,7 +308,7 @@ class Pager:
         unpoisoned = self.interpreter.unpoisoned
         for message in mapping.uffd.read():
             page, part = mapping.part_at(message.address, self.mm.part_size)
-            if unpoisoned and page in unpoisoned:
+            if page in unpoisoned:
                 unpoisoned[page].append(mapping)
             self.scheduler.spawn(fault(self.mm, page, message.write, part), done=answered, note=note_of(page))
 
