@@ -8,12 +8,11 @@ no hang, no dead pager, no room that is lost.
 import json
 import re
 import select
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from victims import victim
 
 WORKLOAD = Path(__file__).with_name("device_workload.py")
 #: Seconds that one run may take: more is a hang.
@@ -114,12 +113,7 @@ def runs(rule: str, design: str, call: int, step: int) -> Iterator[dict[str, obj
     """The workload's own accounts. A run that hangs, or ends its process, is one; another goes on behind it."""
     ended = False
     while not ended:
-        command = [sys.executable, str(WORKLOAD), rule, design, str(call), str(step)]
-        # What is ended by a SIGBUS gives no directory back.
-        with (
-            tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
-            subprocess.Popen([*command, directory], stdout=subprocess.PIPE) as process,
-        ):
+        with victim(WORKLOAD, rule, design, call, step) as process:
             assert process.stdout is not None
             while select.select([process.stdout], [], [], LIMIT)[0]:
                 line = process.stdout.readline()

@@ -8,12 +8,11 @@ refused, no hang, no dead pager, no room that is lost.
 import json
 import os
 import select
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from victims import victim
 
 WORKLOAD = Path(__file__).with_name("rot_workload.py")
 #: Seconds that one point may take: more is a hang.
@@ -138,12 +137,7 @@ def runs(damage: str, finder: str, store: str, points: int, seed: int) -> Iterat
     point = 0
     while point < points:
         begun = point
-        command = [sys.executable, str(WORKLOAD), store, damage, finder, *map(str, (point, points, seed))]
-        # What is ended by a SIGBUS gives no directory back.
-        with (
-            tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
-            subprocess.Popen([*command, directory], stdout=subprocess.PIPE) as process,
-        ):
+        with victim(WORKLOAD, store, damage, finder, point, points, seed) as process:
             assert process.stdout is not None
             while select.select([process.stdout], [], [], LIMIT)[0]:
                 line = process.stdout.readline()

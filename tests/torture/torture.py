@@ -17,14 +17,14 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import rot
 from devices import MODES, Sweep, sweep
+from victims import victim
 
 from thermocline.live.injection import POINTS
 from thermocline.protocol.migrate import DESIGNS
@@ -89,16 +89,11 @@ def judge(process: subprocess.Popen[str], kills: int = -1) -> Outcome:
     return Outcome(counted, len(said["wrong"]), 0, said["longest_replacement_seconds"], "\n".join(said["wrong"]))
 
 
-@contextmanager
-def program(pagers: int, steps: int, rules: list[str]) -> Iterator[subprocess.Popen[str]]:
+def program(pagers: int, steps: int, rules: list[str]) -> AbstractContextManager[subprocess.Popen[str]]:
     """The workload, under injection: with pages that come up as a whole and in parts, in turn."""
     environment = {**os.environ, "THERMOCLINE_INJECT": ";".join(rules)}
     pipe = subprocess.PIPE
-    # What is ended by a SIGBUS gives no directory back.
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        command = [sys.executable, str(WORKLOAD), str(pagers), str(steps), next(PAGES), directory]
-        with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-            yield process
+    return victim(WORKLOAD, pagers, steps, next(PAGES), env=environment, stdin=pipe, stderr=pipe, text=True)
 
 
 def at_points(rules: list[str]) -> Outcome:
