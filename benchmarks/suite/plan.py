@@ -62,7 +62,15 @@ class Plan:
         """What is done for one kind of contents: algorithms go through theirs so often that they get a quarter."""
         if kind not in ALGORITHMS:
             return self
-        return replace(self, size=self.size // 4, dram=self.dram // 4)
+        return self._resized(1 / 4)
+
+    def _resized(self, by: float) -> Plan:
+        """With arrays of another size, in whole blocks and pages, and DRAM of 2 MiB at the least."""
+        return replace(
+            self,
+            size=max(int(self.size * by) // (8 * BLOCK), 1) * 8 * BLOCK,
+            dram=max(int(self.dram * by) // 65536, 32) * 65536,
+        )
 
     def scaled(self, by: float) -> Plan:
         """The same with less, for a try."""
@@ -71,9 +79,7 @@ class Plan:
             return max(int(number * by), 1)
 
         return replace(
-            self,
-            size=max(less(self.size) // (32 * BLOCK), 1) * 32 * BLOCK,
-            dram=max(less(self.dram) // 262144, 8) * 262144,
+            self._resized(by),
             count=less(self.count),
             footprint=max(less(self.footprint), 8 * MIB),
             pages=max(less(self.pages), 64),

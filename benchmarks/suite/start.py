@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import compileall
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from plan import Plan
@@ -13,13 +13,16 @@ from samples import Table, in_turn
 
 import thermocline
 
-#: Seconds until it is imported and started, and until an array was touched, where there is one.
-_TIMED = "import time; begun = time.perf_counter(); {}; print([time.perf_counter() - begun{}], flush=True)"
 _MEMORY = "import thermocline; array = thermocline.Memory('dram=64MiB, zstd=64MiB').zeros(1)"
-_SIDES = {
-    "thermocline": _TIMED.format(f"{_MEMORY}; started = time.perf_counter() - begun; array[0] = 1", ", started"),
-    "import numpy": _TIMED.format("import numpy", ""),
-}
+#: What each side does, step by step, and what the time from the beginning to the end of a step is called.
+_SIDES = {"thermocline": (_MEMORY, "array[0] = 1"), "import numpy": ("import numpy",)}
+_ROWS = ("import and start", "... and the first touch")
+
+
+def _timed(steps: Sequence[str]) -> str:
+    """A program that takes these steps, and says after how many seconds each was done."""
+    marks = (f"{step}; seconds.append(time.perf_counter() - begun); " for step in steps)
+    return f"import time; seconds = []; begun = time.perf_counter(); {''.join(marks)}print(seconds, flush=True)"
 
 
 def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
@@ -28,10 +31,9 @@ def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     compileall.compile_dir(Path(thermocline.__file__).parent, quiet=1)
     table = Table("start", list(_SIDES))
     for number, side in in_turn(_SIDES, plan.rounds):
-        seconds = said([sys.executable, "-c", _SIDES[side]])
-        table.add("import and start", "s", side, number, seconds[-1])
-        if len(seconds) > 1:
-            table.add("... and the first touch", "s", side, number, seconds[0])
+        seconds = said([sys.executable, "-c", _timed(_SIDES[side])])
+        for row, figure in zip(_ROWS, seconds, strict=False):  # the first touch is ours alone
+            table.add(row, "s", side, number, figure)
     table.remark(
         "Ours imports NumPy, starts the supervisor and the pager, and makes an array. The two go on starting while the"
         " program does something else; a touch waits for them."

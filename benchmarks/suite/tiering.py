@@ -19,6 +19,8 @@ from sides import SIDES, Order
 from swap import zram_swap
 from workloads import SCATTERED, WORKLOADS
 
+#: The side without a goal.
+_KEPT = "memmap, kept"
 #: Enough to see what a limit comes to: the pool is largest when pages have been written twice.
 _CALIBRATION = ("fill", "uniform reads", "read-modify-write")
 
@@ -68,7 +70,7 @@ class Arrays:
         """What a side does: a file that is kept in the cache is another one only where places are scattered."""
         names = self._order.workloads
         kept = SCATTERED | {"fill"} if SCATTERED & set(names) else set()
-        return tuple(name for name in names if side != "memmap, kept" or name in kept)
+        return tuple(name for name in names if side != _KEPT or name in kept)
 
     def _limit(self, side: str) -> Limit:
         """What a side may take: what ours took, its limit such that its pool is within that."""
@@ -125,6 +127,6 @@ class Arrays:
 
 def measure(plan: Plan, sides: list[str]) -> Iterator[tuple[str, Table]]:
     """A table for each kind of contents."""
-    names = [side for side in SIDES if side in sides and (plan.extras or side != "memmap, kept")]
+    names = [side for side in SIDES if side in sides and (plan.extras or side != _KEPT)]
     for kind in plan.workloads:
         yield f"arrays, {kind}", Arrays(plan.of(kind), kind, names).measure()
