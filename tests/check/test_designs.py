@@ -35,7 +35,9 @@ def test_every_schedule_with_a_kill_is_right(configuration: Configuration, desig
 
 
 @DESIGN
-@pytest.mark.parametrize("name", ["full target", "shadow", "readahead", "failing device", "full disk", "doomed page"])
+@pytest.mark.parametrize(
+    "name", ["full target", "group limit", "shadow", "readahead", "failing device", "full disk", "doomed page"]
+)
 def test_tasks_that_take_turns_at_every_effect(name: str, design: str) -> None:
     """The smaller ones; `thermocline check --every-effect` has the others, and minutes to do."""
     (configuration,) = (made for made in cases(cooperative=False) if made.name == name)
