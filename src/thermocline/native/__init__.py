@@ -1,0 +1,41 @@
+"""The native library: what runs where Python must not be entered, or what must not hold the GIL.
+
+It performs and decides nothing. It is C without ``Python.h``, compiled by ``pip install`` (``hatch_build.py``), and
+loaded by ctypes: one library serves every Python of a machine. Each ``*.c`` beside this file is one noun;
+``thermocline.h`` declares what they offer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from thermocline.errors import UnsupportedError
+
+#: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
+ABI = 1
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The native library, loaded when first asked for.
+
+    ``THERMOCLINE_NATIVE`` names another build of it: the tests run against sanitized ones.
+
+    Raises
+    ------
+    UnsupportedError
+        It is missing, is of another machine, or of another version of this package.
+    """
+    path = os.environ.get("THERMOCLINE_NATIVE") or str(Path(__file__).with_name("libthermocline.so"))
+    try:
+        loaded = ctypes.CDLL(path, use_errno=True)
+    except OSError as error:
+        raise UnsupportedError(
+            f"the native library does not load ({error}); install thermocline again, with a C compiler (gcc) at hand"
+        ) from error
+    if loaded.tc_abi() != ABI:
+        raise UnsupportedError(f"{path} is a stale build; install thermocline again")
+    return loaded
