@@ -98,7 +98,11 @@ class Unmap(Effect):
 
 
 class Remap(Effect):
-    """Undo :class:`Unmap` and wake the writers (``remove_migration_ptes``)."""
+    """Undo :class:`Unmap` and wake the writers (``remove_migration_ptes``).
+
+    A page that a child is owed stays write-protected; its writers fault again, and :mod:`~thermocline.protocol.cow` is
+    what answers them.
+    """
 
     __slots__ = ("pages",)
 
@@ -171,8 +175,9 @@ class Punch(Effect):
 class Fill(Effect):
     """Read contiguous pages from their slots (or zeros) into reserved frames, map them, wake -> True, False on error.
 
-    Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode). ``parts``
-    is for one page: a mask of what is to come of it; 0 is all that is missing. What is there stays as it is.
+    Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode). So is a
+    page that a child is owed when its bytes appear, in any case. ``parts`` is for one page: a mask of what is to come
+    of it; 0 is all that is missing. What is there stays as it is.
     """
 
     __slots__ = ("pages", "parts", "writable")
@@ -181,6 +186,113 @@ class Fill(Effect):
         self.pages = pages
         self.writable = writable
         self.parts = parts
+
+
+class ProtectPresent(Effect):
+    """Write-protect everything that is in the arena, in every mapping that shares it: a fork is about to be made.
+
+    A write that came before is seen by the child, and one that comes behind this is not (``dup_mmap``).
+    """
+
+    __slots__ = ()
+
+
+class CopyToChildren(Effect):
+    """Give each child that is owed a page a copy of its own, wherever it has nothing mapped (UFFDIO_COPY).
+
+    The bytes are those of the saved copy, if there is one, or of the frame. The page is locked, in memory as a whole,
+    and write-protected. -> the numbers of the children that had something of the page mapped already: a copy of their
+    own, which is newer and stays as it is, or the frame itself. Children whose fork is under way are passed over.
+    """
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class SaveCopy(Effect):
+    """Copy a locked, write-protected page to its place in the saved copies, which survive the pager."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class Withdraw(Effect):
+    """Unmap a page in every process and free its frame, though not its charge: the saved copy stands in for it.
+
+    What a child has copied by writing stays in the child (fallocate(2), ``PUNCH_HOLE`` of a private mapping's file).
+    """
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class RestoreCopy(Effect):
+    """Bring a page back from its saved copy, write-protected, wherever it is not in memory."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class CopySaved(Effect):
+    """Give one child a copy of a page from the saved one, wherever it has nothing mapped."""
+
+    __slots__ = ("child", "page")
+
+    def __init__(self, page: int, child: int) -> None:
+        self.page = page
+        self.child = child
+
+
+class DropCopy(Effect):
+    """Free the saved copy of a page, if there is one."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, page: int) -> None:
+        self.page = page
+
+
+class SavedPages(Effect):
+    """The pages of which there is a saved copy -> list, ascending."""
+
+    __slots__ = ()
+
+
+class Give(Effect):
+    """Write that the children of all forks up to this one need nothing of a page's frame any more."""
+
+    __slots__ = ("fork", "page")
+
+    def __init__(self, page: int, fork: int) -> None:
+        self.page = page
+        self.fork = fork
+
+
+class Abandon(Effect):
+    """End a child that cannot be given what it is owed, and say why (SIGKILL). It must not read newer bytes."""
+
+    __slots__ = ("child",)
+
+    def __init__(self, child: int) -> None:
+        self.child = child
+
+
+class Deny(Effect):
+    """Make a child's touch of a page that it has no part in a SIGBUS, and wake it: where it has a copy, it goes on."""
+
+    __slots__ = ("child", "page")
+
+    def __init__(self, page: int, child: int) -> None:
+        self.page = page
+        self.child = child
 
 
 class Wake(Effect):

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_frame
+from thermocline.protocol.cow import break_cow
 from thermocline.protocol.effects import (
     Commit,
+    Deny,
     Lock,
     Poison,
     Protocol,
@@ -36,10 +38,13 @@ _DRAM = 0
 LONGEST_RUN = 32
 
 
-def fault(mm: Mm, page: int, write: bool, part: int = 0) -> Protocol[None]:
+def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Protocol[None]:
     """Answer a fault on a part of a page: bring it to DRAM, or let the writer go on.
 
     Where that is cheaper, and nothing says that the rest will be wanted as well, the part comes alone.
+
+    A forked ``child`` that sees the array as it was (0: a process that shares it) never writes to a frame: the kernel
+    copies it for the child. What the child is not owed any more, it has, or it has no part in.
 
     Locks: waits for the lock of the page with no other lock held, and holds it while a frame is allocated, as
     ``filemap_fault`` does: nobody else can do anything with this page meanwhile but bring it up, too. Sleeps in
@@ -48,7 +53,15 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0) -> Protocol[None]:
     mm.vmstat.add("pgfault")
     yield Lock(page)
     state = mm.table.state(page)
-    if state in (RESIDENT, SHADOWED) or (state == PARTIAL and mm.links.present[page] >> part & 1):
+    if child:
+        write = False
+        if all(other.number != child for other in mm.owed(page)):
+            yield Deny(page, child)
+            yield Unlock(page)
+            return
+    # Children are given whole pages, so a page of which they are owed one is brought up whole before it is written.
+    owed = write and bool(mm.owed(page))
+    if state in (RESIDENT, SHADOWED) or (state == PARTIAL and mm.links.present[page] >> part & 1 and not owed):
         yield from _present(mm, page, state, write)
         yield Unlock(page)
         return
@@ -58,7 +71,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0) -> Protocol[None]:
         yield Poison(page)
         yield Unlock(page)
         return
-    parts = _wanted(mm, region, page, part)
+    parts = 0 if owed else _wanted(mm, region, page, part)
     if parts:
         mm.vmstat.add("pgpartial", parts.bit_count())
     ahead = range(0) if parts else _window(mm, region, page)
@@ -83,6 +96,7 @@ def _present(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
         return
     mm.vmstat.add("pgfault_write_protect")
     mm.abort_transaction(page)
+    yield from break_cow(mm, page)
     if state == PARTIAL:
         mm.links.dirty[page] = 1
     elif state == SHADOWED:

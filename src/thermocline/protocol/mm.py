@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from thermocline.protocol.child import Child
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
@@ -84,6 +85,8 @@ class Mm:
         Pages that reclaim passes over, because pagers have died moving them (``mlock``, but for their good).
     parts : int
         Parts of a page, which come up by themselves where only they are wanted: 1 to 16, a power of two.
+    children : dict of int to Child
+        The forked children that see the arrays as they were when they were forked.
     """
 
     page_size: int
@@ -96,6 +99,7 @@ class Mm:
     column: ColumnFactory = array_column
     held: set[int] = field(default_factory=set)
     parts: int = 1
+    children: dict[int, Child] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.part_size = self.page_size // self.parts
@@ -121,6 +125,27 @@ class Mm:
     def add_group(self, group: Group) -> None:
         """Make a group known."""
         self.groups[group.index] = group
+
+    # -- forked children ----------------------------------------------------------------------------------------------
+
+    def owed(self, page: int) -> list[Child]:
+        """The children that still see a page through its frame, or would if they touched it.
+
+        Before the program may write the page, each of them must have a copy of its own.
+        """
+        if not self.children:
+            return []
+        given = self.table.given[page]
+        newer = [child for child in self.children.values() if child.fork > given]
+        region = self.region_of(page) if newer else None
+        if region is None:
+            return []
+        return [child for child in newer if not 0 < region.shared <= child.fork]
+
+    @property
+    def expects_child(self) -> bool:
+        """Whether a fork is under way whose child cannot be given anything yet."""
+        return any(child.expected for child in self.children.values())
 
     # -- lists --------------------------------------------------------------------------------------------------------
 

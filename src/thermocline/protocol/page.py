@@ -108,10 +108,13 @@ class PageTable:
         The region that the page belongs to (0: none).
     pins : column of u8
         How many pins hold the page in DRAM. The program counts them.
+    given : column of u32
+        The newest fork whose children need nothing of the page's frame any more: each has a copy of its own, or never
+        had the page (see :mod:`thermocline.protocol.cow`).
     """
 
     #: Column name -> array typecode, in the order in which shared memory holds them.
-    COLUMNS: ClassVar[dict[str, str]] = {"entry": "Q", "region": "I", "pins": "B"}
+    COLUMNS: ClassVar[dict[str, str]] = {"entry": "Q", "region": "I", "pins": "B", "given": "I"}
 
     def __init__(self, pages: int, columns: Mapping[str, Column] | None = None) -> None:
         if columns is None:
@@ -120,6 +123,7 @@ class PageTable:
         self.entry = columns["entry"]
         self.region = columns["region"]
         self.pins = columns["pins"]
+        self.given = columns["given"]
 
     def state(self, page: int) -> int:
         """The state of a page."""

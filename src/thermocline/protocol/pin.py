@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_frame
+from thermocline.protocol.cow import break_cow
 from thermocline.protocol.effects import Lock, Protocol, Remap, Unlock
 from thermocline.protocol.fault import drop_shadow
 from thermocline.protocol.fill import fill
@@ -45,6 +46,7 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         return False
     if mm.table.resident(page):
         mm.abort_transaction(page)
+        yield from break_cow(mm, page)
         if mm.table.state(page) == SHADOWED:
             yield from drop_shadow(mm, page)
         yield from _lift(mm, page)
@@ -58,6 +60,8 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)
+    if mm.owed(page):  # so it came up write-protected
+        return (yield from _bring_up(mm, page))
     return mm.table.resident(page)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from thermocline.protocol.effects import FAILED, Commit, Copy, Fill, Poison, Protocol, Punch, Release
+from thermocline.protocol.effects import FAILED, Commit, Copy, Fill, Poison, Protocol, Punch, Release, RestoreCopy
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 
@@ -91,7 +91,10 @@ def _recover_page(
     group = mm.group_of(page)
     if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:
         mm.charge(mm.nodes[entry.node], group, size(entry.node, entry.slot))
-    there = mm.all_parts if entry.state in (RESIDENT, SHADOWED) else present(page).any
+    resident = entry.state in (RESIDENT, SHADOWED)
+    if resident and present(page).whole != mm.all_parts:
+        yield RestoreCopy(page)  # it was withdrawn for a child's sake
+    there = mm.all_parts if resident else present(page).any
     mm.links.present[page] = there
     mm.links.dirty[page] = entry.state == PARTIAL  # nobody knows whether it was written
     mm.charge(mm.nodes[frame], group, mm.bytes_of(there))

@@ -38,6 +38,8 @@ class Region:
         Index of the group they are charged to.
     source : int
         Which source file they were made from; 0: none, they start as zeros.
+    shared : int
+        Children of this fork and of later ones share the region with the program (``mem.share``); 0: none does.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Region:
     group: int = 0
     source: int = 0
     advice: int = Advice.NORMAL
+    shared: int = 0
     stream: Stream = field(default_factory=Stream)
 
     @property

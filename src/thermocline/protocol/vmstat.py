@@ -52,6 +52,8 @@ NAMES = (
     "numa_hint_faults",  # ... of which were used until they were looked at again
     "pgpromote_candidate",  # pages found hot in slow memory
     "numa_pages_migrated",  # ... of which were moved to DRAM
+    "cow_pages",  # pages of which forked children were given a copy, because the program was going to write them
+    "cow_copies",  # copies that children were given; they are the children's own memory, in no node
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}
