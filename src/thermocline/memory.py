@@ -65,11 +65,14 @@ class Memory(Arrays):
     parts : bool
         Whether a page that is read here and there may come up from compressed memory in parts (of 4 KiB, with pages of
         64 KiB), or always as a whole.
+    fork : str
+        What a forked child has of the arrays: ``"copy"``, as fork(2) has it: what either process writes the other does
+        not see; ``"share"``: what one writes all see.
 
     Notes
     -----
     Safe to use from many threads. Closing a memory whose arrays are still in use takes effect when the last of them is
-    gone. A forked child shares the arrays of its parent, and needs a memory of its own for all else.
+    gone. A forked child has the arrays of its parent, and needs a memory of its own for all else.
 
     Examples
     --------
@@ -91,6 +94,7 @@ class Memory(Arrays):
         readahead: int = 32,
         group_reclaim: str = "left",
         parts: bool = True,
+        fork: str = "copy",
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
@@ -103,7 +107,9 @@ class Memory(Arrays):
             raise SpecError(f"readahead is {readahead} pages; write 0 (off) or more")
         if group_reclaim not in {known.value for known in GroupReclaim}:
             raise SpecError(f"unknown group_reclaim {group_reclaim!r}; write left, demoted or never")
-        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts)
+        if fork not in ("copy", "share"):
+            raise SpecError(f"unknown fork {fork!r}; write copy or share")
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts, fork)
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _faults() -> Iterator[Finding]:
-    from thermocline.live.userfaultfd import open_userfaultfd
+    from thermocline.live.userfaultfd import FEATURE_POISON, open_userfaultfd
 
     try:
         opened = open_userfaultfd()
@@ -71,7 +71,7 @@ def _faults() -> Iterator[Finding]:
             "user mode only: a system call that touches what is not in DRAM fails with EFAULT; run with CAP_SYS_PTRACE,"
             " allow /dev/userfaultfd, or set vm.unprivileged_userfaultfd=1",
         )
-    if opened.poisons:
+    if opened.features & FEATURE_POISON:
         yield Finding("ok", "lost pages", "whoever touches one gets SIGBUS")
     else:
         yield Finding("note", "lost pages", "whoever touches one is ended; Linux 6.6 can poison the page alone")

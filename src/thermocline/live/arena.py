@@ -5,7 +5,10 @@ the right to have one page of the file in memory, and the DRAM budget is a numbe
 shared, and so does every process that shares its arrays, each registered with a userfaultfd of its own; the pager never
 maps it, it reads it with preadv(2), so no page table of the pager's grows and a hole has no mapping of ours to unmap.
 
-With more than one mapping, three rules keep them alike:
+Forked children map the file *privately*: they read its frames, and have copies of their own of what they write, and of
+what the program has written since (see :mod:`thermocline.live.copies`). Nothing comes up through them.
+
+With more than one shared mapping, three rules keep them alike:
 
 - Writers are stopped in all of them before a page is copied down, and before a clean page comes up: where a mapping
   does not have the page yet, the kernel leaves a marker that its page will be write-protected when it comes.
@@ -24,7 +27,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
-from thermocline.live.mapping import Mapping
+from thermocline.live.mapping import Mapping, SharedRanges
+from thermocline.protocol.child import Child
+from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
 
 #: st_blocks counts these (stat(2)).
@@ -40,6 +45,10 @@ class Arena:
         The memfd.
     mappings : iterable of Mapping
         Where it is mapped, and every page that came up knows of it.
+    children : dict of int to Child
+        The forked children (:attr:`Mm.children <thermocline.protocol.mm.Mm>`).
+    given : column
+        Up to which fork each page was given (:attr:`PageTable.given <thermocline.protocol.page.PageTable>`).
 
     Attributes
     ----------
@@ -47,11 +56,21 @@ class Arena:
         Whose fault was read last: what is brought up is brought up there.
     """
 
-    def __init__(self, fd: int, page_size: int, mappings: Iterable[Mapping]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        page_size: int,
+        mappings: Iterable[Mapping],
+        children: dict[int, Child] | None = None,
+        given: Column | None = None,
+    ) -> None:
         self.fd = fd
         self.page_size = page_size
         self.mappings = tuple(mappings)
         self.last_faulted: Mapping | None = None
+        self._children = {} if children is None else children
+        self._given = array_column("I", 0) if given is None else given
+        self._zeros: Buffer | None = None
         #: Held while a page comes up, by whatever thread, so that a mapping is there for all of it or for none of it.
         self._coming_up = threading.Lock()
 
@@ -66,9 +85,21 @@ class Arena:
         """Take a mapping that no page has come to yet. Done again, should this pager be killed at it."""
         with self._coming_up:
             self.mappings = (*self.mappings, mapping)
-            with contextlib.suppress(ProcessLookupError):
-                for page, count in self.present_runs():
-                    mapping.protect(page, count)
+            if not mapping.is_private:
+                with contextlib.suppress(ProcessLookupError):
+                    for page, count in self.present_runs():
+                        mapping.protect(page, count)
+
+    @property
+    def shared(self) -> tuple[Mapping, ...]:
+        """The mappings that see what comes up, and whose writes others see."""
+        return tuple(mapping for mapping in self.mappings if not mapping.is_private)
+
+    def protect_present(self) -> None:
+        """Stop the writers of all that is there: a fork is about to be made."""
+        with self._coming_up:
+            for page, count in self.present_runs():
+                self.protect(page, count)
 
     def detach(self, mapping: Mapping) -> None:
         """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
@@ -77,28 +108,33 @@ class Arena:
             if self.last_faulted is mapping:
                 self.last_faulted = None
 
-    def _everywhere(self, do: Callable[[Mapping], None]) -> None:
-        """Do something in all mappings but those of processes that have just gone."""
-        for mapping in self.mappings:
-            try:
-                do(mapping)
-            except ProcessLookupError:
-                continue
-
-    def _through_one(self, do: Callable[[Mapping], None], at: int, size: int) -> None:
-        """Make bytes appear through one mapping, the likeliest first, and wake the waiters of the others."""
-        mappings = self.mappings
-        if len(mappings) > 1:
-            mappings = tuple(sorted(mappings, key=lambda mapping: mapping is not self.last_faulted))
+    def _everywhere(self, do: Callable[[Mapping], object], mappings: Iterable[Mapping]) -> None:
+        """Do something in mappings, but not in those of processes that have just gone."""
         for mapping in mappings:
             try:
                 do(mapping)
             except ProcessLookupError:
                 continue
-            if len(mappings) > 1:
-                self.wake(*self._pages_of(at, size))
-            return
-        raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
+
+    def _come_up(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
+        """Make bytes appear through one shared mapping, the likeliest first, and wake the waiters of the others."""
+        source = buffer.address + offset
+        if protect:
+            self.protect(*self._pages_of(at, size))
+        for mapping in sorted(self.shared, key=lambda mapping: mapping is not self.last_faulted):
+            if isinstance(mapping, SharedRanges):
+                continue
+            try:
+                mapping.copy(at, size, source, protect=protect)
+            except ProcessLookupError:
+                continue
+            break
+        else:
+            if not self.mappings:
+                raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
+            # Only forked children are left. None of them writes to a frame, so what is there already is the same.
+            os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
+        self.wake(*self._pages_of(at, size))
 
     # -- pages --------------------------------------------------------------------------------------------------------
 
@@ -111,18 +147,36 @@ class Arena:
     def install(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
         """Make a stretch, in whole base pages, appear with these bytes, and wake those that wait for it."""
         with self._coming_up:
-            source = buffer.address + offset
-            if len(self.mappings) == 1:  # as it mostly is, and a fault waits for this
-                self.mappings[0].copy(at, size, source, protect=protect)
+            mapping = self._only
+            if mapping is not None:  # as it mostly is, and a fault waits for this
+                mapping.copy(at, size, buffer.address + offset, protect=protect)
                 return
-            if protect:
-                self.protect(*self._pages_of(at, size))
-            self._through_one(lambda mapping: mapping.copy(at, size, source, protect=protect), at, size)
+            # Looked at only now: a fork may have begun while the bytes were read.
+            protect = protect or self._may_owe(*self._pages_of(at, size))
+            self._come_up(at, size, buffer, offset, protect=protect)
 
     def install_zeros(self, at: int, size: int) -> None:
-        """Make a stretch of zeros appear, writable, and wake those that wait for it."""
+        """Make a stretch of zeros appear, writable if no child is owed them, and wake those that wait for it."""
         with self._coming_up:
-            self._through_one(lambda mapping: mapping.zero(at, size), at, size)
+            mapping = self._only
+            if mapping is not None:
+                mapping.zero(at, size)
+                return
+            if self._zeros is None or self._zeros.size < size:
+                self._zeros = Buffer(size)
+            self._come_up(at, size, self._zeros, 0, protect=self._may_owe(*self._pages_of(at, size)))
+
+    @property
+    def _only(self) -> Mapping | None:
+        """The only mapping, if there is one, and no fork under way."""
+        if len(self.mappings) == 1 and not self._children and not self.mappings[0].is_private:
+            return self.mappings[0]
+        return None
+
+    def _may_owe(self, page: int, count: int) -> bool:
+        """Whether a child may be owed any of some pages. In any thread, so no region is looked up."""
+        newest = max((child.fork for child in list(self._children.values())), default=0)
+        return any(self._given[owed] < newest for owed in range(page, page + count))
 
     def _pages_of(self, at: int, size: int) -> tuple[int, int]:
         """The pages that a stretch touches: the first, and how many."""
@@ -131,15 +185,15 @@ class Arena:
 
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages, wherever they are mapped or will be."""
-        self._everywhere(lambda mapping: mapping.protect(page, count))
+        self._everywhere(lambda mapping: mapping.protect(page, count), self.shared)
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of resident pages go on."""
-        self._everywhere(lambda mapping: mapping.unprotect(page, count))
+        self._everywhere(lambda mapping: mapping.unprotect(page, count), self.shared)
 
     def wake(self, page: int, count: int = 1) -> None:
         """Make the waiters of pages fault again."""
-        self._everywhere(lambda mapping: mapping.wake(page, count))
+        self._everywhere(lambda mapping: mapping.wake(page, count), self.mappings)
 
     def poison(self, page: int) -> list[Mapping]:
         """Make every touch of an absent page a SIGBUS -> where this kernel cannot (before Linux 6.6)."""
@@ -147,7 +201,8 @@ class Arena:
 
         def poison(mapping: Mapping) -> None:
             # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
-            mapping.unprotect(page, 1)
+            if not mapping.is_private:
+                mapping.unprotect(page, 1)
             try:
                 mapping.poison(page)
             except OSError as error:
@@ -155,7 +210,7 @@ class Arena:
                     raise
                 unable.append(mapping)
 
-        self._everywhere(poison)
+        self._everywhere(poison, self.mappings)
         return unable
 
     def punch(self, page: int, count: int) -> None:

@@ -1,13 +1,12 @@
-"""A process's place in a memory (shmat(2)): the arena is mapped there, and somebody answers for what is touched.
+"""A process's place in a memory (shmat(2)): the arena is mapped there, and the pager answers for what is touched.
 
 A userfaultfd belongs to the address space that it was made in, so each process brings its own, and hands it to the
-supervisor, who passes it on to the pager. When that has answered, whatever is touched is served as in the program. The
-process keeps its userfaultfd open, too: were the helpers' the last one to be closed, whoever waits would wake to zeros.
+supervisor, which passes it on to the pager. When that has answered, whatever is touched is served. The process keeps
+its userfaultfd open, too: were the helpers' the last one to be closed, every waiter would wake to zeros.
 
-A forked child is attached before anything of the user's runs in it: its parent has told the supervisor to expect
-somebody, and left it a socket to speak on. The kernel could do this in fork(2) itself (``UFFD_FEATURE_EVENT_FORK``),
-for those who may trace any process, and the descriptor of the child's would then be whoever's reads the event: a pager
-that is killed at that instant would leave the child with zeros.
+A forked child is attached before fork(2) returns in it (see :mod:`thermocline.live.forks`). The kernel could do this in
+fork(2) itself (``UFFD_FEATURE_EVENT_FORK``), for processes that may trace any other. The child's descriptor would then
+belong to the process that reads the event: a pager that is killed at that instant would leave the child with zeros.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from thermocline.errors import UnsupportedError
 from thermocline.live import control, fence, launch, libc
 from thermocline.live.address_space import AddressSpace
-from thermocline.live.children import Children
 from thermocline.live.control import Packet
+from thermocline.live.forks import Forks
 from thermocline.live.requests import Exclusion
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
@@ -40,6 +39,32 @@ def map_arena(arena: int, address: int, size: int, uffd: UserFaultFd) -> None:
     uffd.register(address, size)
 
 
+@dataclass(frozen=True)
+class Door:
+    """Where the supervisor of a memory listens: an abstract name (unix(7)), and the secret that it wants to hear.
+
+    Any process can read such names, so the supervisor lets in only processes of its own user that know the secret too.
+    The name leaves no file behind, and goes with the memory.
+    """
+
+    name: str
+    secret: int
+
+    @classmethod
+    def open(cls) -> tuple[Door, socket.socket]:
+        """A fresh one, and the socket that listens there."""
+        door = cls(f"thermocline-{os.urandom(16).hex()}", int.from_bytes(os.urandom(8)) >> 1)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(door.address)
+        listener.listen(64)
+        return door, listener
+
+    @property
+    def address(self) -> str:
+        """Of its socket."""
+        return "\0" + self.name
+
+
 class Attachment:
     """What a process has of a memory.
 
@@ -53,13 +78,14 @@ class Attachment:
         To the supervisor.
     uffd : int
         On which the mapping is registered.
-    children : Children, optional
-        Of the program that made the memory: it keeps a book of its forks.
-
-    Attributes
-    ----------
-    row : int
-        Of the table of children, in a forked child and its own; 0 in others.
+    features : int
+        Of that userfaultfd.
+    door : Door
+        Where the supervisor is asked for a place for a forked child.
+    number : int
+        Of this process among those that use the memory; 0 is the program that made it.
+    copies : bool
+        Whether a forked child sees the arrays as they were, or shares them.
     """
 
     def __init__(
@@ -71,8 +97,11 @@ class Attachment:
         peer: socket.socket,
         lifeline: socket.socket,
         uffd: int,
+        features: int,
         serves_system_calls: bool,
-        children: Children | None = None,
+        door: Door,
+        number: int,
+        copies: bool,
     ) -> None:
         self.arena = arena
         self.address = address
@@ -81,16 +110,15 @@ class Attachment:
         self.lifeline = lifeline
         self.uffd = uffd
         self.serves_system_calls = serves_system_calls
-        self.row = 0
-        self._children = children
         self._asking = Exclusion()
-        #: Forks under way, by thread: the socket that the child of each will speak on, and its row.
-        self._expected: dict[int, tuple[socket.socket, int]] = {}
+        self.forks = Forks(
+            address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
+        )
         _attachments.add(self)
 
     @classmethod
-    def join(cls, peer: socket.socket, arena: int, address: int, size: int) -> Attachment:
-        """Attach this process, which the supervisor expects on a socket.
+    def join(cls, peer: socket.socket, arena: int, address: int, size: int, *, door: Door, number: int) -> Attachment:
+        """Attach this process, which the supervisor expects on a socket. It and its children share the arrays.
 
         Raises
         ------
@@ -123,7 +151,11 @@ class Attachment:
             peer=peer,
             lifeline=lifeline,
             uffd=opened.fd,
+            features=opened.features,
             serves_system_calls=opened.serves_system_calls,
+            door=door,
+            number=number,
+            copies=False,
         )
 
     def ask(self, word: str, *numbers: int, fds: Sequence[int] = ()) -> Packet | None:
@@ -144,6 +176,7 @@ class Attachment:
     def close(self) -> None:
         """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it."""
         _attachments.discard(self)
+        self.forks.forget()
         launch.let_go_of_lifeline(self.lifeline)
         self.tell("close")
         with contextlib.suppress(OSError):
@@ -156,49 +189,18 @@ class Attachment:
         self.lifeline.close()
         os.close(self.uffd)
 
-    # -- forks --------------------------------------------------------------------------------------------------------
-
-    def expect_child(self) -> None:
-        """This thread is about to fork: let the supervisor know. Where that fails, the child will not be served."""
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError:
-            return
-        with contextlib.closing(theirs):
-            row = self._children.expect() if self._children is not None else self.row
-            if row is None:
-                ours.close()
-                return
-            self._expected[threading.get_ident()] = ours, row
-            with contextlib.suppress(OSError):
-                control.send(self.peer, "child", row, fds=[theirs.fileno()])
-
-    def go_on_as_parent(self) -> None:
-        """This thread has forked, or has failed to."""
-        expected = self._expected.pop(threading.get_ident(), None)
-        if expected is not None:
-            expected[0].close()
-            if self._children is not None:
-                self._children.forked()
-
     def go_on_as_child(self) -> bool:
-        """This process was forked: attach it -> False where that is not possible; nothing is mapped there then."""
-        expected = self._expected.pop(threading.get_ident(), None)
-        for other, _ in self._expected.values():
-            other.close()
+        """This process was forked: take over what the native library has made of it -> False if that is nothing."""
+        self._asking = Exclusion()
         self._forget()
-        try:
-            if expected is None:
-                raise UnsupportedError("nobody expects this process")
-            peer, row = expected
-            own = Attachment.join(peer, self.arena, self.address, self.size)
-        except (OSError, UnsupportedError):
+        attached = self.forks.attached()
+        if attached is None:
             _attachments.discard(self)
-            AddressSpace.fence(self.address, self.size)
             return False
-        _attachments.discard(own)
-        # In place: whoever knows the memory of the parent's process knows that of this one.
-        vars(self).update(vars(own), row=row)
+        self.peer = socket.socket(fileno=attached.peer)
+        self.lifeline = socket.socket(fileno=attached.lifeline)
+        self.uffd = attached.uffd
+        self.serves_system_calls = attached.serves_system_calls
         return True
 
 
@@ -206,19 +208,9 @@ class Attachment:
 _attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 
 
-def _before_fork() -> None:
-    for attachment in list(_attachments):
-        attachment.expect_child()
-
-
-def _after_fork_in_parent() -> None:
-    for attachment in list(_attachments):
-        attachment.go_on_as_parent()
-
-
 def _after_fork_in_child() -> None:
     if not all([attachment.go_on_as_child() for attachment in list(_attachments)]):
         fence.install()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -28,6 +28,13 @@ class Config:
         Pages of the arena's address range: more than can be committed, so that addresses do not run out first.
     request_bell, answer_bell : int
         Eventfds: the program rings the first, the pager the second.
+    door, secret : int
+        The socket that listens for processes that fork, or join; what they have to say (:class:`Door
+        <thermocline.live.attachment.Door>`).
+    saved : int
+        The memfd of saved copies (see :mod:`thermocline.protocol.cow`).
+    fork : str
+        ``"copy"``: forked children see the arrays as they were; ``"share"``: they share them.
     control : int
         The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
     inject : str
@@ -51,8 +58,12 @@ class Config:
     answer_bell: int
     control: int
     lifeline: int
+    door: int
+    secret: int
+    saved: int
     group_reclaim: str = "left"
     parts: bool = True
+    fork: str = "copy"
     inject: str = ""
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)
@@ -68,6 +79,8 @@ class Config:
             self.answer_bell,
             self.control,
             self.lifeline,
+            self.door,
+            self.saved,
         ]
         if self.report >= 0:
             single.append(self.report)

@@ -7,23 +7,25 @@ from the program that made the memory
 ------------------------------------------------------------------------------------------------------------------
 ``source N OFFSET LENGTH +file``                        the same word, when the pager has it
 ``drop N``                                              nothing
-``listen SECRET +socket``                               the same word: who connects to it and knows the secret may
-                                                        join
+``reap``                                                the same word, when what processes held that have ended, or run
+                                                        another program, is let go
 ``share SLOT TICKET FIRST PAGES``                       the same word: who joins may hold these pages
 ``unshare SLOT``                                        nothing; the slot's word in the tables tells when nobody
                                                         holds them any more
 from every process
 ------------------------------------------------------------------------------------------------------------------
-``join SECRET``                                         ``join PAGES PAGE_SIZE +arena``
+``join SECRET``                                         ``join PAGES PAGE_SIZE NUMBER +arena``
+``fork SECRET NUMBER``                                  ``fork CHILD +arena``, when process NUMBER may fork; its child
+                                                        speaks on this connection next
 ``attach ADDRESS +userfaultfd +process +lifeline``      the same word, when its faults are answered
-``child ROW +socket``                                   nothing: its child speaks on that socket next
 ``hold SLOT TICKET``                                    ``hold FIRST PAGES``
 ``release SLOT``                                        nothing
 ``close``                                               nothing; its lifeline is closed when it may unmap the memory
 from the supervisor, to the pager
 ------------------------------------------------------------------------------------------------------------------
 ``source``, ``drop``                                    passed on, and answered
-``attach N ADDRESS +userfaultfd +process``              ``attach N``
+``fork N FORK OF_PROGRAM``                              ``fork N``
+``attach N ADDRESS FORK +userfaultfd +process``         ``attach N`` (FORK is 0 for a process that shares the arrays)
 ``detach N``                                            ``detach N``
 ``close``                                               nothing
 ======================================================  ==========================================================

@@ -1,12 +1,7 @@
-"""Joining a memory from a process that its program did not fork: by name, for who knows the secret.
-
-The name is of an abstract socket (unix(7)): it leaves no file behind, and goes with the memory. Everybody can read such
-names, so the supervisor lets nobody in but processes of its own user that know the secret, too.
-"""
+"""Joining a memory from a process that its program did not fork: through its door, with the secret."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import socket
@@ -18,44 +13,7 @@ from dataclasses import dataclass
 from thermocline.errors import ClosedError
 from thermocline.live import control, fence, libc
 from thermocline.live.address_space import address_space
-from thermocline.live.attachment import Attachment
-
-
-@dataclass(frozen=True)
-class Door:
-    """Where a memory can be joined."""
-
-    name: str
-    secret: int
-
-    @classmethod
-    def open(cls, program: Attachment, page_size: int, released: Callable[[], object]) -> Door:
-        """Let other processes of this user join the memory of this one.
-
-        Arrays that come back to this one are here already. It is told, at any moment, when it holds one less of them.
-        """
-        door = cls(f"thermocline-{os.urandom(16).hex()}", int.from_bytes(os.urandom(8)) >> 1)
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
-            listener.bind(door.address)
-            listener.listen(64)
-            if program.ask("listen", door.secret, fds=[listener.fileno()]) is None:
-                raise ClosedError("this memory cannot be shared: its helper processes may not open more files")
-        _guests[door] = Guest(program, page_size, released)
-        return door
-
-    @property
-    def has_received(self) -> bool:
-        """Whether arrays have come back to the program, and are held there."""
-        return _guests[self].holds_any
-
-    def close(self) -> None:
-        """The program has closed its memory. Should an array come back later, it joins as others do."""
-        del _guests[self]
-
-    @property
-    def address(self) -> str:
-        """Of its socket."""
-        return "\0" + self.name
+from thermocline.live.attachment import Attachment, Door
 
 
 @dataclass(frozen=True)
@@ -98,13 +56,14 @@ class Guest:
         if answer is None or not answer.fds:
             peer.close()
             raise ClosedError("the memory that this array is in lets this process not in: is it of another user?")
-        (arena,), (pages, page_size) = answer.fds, answer.numbers
+        (arena,), (pages, page_size, number) = answer.fds, answer.numbers
         os.set_inheritable(arena, False)
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(pages * page_size)
         try:
-            return cls(Attachment.join(peer, arena, address, pages * page_size), page_size)
+            size = pages * page_size
+            return cls(Attachment.join(peer, arena, address, size, door=door, number=number), page_size)
         except BaseException:
             space.give(address, pages * page_size)
             os.close(arena)
@@ -145,6 +104,22 @@ class Guest:
 
 _guests: dict[Door, Guest] = {}
 _joining = threading.Lock()
+
+
+def welcome_program(door: Door, program: Attachment, page_size: int, released: Callable[[], object]) -> Guest:
+    """Let arrays that come back to the program that made them be found where they are -> the program as a guest.
+
+    ``released`` is called, at any moment, when the program holds one less of them.
+    """
+    guest = _guests.get(door)
+    if guest is None:
+        guest = _guests[door] = Guest(program, page_size, released)
+    return guest
+
+
+def forget_program(door: Door) -> None:
+    """The program has closed its memory. Should an array come back later, it joins as others do."""
+    _guests.pop(door, None)
 
 
 def guest_of(door: Door) -> Guest:

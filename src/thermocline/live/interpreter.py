@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import signal
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
+from thermocline.live.copies import Copies
 from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
 from thermocline.live.sampling import Sampler
@@ -39,6 +41,8 @@ class LiveInterpreter(Interpreter):
         For what the kernel may take its time over.
     sampler : Sampler
         Tells which pages of slow memory are used.
+    copies : Copies
+        What forked children are given.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class LiveInterpreter(Interpreter):
         copier: Copier,
         workers: Workers,
         sampler: Sampler,
+        copies: Copies,
     ) -> None:
         super().__init__(mm, scheduler, stores)
+        self.copies = copies
         self.arena = arena
         self.copier = copier
         self._workers = workers
@@ -94,8 +100,11 @@ class LiveInterpreter(Interpreter):
             self.arena.protect(start, count)
 
     def remap(self, effect: effects.Remap, _: Task) -> None:
-        for start, count in runs(sorted(effect.pages)):
+        owed = [page for page in effect.pages if self.mm.owed(page)] if self.mm.children else []
+        for start, count in runs(sorted(page for page in effect.pages if page not in owed)):
             self.arena.unprotect(start, count)
+        for page in owed:
+            self.arena.wake(page)
 
     def wake(self, effect: effects.Wake, _: Task) -> None:
         self.arena.wake(effect.page)
@@ -127,6 +136,71 @@ class LiveInterpreter(Interpreter):
         if touched:
             self.arena.wake(page)
             touched.clear()
+
+    # -- forked children ----------------------------------------------------------------------------------------------
+
+    def protect_present(self, _: effects.ProtectPresent, __: Task) -> None:
+        self.arena.protect_present()
+
+    def copy_to_children(self, effect: effects.CopyToChildren, _: Task) -> list[int]:
+        children = [child.number for child in self.mm.owed(effect.page) if not child.expected]
+        if not children:
+            return []
+        had, given = self.copies.give(effect.page, children, self._give_up_child)
+        self.mm.vmstat.add("cow_copies", given)
+        return had
+
+    def save_copy(self, effect: effects.SaveCopy, _: Task) -> None:
+        self.copies.save(effect.page)
+
+    def withdraw(self, effect: effects.Withdraw, _: Task) -> None:
+        self.arena.punch(effect.page, 1)
+
+    def restore_copy(self, effect: effects.RestoreCopy, _: Task) -> None:
+        self.copies.restore(effect.page)
+
+    def copy_saved(self, effect: effects.CopySaved, _: Task) -> None:
+        given = self.copies.give(effect.page, [effect.child], self._give_up_child)[1]
+        self.mm.vmstat.add("cow_copies", given)
+
+    def drop_copy(self, effect: effects.DropCopy, _: Task) -> None:
+        self.copies.drop(effect.page)
+
+    def saved_pages(self, _: effects.SavedPages, __: Task) -> list[int]:
+        return self.copies.pages()
+
+    def give(self, effect: effects.Give, _: Task) -> None:
+        self.mm.table.given[effect.page] = effect.fork
+
+    def deny(self, effect: effects.Deny, _: Task) -> None:
+        for mapping in self.arena.mappings:
+            if mapping.number != effect.child or not mapping.is_private:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                try:
+                    mapping.poison(effect.page)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOTTY):
+                        raise
+                    self._deny_by_signal(mapping, effect.page)
+                mapping.wake(effect.page, 1)
+
+    def _deny_by_signal(self, mapping: Mapping, page: int) -> None:
+        """Where this kernel cannot poison: the first touches may be messages that came late."""
+        self._touches[page, mapping.number] += 1
+        if self._touches[page, mapping.number] == _HOPELESS:
+            self.say(f"a forked child has touched page {page}, which is no array of its; it is ended")
+            signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
+
+    def abandon(self, effect: effects.Abandon, _: Task) -> None:
+        self._give_up_child(effect.child)
+
+    def _give_up_child(self, number: int) -> None:
+        for mapping in self.arena.mappings:
+            if mapping.number == number and mapping.is_private:
+                self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""

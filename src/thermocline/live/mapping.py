@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from thermocline.live.userfaultfd import UserFaultFd
@@ -19,6 +20,8 @@ class Mapping:
         0 is the program's that made the memory.
     process : int
         A pidfd.
+    fork : int
+        Of a forked child, which maps the arena privately: its fork. 0 of a process that shares the arrays.
     """
 
     number: int
@@ -26,19 +29,28 @@ class Mapping:
     address: int
     page_size: int
     process: int
+    fork: int = 0
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is a forked child's that sees the arrays as they were: nothing comes up through it."""
+        return self.fork > 0
 
     def part_at(self, address: int, part_size: int) -> tuple[int, int]:
         """The page that holds an address of the process's, and which of its parts does."""
         page, within = divmod(address - self.address, self.page_size)
         return page, within // part_size
 
-    def copy(self, at: int, size: int, source: int, *, protect: bool) -> None:
-        """Make a stretch of the arena appear with the bytes at an address of ours, and wake who waits here."""
-        self.uffd.copy(self.address + at, source, size, protect=protect)
+    def copy(self, at: int, size: int, source: int, *, protect: bool) -> bool:
+        """Make a stretch appear with the bytes at an address of ours, and wake its waiters -> if nothing was there.
 
-    def zero(self, at: int, size: int) -> None:
-        """Make a stretch of zeros appear, writable, and wake who waits here."""
-        self.uffd.zero(self.address + at, size)
+        Where the mapping is private, the copy is its process's own.
+        """
+        return self.uffd.copy(self.address + at, source, size, protect=protect)
+
+    def zero(self, at: int, size: int) -> bool:
+        """Make a stretch of zeros appear, writable, and wake its waiters -> if nothing was there."""
+        return self.uffd.zero(self.address + at, size)
 
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages here, present or to come."""
@@ -58,3 +70,32 @@ class Mapping:
 
     def _place(self, page: int, count: int) -> tuple[int, int]:
         return self.address + page * self.page_size, count * self.page_size
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRanges(Mapping):
+    """What a forked child shares by name of an arena that it otherwise maps privately.
+
+    Attributes
+    ----------
+    ranges : tuple of (int, int)
+        First page, and number of pages, of each such region.
+    """
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def protect(self, page: int, count: int) -> None:
+        """Stop the writers of those pages that are shared here."""
+        for first, pages in self._within(page, count):
+            super().protect(first, pages)
+
+    def unprotect(self, page: int, count: int) -> None:
+        """Let the writers of those pages go on that are shared here."""
+        for first, pages in self._within(page, count):
+            super().unprotect(first, pages)
+
+    def _within(self, page: int, count: int) -> Iterator[tuple[int, int]]:
+        for first, pages in self.ranges:
+            begin, end = max(first, page), min(first + pages, page + count)
+            if begin < end:
+                yield begin, end - begin

@@ -8,6 +8,7 @@ It holds nothing that may be lost: what must survive it is in the shared tables 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import mmap
@@ -18,7 +19,7 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from thermocline.errors import StoreError
 from thermocline.live import control, statistics
@@ -27,9 +28,10 @@ from thermocline.live.buffer import Buffer
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.copier import SCRATCH_PAGES, Copier
+from thermocline.live.copies import Copies
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
-from thermocline.live.mapping import Mapping
+from thermocline.live.mapping import Mapping, SharedRanges
 from thermocline.live.messages import say
 from thermocline.live.placement import Placement, homes_of
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
@@ -40,6 +42,8 @@ from thermocline.live.suspicion import note_of
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
 from thermocline.live.userfaultfd import UserFaultFd
 from thermocline.live.workers import Workers
+from thermocline.protocol.child import Child
+from thermocline.protocol.cow import attach_child, begin_fork, forget_child
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
@@ -77,7 +81,7 @@ class Pager:
         self,
         config: Config,
         peer: socket.socket,
-        attached: Iterable[Packet] = (),
+        known: Iterable[Packet] = (),
         sources: Iterable[Packet] = (),
         held: Iterable[int] = (),
     ) -> None:
@@ -93,7 +97,10 @@ class Pager:
         self._peer = peer
         self._pid = os.getpid()
         self._peak_resident = 0
-        self.arena = Arena(config.arena, config.page_size, map(self._mapping_of, attached))
+        table = PageTable(config.pages, self.tables.page_columns)
+        children: dict[int, Child] = {}
+        self.arena = Arena(config.arena, config.page_size, (), children, table.given)
+        self._copies = Copies(config.saved, self.arena)
         lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
             index: STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
@@ -106,7 +113,7 @@ class Pager:
             config.page_size,
             nodes,
             DemotionPath.through(len(config.nodes)),
-            PageTable(config.pages, self.tables.page_columns),
+            table,
             Policy(
                 DESIGNS[config.design],
                 config.discard_clean,
@@ -118,6 +125,7 @@ class Pager:
             sparse_column,
             set(held),
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
+            children=children,
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
@@ -129,7 +137,7 @@ class Pager:
         )
         sampler = Sampler(self.arena, self.placement, config.page_size)
         self.interpreter = LiveInterpreter(
-            self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler
+            self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, self._copies
         )
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
@@ -144,12 +152,37 @@ class Pager:
         self._faulting: dict[int, Mapping] = {}
         self._request_bell_poll = select.poll()
         self._request_bell_poll.register(config.request_bell, select.POLLIN)
+        for packet in known:
+            if packet.word == "fork":
+                number, fork, _ = packet.numbers
+                children[number] = Child(number, fork)
+            else:
+                self._attach(packet)
 
-    def _mapping_of(self, attach: Packet) -> Mapping:
-        """The mapping of a process that was attached."""
-        number, address = attach.numbers
-        uffd, process = attach.fds
-        return Mapping(number, UserFaultFd(uffd), address, self.config.page_size, process)
+    def _attach(self, packet: Packet) -> Mapping:
+        """Take the mapping of a process that is attached -> what its faults come from."""
+        number, address, fork = packet.numbers
+        uffd, process = packet.fds
+        faulting = Mapping(number, UserFaultFd(uffd), address, self.config.page_size, process, fork)
+        mappings = [faulting]
+        if fork:
+            self.mm.children[number] = Child(number, fork, expected=False)
+            ranges = tuple(self._shared_at(fork))
+            if ranges:
+                mappings.append(
+                    SharedRanges(number, faulting.uffd, address, self.config.page_size, process, ranges=ranges)
+                )
+        for mapping in mappings:
+            self.arena.attach(mapping)
+        return faulting
+
+    def _shared_at(self, fork: int) -> Iterator[tuple[int, int]]:
+        """The regions that children of a fork share by name."""
+        if not any(self.tables.shares):
+            return
+        for start, pages in self.tables.regions():
+            if 0 < self.tables.region_shared[start] <= fork:
+                yield start, pages
 
     def _note_failed_node(self, index: int) -> None:
         """Tell the program, and a successor, that a node is out of use."""
@@ -169,6 +202,7 @@ class Pager:
                 self.tables.region_group[start],
                 self.tables.region_source[start],
                 self.tables.region_advice[start],
+                self.tables.region_shared[start],
             )
             if region.group not in self.mm.groups:
                 self._read_group(region.group)
@@ -280,11 +314,15 @@ class Pager:
                 self._request_bell.quiet()
                 self.workers.resume_finished()
                 self.scheduler.run_foreground()
+            if not self.mm.expects_child:
+                for page in self._copies.pages():
+                    self._copies.drop(page)
             # Not before it is done: its page may be another array's by the time the next pager looks.
             self.tables.header[Tables.HEADER_DOOMED] = 0
             self._request_bell.ring()  # a request's ring may have been taken for a worker's
         for mapping in self.arena.mappings:
-            self._hear_faults(mapping)
+            if not isinstance(mapping, SharedRanges):
+                self._hear_faults(mapping)
         for fd in (self.config.request_bell, self._peer.fileno()):
             self._poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
@@ -310,7 +348,13 @@ class Pager:
             page, part = mapping.part_at(message.address, self.mm.part_size)
             if page in unpoisoned:
                 unpoisoned[page].append(mapping)
-            self.scheduler.spawn(fault(self.mm, page, message.write, part), done=answered, note=note_of(page))
+            child = mapping.number if mapping.is_private and self._is_private(page, mapping.fork) else 0
+            self.scheduler.spawn(fault(self.mm, page, message.write, part, child), done=answered, note=note_of(page))
+
+    def _is_private(self, page: int, fork: int) -> bool:
+        """Whether a child of a fork sees a page as it was."""
+        region = self.mm.region_of(page)
+        return region is None or not 0 < region.shared <= fork
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
 
@@ -322,26 +366,50 @@ class Pager:
             return False
         if packet.word == "source":
             self._sources.open(packet)
+            self._answer(packet)
         elif packet.word == "drop":
             self._sources.drop(*packet.numbers)
+        elif packet.word == "fork":
+            self._begin_fork(packet)
         elif packet.word == "attach":
-            mapping = self._mapping_of(packet)
-            self.arena.attach(mapping)
-            self._hear_faults(mapping)
+            self._hear_faults(self._attach(packet))
+            number, _, fork = packet.numbers
+            if fork:
+                self.mm.children[number].expected = True
+                self.scheduler.spawn(attach_child(self.mm, number), done=lambda _: self._answer(packet))
+            else:
+                self._answer(packet)
         elif packet.word == "detach":
-            self._detach(*packet.numbers)
-        if packet.word in ("source", "attach", "detach"):
-            control.send(self._peer, packet.word, packet.numbers[0])
+            (number,) = packet.numbers
+            self._detach(number)
+            self.scheduler.spawn(forget_child(self.mm, number), done=lambda _: self._answer(packet))
         return True
 
+    def _answer(self, packet: Packet) -> None:
+        """Tell the supervisor that it is so. If it is gone, that is found out elsewhere."""
+        with contextlib.suppress(OSError):
+            control.send(self._peer, packet.word, packet.numbers[0])
+
+    def _begin_fork(self, packet: Packet) -> None:
+        number, fork, of_program = packet.numbers
+        for region in self._regions.values():
+            region.shared = self.tables.region_shared[region.start]
+        protocol = begin_fork(self.mm, Child(number, fork), self._pinned(), of_program=bool(of_program))
+        self.scheduler.spawn(protocol, done=lambda _: self._answer(packet))
+
+    def _pinned(self) -> list[int]:
+        """The pages that are pinned."""
+        return [page for page, pins in self.tables.written_rows("pins") if pins]
+
     def _detach(self, number: int) -> None:
-        for mapping in self.arena.mappings:
-            if mapping.number == number:
-                self.arena.detach(mapping)
-                del self._faulting[mapping.uffd.fd]
-                self._poll.unregister(mapping.uffd.fd)
-                os.close(mapping.uffd.fd)
-                os.close(mapping.process)
+        gone = [mapping for mapping in self.arena.mappings if mapping.number == number]
+        for mapping in gone:
+            self.arena.detach(mapping)
+        for mapping in gone[:1]:  # ranges that are shared by name have the same descriptors
+            del self._faulting[mapping.uffd.fd]
+            self._poll.unregister(mapping.uffd.fd)
+            os.close(mapping.uffd.fd)
+            os.close(mapping.process)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -393,7 +461,7 @@ class Pager:
 
 
 def main(
-    config: Config, peer: socket.socket, attached: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]
+    config: Config, peer: socket.socket, known: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]
 ) -> int:
     """Run a pager in this process until its memory is closed -> exit status.
 
@@ -401,7 +469,7 @@ def main(
     ----------
     peer : socket
         To the supervisor.
-    attached, sources : iterable of Packet
+    known, sources : iterable of Packet
         The processes and the source files that its predecessor knew, as they were made known to that one.
     held : iterable of int
         Pages that it must not move.
@@ -412,7 +480,7 @@ def main(
     gc.disable()
     sys.setswitchinterval(0.0005)
     try:
-        pager = Pager(config, peer, attached, sources, held)
+        pager = Pager(config, peer, known, sources, held)
         pager.run()
         pager.close()
     except StoreError as error:

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 
 from thermocline.live import control
@@ -49,28 +50,33 @@ class Reception:
         #: What the pager has been told and has not answered: what it was, and who waits for it.
         self._unanswered: dict[tuple[str, int], tuple[Packet, Tenant]] = {}
         self._by_fd: dict[int, Tenant] = {}
-        self._tenants = Tenants(tables)
+        self._tenants = Tenants(tables, copies=config.fork == "copy")
         self._shares = Shares(tables)
-        #: Where processes come in that were not forked, once the program has opened it.
-        self._door: socket.socket | None = None
-        self._secret = -1
+        #: Where processes come in, and what they have to know.
+        self._door = socket.socket(fileno=config.door)
+        self._secret = config.secret
+        #: Forks that have to wait for another one to be over: the child to be, and its parent.
+        self._forking: deque[tuple[Tenant, Tenant]] = deque()
+        #: Who waits until processes that are gone are let go.
+        self._reaping: list[Tenant] = []
         #: What to do with each word, and how many descriptors it takes.
         self._handlers: dict[str, tuple[Callable[[Tenant, Packet], None], int]] = {
             "source": (self._take_source, 1),
             "drop": (self._drop_source, 0),
-            "listen": (self._take_door, 1),
             "share": (self._share, 0),
             "unshare": (self._unshare, 0),
             "hold": (self._hold, 0),
             "release": (self._release, 0),
             "join": (self._welcome, 0),
-            "child": (self._expect, 0),  # without one, nobody is going to come
+            "fork": (self._fork, 0),
             "attach": (self._attach, 3),
+            "reap": (self._reap, 0),
         }
-        self._program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
+        self._program = self._tenants.expect(socket.socket(fileno=config.control))
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
         for fd in (self._program.socket.fileno(), self._program.process, self._program.lifeline):
             self._listen(self._program, fd)
+        poll.register(self._door, select.POLLIN)
 
     @property
     def is_needed(self) -> bool:
@@ -85,20 +91,24 @@ class Reception:
     # -- the pager ----------------------------------------------------------------------------------------------------
 
     def keep_in_pager(self) -> list[Packet]:
-        """In a pager that was just forked: close what is the supervisor's -> the processes that are attached.
+        """In a pager that was just forked: close what is the supervisor's -> the processes that use the memory.
 
-        Lifelines must hang up when the supervisor dies, whether or not the pager lives.
+        Each as the packet that made it known to that pager's predecessor: ``fork`` if it is expected, ``attach`` if it
+        is there. Lifelines must hang up when the supervisor dies, whether or not the pager lives.
         """
-        attached = []
+        known = []
         for tenant in self._tenants:
             tenant.socket.close()
             if tenant.attached is not None:
                 os.close(tenant.lifeline)
-                if not tenant.leaving and ("attach", tenant.number) not in self._unanswered:
-                    attached.append(tenant.attached)
-        if self._door is not None:
-            self._door.close()
-        return attached
+            if tenant.leaving:
+                continue
+            if tenant.attached is not None and ("attach", tenant.number) not in self._unanswered:
+                known.append(tenant.attached)
+            elif tenant.expected and tenant.copies and ("fork", tenant.number) not in self._unanswered:
+                known.append(_fork_packet(tenant))
+        self._door.close()
+        return known
 
     def meet_pager(self, pager: socket.socket) -> None:
         """Turn to this pager from now on. It was born with all that had settled when it was forked."""
@@ -106,7 +116,7 @@ class Reception:
         self._poll.register(pager, select.POLLIN)
         unanswered, self._unanswered = self._unanswered, {}
         for packet, tenant in unanswered.values():
-            if packet.word == "attach":
+            if packet.word in ("fork", "attach"):
                 self._ask_pager(packet, tenant)
             else:
                 self._settle(packet, tenant)
@@ -141,8 +151,15 @@ class Reception:
         """The pager knows what it was told."""
         if packet.word == "detach":
             self._tenants.remove(tenant)
+            self._answer_reaping()
+            self._begin_forks()
+        elif packet.word == "fork":
+            self._let_fork(tenant)
         else:
             _tell(tenant.socket, Packet(packet.word, packet.numbers))
+            if packet.word == "attach":
+                self._tenants.arrived(tenant)
+                self._begin_forks()
 
     # -- the processes ------------------------------------------------------------------------------------------------
 
@@ -150,9 +167,9 @@ class Reception:
         """Take news that a descriptor has -> whether somebody is gone, and descriptors with him."""
         if self._pager is not None and fd == self._pager.fileno():
             self._hear_pager(self._pager)
-        elif self._door is not None and fd == self._door.fileno():
+        elif fd == self._door.fileno():
             self._let_in(self._door)
-        else:
+        elif fd in self._by_fd:  # what had news before this may have been the end of it
             return self._hear(self._by_fd[fd], fd)
         return False
 
@@ -185,7 +202,8 @@ class Reception:
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for. Where descriptors are missing, this process may not open more."""
-        if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
+        knows = packet.word in ("join", "fork") and packet.numbers[:1] == (self._secret,)
+        if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
             return
         handler, descriptors = self._handlers[packet.word]
@@ -219,14 +237,10 @@ class Reception:
     def _release(self, tenant: Tenant, packet: Packet) -> None:
         self._shares.release(tenant.number, *packet.numbers)
 
-    def _take_door(self, tenant: Tenant, packet: Packet) -> None:
-        self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
-        self._poll.register(self._door, select.POLLIN)
-        _tell(tenant.socket, Packet(packet.word))
-
     def _welcome(self, tenant: Tenant, packet: Packet) -> None:
         tenant.welcome = True
-        _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
+        numbers = self.config.pages, self.config.page_size, tenant.number
+        _tell(tenant.socket, Packet(packet.word, numbers, (self.config.arena,)))
 
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
@@ -247,23 +261,59 @@ class Reception:
         except OSError:  # this process may not open more, and would be told so again at once
             self._poll.unregister(door)
             return
-        _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if user != os.getuid():
+        pid, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        # A process that uses the memory may have become another user (setuid(2)), and still fork.
+        if user != os.getuid() and all(_pid_of(process) != pid for process in self.processes):
             peer.close()
             return
-        guest = self._tenants.expect(peer, row=0)
+        guest = self._tenants.expect(peer)
         guest.welcome = False
         self._listen(guest, peer.fileno())
 
-    def _expect(self, tenant: Tenant, packet: Packet) -> None:
-        """A process is about to fork."""
-        (row,) = packet.numbers
-        for fd in packet.fds:
-            child = self._tenants.expect(socket.socket(fileno=fd), row)
-            self._shares.inherit(child.number, tenant.number)
-            self._listen(child, fd)
-        if not packet.fds:
-            self._tenants.strike(row)
+    # -- forks --------------------------------------------------------------------------------------------------------
+
+    def _fork(self, child: Tenant, packet: Packet) -> None:
+        """A process is about to fork, and its child will speak on this connection."""
+        parent = self._tenants.get(packet.numbers[1])
+        if parent is None or parent.leaving or child.welcome:
+            self._refuse(child, packet)
+            return
+        child.welcome = True
+        self._forking.append((child, parent))
+        self._begin_forks()
+
+    def _begin_forks(self) -> None:
+        """Let processes fork that wait for it: those whose children are to see arrays as they were, one at a time."""
+        while self._forking and not self._tenants.expects_copy:
+            child, parent = self._forking.popleft()
+            if child.leaving or self._tenants.get(child.number) is not child:
+                continue  # its parent is gone
+            if not self._tenants.fork(child, parent):
+                self._refuse(child, Packet("fork"))
+                continue
+            self._shares.inherit(child.number, parent.number)
+            if child.copies:
+                self._ask_pager(_fork_packet(child), child)
+            else:
+                self._let_fork(child)
+
+    def _let_fork(self, child: Tenant) -> None:
+        _tell(child.socket, Packet("fork", (child.number,), (self.config.arena,)))
+
+    def _reap(self, tenant: Tenant, packet: Packet) -> None:
+        """Let processes go that have ended, or run another program, and answer when nothing of theirs is held."""
+        del packet
+        for other in self._tenants:
+            if other is not tenant and not other.leaving and other.has_left:
+                self._depart(other)
+        self._reaping.append(tenant)
+        self._answer_reaping()
+
+    def _answer_reaping(self) -> None:
+        if not any(word == "detach" for word, _ in self._unanswered):
+            reaping, self._reaping = self._reaping, []
+            for tenant in reaping:
+                _tell(tenant.socket, Packet("reap"))
 
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
@@ -276,10 +326,22 @@ class Reception:
         self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[1] is not tenant}
         self._shares.leave(tenant.number)
         tenant.leaving = True
-        if tenant.attached is None:
+        if tenant.attached is None and not (tenant.expected and tenant.copies):
             self._tenants.remove(tenant)
+            self._begin_forks()
         else:
             self._ask_pager(Packet("detach", (tenant.number,)), tenant)
+
+
+def _fork_packet(child: Tenant) -> Packet:
+    """How the pager is told of a child that is expected: its number, its fork, and whether it is the program's."""
+    return Packet("fork", (child.number, child.fork, int(child.parent_is_program)))
+
+
+def _pid_of(process: int) -> int:
+    """The process that a pidfd is of (proc(5), ``fdinfo``); -1 if it has ended."""
+    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _tell(peer: socket.socket, packet: Packet) -> None:

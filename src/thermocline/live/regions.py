@@ -83,7 +83,11 @@ class Regions:
         return 0 if start is None else self.session.address + start * self.page_size
 
     def _take(self, pages: int) -> int | None:
-        """Commit pages and find addresses for them -> the first page, or None. Waits for frees under way if it must."""
+        """Commit pages and find addresses for them -> the first page, or None.
+
+        Waits, if it must, for frees under way, and for what children have held that are gone.
+        """
+        looked = False
         while True:
             self._collect()
             if self.commitment.take(pages):
@@ -91,9 +95,13 @@ class Regions:
                 if start is not None:
                     return start
                 self.commitment.give(pages)
-            if not self._freeing:
+            if self._freeing:
+                self._requests.wait_for(self._freeing[0][0])
+            elif self._kept and not looked:
+                looked = True
+                self.session.reap()
+            else:
                 return None
-            self._requests.wait_for(self._freeing[0][0])
 
     def _describe(self, start: int, pages: int, group: int, source: int) -> None:
         """Write a region's row, so that the pager knows its pages when they fault."""
@@ -101,6 +109,10 @@ class Regions:
         tables.region_group[start] = group
         tables.region_source[start] = source
         tables.region_advice[start] = 0
+        tables.region_shared[start] = 0
+        forks = self.session.children.forks
+        if forks:
+            tables.page_columns["given"][start : start + pages] = array("I", [forks]) * pages
         tables.region_pages[start] = pages
         if source:
             first = pack(SLOTTED, len(self.session.nodes), 1)
@@ -163,6 +175,7 @@ class Regions:
             return True
         self._unshared.remove(start)
         del self._shared[start]
+        self.session.forget_share(start)
         return False
 
     def share(self, address: int) -> tuple[Ticket, int, int]:
@@ -300,6 +313,8 @@ class Regions:
     def statistics(self) -> dict[str, Any]:
         """See :func:`thermocline.live.statistics.collect`. What was freed before the call is free in it."""
         with self._exclusion.held():
+            if self._kept:
+                self.session.reap()
             self._collect()
             for number, _, _ in self._freeing:
                 self._requests.wait_for(number)

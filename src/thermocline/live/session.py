@@ -2,8 +2,8 @@
 
 The arena is mapped here and registered with userfaultfd; the supervisor gets a duplicate of every descriptor.
 
-Other processes may share the arrays (see :mod:`thermocline.live.attachment`), a forked child from the start. They
-cannot make any, nor free what they have: the books are the program's.
+Other processes may use the arrays (see :mod:`thermocline.live.attachment`): forked children, which see them as they
+were, and processes that were sent a handle. They cannot make any, nor free what they have: the books are the program's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from thermocline.errors import SpecError, ThermoclineError
 from thermocline.live import fence, injection, launch, libc
 from thermocline.live.address_space import address_space
-from thermocline.live.attachment import Attachment, map_arena
+from thermocline.live.attachment import Attachment, Door, map_arena
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
-from thermocline.live.guest import Door, Ticket
+from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
 from thermocline.live.ring import Bell
@@ -46,6 +46,7 @@ class Settings:
     readahead_pages: int = 32
     group_reclaim: str = GroupReclaim.LEFT.value
     parts: bool = True
+    fork: str = "copy"
 
 
 class Session:
@@ -90,7 +91,7 @@ class Session:
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
-        self._door: Door | None = None
+        self._self_as_guest: Guest | None = None
         self._tickets = 0
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
@@ -119,8 +120,11 @@ class Session:
                 peer=peer,
                 lifeline=lifeline,
                 uffd=opened.fd,
+                features=opened.features,
                 serves_system_calls=opened.serves_system_calls,
-                children=self.children,
+                door=self.door,
+                number=0,
+                copies=settings.fork == "copy",
             )
             attached.pop_all()
             self._undo = undo.pop_all()
@@ -149,6 +153,11 @@ class Session:
                 handed_over.callback(os.close, report)
             handed_over.callback(theirs.close)
             handed_over.callback(their_lifeline.close)
+            self.door, listener = Door.open()
+            handed_over.callback(listener.close)
+            saved = os.memfd_create("thermocline-saved", os.MFD_CLOEXEC)
+            handed_over.callback(os.close, saved)
+            os.ftruncate(saved, self.size)
             program = os.pidfd_open(self._process)
             handed_over.callback(os.close, program)
             stores = []
@@ -173,6 +182,9 @@ class Session:
                     answer_bell=self.requests.answer_bell.fd,
                     control=theirs.fileno(),
                     lifeline=their_lifeline.fileno(),
+                    door=listener.fileno(),
+                    secret=self.door.secret,
+                    saved=saved,
                     report=report,
                     inject=inject,
                     stores=stores,
@@ -207,6 +219,10 @@ class Session:
         self.attachment.tell("drop", number)
         self._free_sources.append(number)
 
+    def reap(self) -> None:
+        """Wait until the supervisor has let go of processes that have ended, or run another program by now."""
+        self.attachment.ask("reap")
+
     def share(self, first: int, pages: int) -> Ticket:
         """Let other processes of this user hold a region, until :meth:`unshare`. One thread at a time.
 
@@ -215,8 +231,8 @@ class Session:
         ThermoclineError
             Too many regions are shared.
         """
-        if self._door is None:
-            self._door = Door.open(self.attachment, self.page_size, self.released)
+        if self._self_as_guest is None:
+            self._self_as_guest = welcome_program(self.door, self.attachment, self.page_size, self.released)
         for step in range(MAX_SHARES):
             slot = (self._tickets + step) % MAX_SHARES
             if not self.tables.shares[slot]:
@@ -224,9 +240,17 @@ class Session:
         else:
             raise ThermoclineError(f"a memory can share {MAX_SHARES} arrays at once; free some")
         self._tickets += 1
+        address, size = self.address + first * self.page_size, pages * self.page_size
+        if not self.tables.share_region(first, lambda *words: self.attachment.forks.share(address, size, *words)):
+            raise ThermoclineError("no memory is left to look after shared arrays")
         if self.attachment.ask("share", slot, self._tickets, first, pages) is None:
             raise ThermoclineError("the supervisor of this memory has ended")
-        return Ticket(self._door, slot, self._tickets)
+        return Ticket(self.door, slot, self._tickets)
+
+    def forget_share(self, first: int) -> None:
+        """A region that was shared is free: children do not share what comes there next."""
+        self.tables.region_shared[first] = 0
+        self.attachment.forks.unshare(self.address + first * self.page_size)
 
     def unshare(self, ticket: Ticket) -> None:
         """Nobody may come to hold a region any more."""
@@ -239,7 +263,7 @@ class Session:
     @property
     def has_received(self) -> bool:
         """Whether this process holds arrays that came back to it as handles: the books do not tell."""
-        return self._door is not None and self._door.has_received
+        return self._self_as_guest is not None and self._self_as_guest.holds_any
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
@@ -263,7 +287,6 @@ class Session:
         self.closed = True
         for callback in self.before_close:
             callback()
-        if self._door is not None:
-            self._door.close()
+        forget_program(self.door)
         self.attachment.close()
         self._undo.close()

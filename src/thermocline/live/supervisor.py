@@ -117,8 +117,8 @@ class Supervisor:
             ours.close()
             if self._report_to >= 0:
                 os.close(self._report_to)
-            attached = self._reception.keep_in_pager()
-            status = pager_process.main(self.config, theirs, attached, self._reception.sources.values(), self._held)
+            known = self._reception.keep_in_pager()
+            status = pager_process.main(self.config, theirs, known, self._reception.sources.values(), self._held)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

@@ -9,10 +9,11 @@ Every field is an aligned machine word with one writer at a time, so a reader se
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thermocline.live import libc
@@ -53,7 +54,7 @@ class Tables:
 
     Attributes
     ----------
-    header : u64 x 16
+    header : u64 x 32
         See the ``HEADER_*`` indices.
     counters, histograms, nodes, ring, group_limits : column of u64
     children : column of u32
@@ -62,9 +63,10 @@ class Tables:
         Of each shared region: 1 while it is shared, or somebody holds it. See :mod:`thermocline.live.shares`.
     page_columns : dict of str to column
         The page table's (:class:`~thermocline.protocol.page.PageTable`).
-    region_pages, region_source, region_group, region_advice : column
+    region_pages, region_source, region_group, region_advice, region_shared : column
         Of the region that starts at a page: its number of pages (0: no region starts here), the source it was made
-        from, its group, and how it will be used. A region's number is its first page plus one.
+        from, its group, how it will be used, and the first fork whose child shares it by name (0: none does). A
+        region's number is its first page plus one.
     """
 
     HEADER_RING_HEAD = 0
@@ -89,12 +91,17 @@ class Tables:
     HEADER_RESTED = 13
     #: Bytes of the program's page tables, as it last looked.
     HEADER_PAGE_TABLES = 14
+    #: Forks of the program that have begun; those of them that are over, their child attached or gone; and the newest
+    #: that has a process left.
+    HEADER_FORKS_BEGUN = 15
+    HEADER_FORKS = 16
+    HEADER_NEWEST_FORK = 17
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd
         self.pages = pages
         layout: list[tuple[str, str, int]] = [
-            ("header", "Q", 16),
+            ("header", "Q", 32),
             ("counters", "Q", len(vmstat.NAMES)),
             ("histograms", "Q", len(TIMED) * histogram.WORDS),
             ("nodes", "Q", (MAX_NODES + 1) * NODE_WORDS),
@@ -107,8 +114,9 @@ class Tables:
             ("region_source", "H", pages),
             ("region_group", "B", pages),
             ("region_advice", "B", pages),
+            ("region_shared", "I", pages),
         ]
-        offsets: dict[str, tuple[str, int, int]] = {}
+        self._offsets = offsets = dict[str, tuple[str, int, int]]()
         size = 0
         for name, code, count in layout:
             offsets[name] = (code, size, count)
@@ -136,23 +144,33 @@ class Tables:
         self.shares = column("shares")
         self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
         self.region_pages = column("region_pages")
-        self._region_pages_at = offsets["region_pages"][1]
         self.region_source = column("region_source")
         self.region_group = column("region_group")
         self.region_advice = column("region_advice")
+        self.region_shared = column("region_shared")
 
     def regions(self) -> Iterator[tuple[int, int]]:
-        """First page and number of pages of every region.
+        """First page and number of pages of every region."""
+        return ((start, count) for start, count in self.written_rows("region_pages") if count)
 
-        Reads what was ever written of the column, and no more: it is as long as the arena, and nearly all of it is a
-        hole, which a read through the mapping would fill.
+    def written_rows(self, name: str) -> Iterator[tuple[int, int]]:
+        """Row and value of what was ever written of a column, and of zeros around it.
+
+        The column is as long as the arena, and nearly all of it is a hole, which a read through the mapping would fill.
         """
-        end = self._region_pages_at + self.pages * self.region_pages.itemsize
-        for begin, hole in libc.data_extents(self.fd, self._region_pages_at, end):
-            words = array("I", os.pread(self.fd, hole - begin, begin))
-            for start, count in enumerate(words, (begin - self._region_pages_at) // words.itemsize):
-                if count:
-                    yield start, count
+        code, offset, count = self._offsets[name]
+        size = _ITEM_SIZE[code]
+        for begin, hole in libc.data_extents(self.fd, offset, offset + count * size):
+            yield from enumerate(array(code, os.pread(self.fd, hole - begin, begin)), (begin - offset) // size)
+
+    def share_region(self, start: int, share: Callable[[int, int], int]) -> bool:
+        """Let ``share`` write since which fork the region at a page is shared -> whether it could.
+
+        It is given two addresses: of the region's word, and of the one that counts the forks that have begun.
+        """
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        word = base + self._offsets["region_shared"][1] + start * self.region_shared.itemsize
+        return not share(word, base + Tables.HEADER_FORKS_BEGUN * self.header.itemsize)
 
     @classmethod
     def create(cls, pages: int) -> Tables:

@@ -1,7 +1,7 @@
 """The processes that use a memory, as its supervisor knows them: the program that made it, and whoever shares it.
 
-A process comes in two steps. Before a fork, its parent sends a socket; the child says on it that it is there, with all
-that it takes to serve it. A child that never says so has never touched anything.
+A process comes in two steps. Before a fork, its parent makes a connection for it; the child says on it that it is
+there, with all that it takes to serve it. A child that never says so has never touched anything.
 
 A process is gone when the kernel says so of its pidfd, or when its end of the lifeline is closed and its address space
 is gone: it runs another program then. One that has merely closed descriptors that it did not know still has its arrays.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from thermocline.live.control import Packet
-from thermocline.live.tables import Tables
+from thermocline.live.tables import MAX_CHILDREN, Tables
 from thermocline.live.userfaultfd import UserFaultFd
 
 
@@ -30,9 +30,17 @@ class Tenant:
     socket : socket
         What it says comes from here.
     row : int
-        Of the table of children; 0 is the program.
+        Of the table of children; 0 is the program, and processes that were sent a handle.
+    fork : int
+        Which of the program's forks it comes from; 0: none.
+    parent_is_program : bool
+        Whether it is a child of the program itself, and not of one of its children.
+    copies : bool
+        Whether it sees the arrays as they were at that fork, or shares them.
+    expected : bool
+        Its fork is under way: it has not been attached.
     attached : Packet or None
-        How the pager is told of it: number, address, userfaultfd, pidfd.
+        How the pager is told of it: number, address, fork (0: it shares the arrays), userfaultfd, pidfd.
     lifeline : int
         Closing it kills the process (see :func:`thermocline.live.launch.hold_lifeline`), unless it has let go.
     leaving : bool
@@ -44,6 +52,10 @@ class Tenant:
     number: int
     socket: socket.socket
     row: int
+    fork: int = 0
+    copies: bool = False
+    parent_is_program: bool = False
+    expected: bool = False
     attached: Packet | None = None
     lifeline: int = -1
     leaving: bool = False
@@ -56,7 +68,7 @@ class Tenant:
 
     @property
     def has_left(self) -> bool:
-        """Whether an attached process that has let its lifeline go runs another program now."""
+        """Whether an attached process has ended, or runs another program now."""
         return self.attached is not None and UserFaultFd(self.attached.fds[0]).is_orphaned
 
     def close(self) -> None:
@@ -70,8 +82,10 @@ class Tenant:
 class Tenants:
     """All of them, and the table of children, of which the supervisor strikes those that are gone."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, *, copies: bool) -> None:
         self._tables = tables
+        self._copies = copies
+        self._forks = 0
         self._by_number: dict[int, Tenant] = {}
         self._rows: Counter[int] = Counter()
         self._next = 0
@@ -79,17 +93,60 @@ class Tenants:
     def __iter__(self) -> Iterator[Tenant]:
         return iter(list(self._by_number.values()))
 
-    def expect(self, peer: socket.socket, row: int) -> Tenant:
-        """Somebody who is going to speak on a socket."""
-        tenant = Tenant(self._next, peer, row)
+    def get(self, number: int) -> Tenant | None:
+        """The process with a number, if it is there."""
+        return self._by_number.get(number)
+
+    def expect(self, peer: socket.socket) -> Tenant:
+        """A process that is going to speak on a socket."""
+        tenant = Tenant(self._next, peer, row=0)
         self._next += 1
-        self._rows[row] += 1
+        self._rows[0] += 1
         self._by_number[tenant.number] = tenant
         return tenant
 
+    def fork(self, child: Tenant, parent: Tenant) -> bool:
+        """A process is about to fork -> False: there are too many children at once."""
+        of_program = parent.number == 0
+        if of_program:
+            row = next((row for row in range(1, MAX_CHILDREN) if not self._tables.children[row]), None)
+            if row is None:
+                return False
+            self._forks += 1
+            child.fork = self._tables.children[row] = self._forks
+        else:
+            row, child.fork = parent.row, parent.fork
+        self._rows[0] -= 1
+        self._rows[row] += 1
+        child.row = row
+        child.parent_is_program = of_program
+        child.copies = self._copies and (of_program or parent.copies)
+        child.expected = True
+        self._publish()
+        return True
+
+    @property
+    def expects_copy(self) -> bool:
+        """Whether a fork is under way whose child is to see the arrays as they were: one at a time is."""
+        return any(tenant.expected and tenant.copies for tenant in self._by_number.values())
+
+    def arrived(self, child: Tenant) -> None:
+        """A child is attached."""
+        child.expected = False
+        self._publish()
+
+    def _publish(self) -> None:
+        """Tell the program how its forks stand."""
+        header = self._tables.header
+        header[Tables.HEADER_FORKS_BEGUN] = self._forks
+        header[Tables.HEADER_NEWEST_FORK] = max(self._tables.children)
+        under_way = [tenant.fork for tenant in self._by_number.values() if tenant.expected and tenant.fork]
+        header[Tables.HEADER_FORKS] = min(under_way) - 1 if under_way else self._forks
+
     def attach(self, tenant: Tenant, address: int, uffd: int, process: int, lifeline: int) -> Packet:
         """Somebody is there -> what the pager is told of it."""
-        tenant.attached = Packet("attach", (tenant.number, address), (uffd, process))
+        fork = tenant.fork if tenant.copies else 0
+        tenant.attached = Packet("attach", (tenant.number, address, fork), (uffd, process))
         tenant.lifeline = lifeline
         self._tables.header[Tables.HEADER_ATTACHED] += 1
         return tenant.attached
@@ -101,11 +158,8 @@ class Tenants:
         if tenant.attached is not None:
             self._tables.header[Tables.HEADER_ATTACHED] -= 1
         self._rows[tenant.row] -= 1
-        self.strike(tenant.row)
-
-    def strike(self, row: int) -> None:
-        """Take a row back for which nobody stands any more."""
-        if not self._rows[row]:
-            del self._rows[row]
-            self._tables.children[row] = 0
-            self._tables.header[Tables.HEADER_DEPARTED] += 1
+        if not self._rows[tenant.row]:
+            del self._rows[tenant.row]
+            self._tables.children[tenant.row] = 0
+        self._publish()
+        self._tables.header[Tables.HEADER_DEPARTED] += 1  # behind what it is the sign of

@@ -76,8 +76,8 @@ class Opened:
     fd: int
     #: False when only user-mode faults are served: a system call that touches a missing page then fails with EFAULT.
     serves_system_calls: bool
-    #: Whether a page that is lost can be poisoned (Linux 6.6).
-    poisons: bool
+    #: The features that were asked for (UFFDIO_API).
+    features: int
 
 
 def open_userfaultfd() -> Opened:
@@ -100,9 +100,9 @@ def open_userfaultfd() -> Opened:
         # A descriptor takes UFFDIO_API once with features, so the one that was asked is closed and another opened.
         os.close(fd)
         fd, full = _open()
-        request = bytearray(_API.pack(_UFFD_API, wanted | offered & FEATURE_POISON, 0))
-        fcntl.ioctl(fd, _UFFDIO_API, request, True)
-        return Opened(fd, full, bool(offered & FEATURE_POISON))
+        features = wanted | offered & FEATURE_POISON
+        fcntl.ioctl(fd, _UFFDIO_API, bytearray(_API.pack(_UFFD_API, features, 0)), True)
+        return Opened(fd, full, features)
     except BaseException:
         os.close(fd)
         raise
@@ -172,8 +172,8 @@ class UserFaultFd:
             if event == _EVENT_PAGEFAULT
         ]
 
-    def copy(self, destination: int, source: int, length: int, *, protect: bool) -> None:
-        """Install bytes atomically where nothing is mapped, and wake (UFFDIO_COPY).
+    def copy(self, destination: int, source: int, length: int, *, protect: bool) -> bool:
+        """Install bytes atomically where nothing is mapped, and wake (UFFDIO_COPY) -> whether nothing was there.
 
         ``protect`` installs them write-protected: the first write is then a fault. Base pages that are already
         there are left alone (they hold what the program wrote: the newer bytes), and their waiters woken.
@@ -182,8 +182,9 @@ class UserFaultFd:
         request = bytearray(_COPY.pack(destination, source, length, mode, 0))
         try:  # what nearly always goes through, without further ado: this is what a fault waits for
             fcntl.ioctl(self.fd, _UFFDIO_COPY, request, True)
+            return True
         except OSError as error:
-            self._go_on(
+            return self._go_on(
                 error,
                 request,
                 _UFFDIO_COPY,
@@ -192,9 +193,9 @@ class UserFaultFd:
                 lambda done: _COPY.pack(destination + done, source + done, length - done, mode, 0),
             )
 
-    def zero(self, destination: int, length: int) -> None:
-        """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE)."""
-        self._install(
+    def zero(self, destination: int, length: int) -> bool:
+        """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE) -> as :meth:`copy`."""
+        return self._install(
             _UFFDIO_ZEROPAGE, destination, length, lambda done: _ZEROPAGE.pack(destination + done, length - done, 0, 0)
         )
 
@@ -202,7 +203,7 @@ class UserFaultFd:
         """Make every touch of a range in which nothing is mapped a SIGBUS, and wake (UFFDIO_POISON, Linux 6.6)."""
         self._install(_UFFDIO_POISON, address, length, lambda done: _POISON.pack(address + done, length - done, 0, 0))
 
-    def _install(self, number: int, address: int, length: int, request_from: Callable[[int], bytes]) -> None:
+    def _install(self, number: int, address: int, length: int, request_from: Callable[[int], bytes]) -> bool:
         """Call until the whole range is dealt with.
 
         The kernel stops at the first base page it cannot install and reports its progress in the last word of the
@@ -212,8 +213,9 @@ class UserFaultFd:
         request = bytearray(request_from(0))
         try:
             fcntl.ioctl(self.fd, number, request, True)
+            return True
         except OSError as error:
-            self._go_on(error, request, number, address, length, request_from)
+            return self._go_on(error, request, number, address, length, request_from)
 
     def _go_on(
         self,
@@ -223,22 +225,24 @@ class UserFaultFd:
         address: int,
         length: int,
         request_from: Callable[[int], bytes],
-    ) -> None:
-        """Go on after the first error of :meth:`_install`."""
+    ) -> bool:
+        """Go on after the first error of :meth:`_install` -> whether nothing was there."""
         done = 0
+        nothing_there = True
         while True:
             if stopped.errno not in (errno.EAGAIN, errno.EEXIST):
                 raise stopped
             done += max(_PROGRESS.unpack_from(request, len(request) - _PROGRESS.size)[0], 0)
             if stopped.errno == errno.EEXIST:
+                nothing_there = False
                 self.wake(address + done, mmap.PAGESIZE)
                 done += mmap.PAGESIZE
             if done >= length:
-                return
+                return nothing_there
             request = bytearray(request_from(done))
             try:
                 fcntl.ioctl(self.fd, number, request, True)
-                return
+                return nothing_there
             except OSError as error:
                 stopped = error
 

@@ -1,0 +1,112 @@
+"""Forks of this process: the native library attaches each child to the memories of its parent (``native/fork.c``).
+
+The child is attached before fork(2) returns in it, whoever calls fork(2): Python, or a C library behind its back. What
+Python knows of a memory is brought up to date in :func:`Forks.take_over`, in children that Python forks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from thermocline.errors import ThermoclineError
+from thermocline.native import library
+
+
+class _Served(ctypes.Structure):
+    """``struct tc_served``."""
+
+    _fields_ = (
+        ("address", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+        ("features", ctypes.c_uint64),
+        ("name", ctypes.c_char_p),
+        ("secret", ctypes.c_uint64),
+        ("number", ctypes.c_uint32),
+        ("copies", ctypes.c_uint32),
+    )
+
+
+class _Attached(ctypes.Structure):
+    """``struct tc_attached``."""
+
+    _fields_ = (
+        ("peer", ctypes.c_int32),
+        ("uffd", ctypes.c_int32),
+        ("lifeline", ctypes.c_int32),
+        ("number", ctypes.c_uint32),
+        ("is_attached", ctypes.c_uint32),
+        ("serves_system_calls", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What a forked child has of a memory: descriptors, and its number among the processes that use it."""
+
+    peer: int
+    uffd: int
+    lifeline: int
+    number: int
+    serves_system_calls: bool
+
+
+class Forks:
+    """The forks of one process, for one memory.
+
+    Parameters
+    ----------
+    address, size : int
+        Where the arena is mapped.
+    features : int
+        Of its userfaultfd.
+    name, secret : str, int
+        Where its supervisor listens, and what it wants to hear.
+    number : int
+        Of this process, among those that use the memory.
+    copies : bool
+        Whether a child sees the arrays as they were when it was forked, or shares them.
+
+    Raises
+    ------
+    ThermoclineError
+        There is no memory for it.
+    """
+
+    def __init__(
+        self, address: int, size: int, *, features: int, name: str, secret: int, number: int, copies: bool
+    ) -> None:
+        self._library = library()
+        self._library.tc_fork_serve.restype = ctypes.c_void_p
+        self._library.tc_fork_attached.restype = _Attached
+        served = _Served(address, size, features, name.encode(), secret, number, copies)
+        memory = self._library.tc_fork_serve(ctypes.byref(served))
+        if not memory:
+            raise ThermoclineError("no memory is left to look after forks")
+        self._memory = ctypes.c_void_p(memory)
+
+    def attached(self) -> Attached | None:
+        """In a child that was just forked: what it has; None if it could not be attached."""
+        found = self._library.tc_fork_attached(self._memory)
+        if not found.is_attached:
+            return None
+        return Attached(found.peer, found.uffd, found.lifeline, found.number, bool(found.serves_system_calls))
+
+    def share(self, address: int, size: int, since: int, forks: int) -> int:
+        """Let children share a range: the word at ``since`` becomes the first fork whose child does -> 0, or -1."""
+        failed: int = self._library.tc_fork_share(
+            self._memory,
+            ctypes.c_uint64(address),
+            ctypes.c_uint64(size),
+            ctypes.c_void_p(since),
+            ctypes.c_void_p(forks),
+        )
+        return failed
+
+    def unshare(self, address: int) -> None:
+        """The range is free: it is another array's next."""
+        self._library.tc_fork_unshare(self._memory, ctypes.c_uint64(address))
+
+    def forget(self) -> None:
+        """The memory is closed here."""
+        self._library.tc_fork_forget(self._memory)
