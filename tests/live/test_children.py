@@ -1,4 +1,4 @@
-"""Forked children: they share the arrays of the program, whatever moves beneath them and whoever dies."""
+"""Forked children: how they come and go, and what they share where that is asked for (``fork="share"``)."""
 
 import faulthandler
 import mmap
@@ -18,7 +18,6 @@ from test_processes import helpers, program, wait_for_all
 
 from thermocline import Memory
 from thermocline.errors import ClosedError
-from thermocline.live.children import Children
 from thermocline.live.tables import Tables
 from thermocline.protocol.vmstat import INDEX
 
@@ -46,22 +45,6 @@ def status_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_block_made_during_one_fork_is_held_for_another() -> None:
-    """Two threads fork at once. What is made before the second has forked may be its child's, too."""
-    tables = Tables.create(16)
-    children = Children(tables)
-    first, second = children.expect(), children.expect()
-    assert first and second
-    children.forked()
-    born = children.forks
-    children.forked()
-    tables.children[first] = 0
-    tables.header[Tables.HEADER_DEPARTED] += 1
-    assert children.have_departed()
-    assert children.hold(born) and not children.hold(children.forks)
-    tables.close()
-
-
 def starts(memory: Memory) -> int:
     """How many pagers there were."""
     count: int = memory.stat()["pager"]["starts"]
@@ -71,7 +54,8 @@ def starts(memory: Memory) -> int:
 @pytest.fixture
 def small(design: str, tmp_path: Path) -> Memory:
     """24 pages of DRAM over little compressed memory over a file."""
-    return Memory(f"dram=96KiB, lz4=64KiB, file:{tmp_path}=8MiB", page_size=PAGE, design=design, readahead=4)
+    spec = f"dram=96KiB, lz4=64KiB, file:{tmp_path}=8MiB"
+    return Memory(spec, page_size=PAGE, design=design, readahead=4, fork="share")
 
 
 def count_up(array: np.ndarray, word: int, seed: int, steps: int) -> np.ndarray:
@@ -86,6 +70,14 @@ def count_up(array: np.ndarray, word: int, seed: int, steps: int) -> np.ndarray:
         assert array[page * WORDS + word] == own[page]
     assert np.array_equal(array[word::WORDS], own)
     return own
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Memory]:
+    """2 MiB of DRAM, whose arrays forked children share."""
+    with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB", fork="share") as made:
+        yield made
+        assert made.stat()["pager"]["starts"] == 1, "the pager died and was replaced"
 
 
 @pytest.mark.parametrize("kills", [0, 20])
@@ -163,10 +155,10 @@ def steps() -> Iterator[Steps]:
         os.close(fd)
 
 
-def test_a_child_s_first_write_to_a_page_that_came_up_clean_is_seen(memory: Memory, steps: Steps) -> None:
+def test_a_child_s_first_write_to_a_page_that_came_up_clean_is_seen(shared: Memory, steps: Steps) -> None:
     """The page came up in the parent, for reading, while the child had nothing of it. Its copy below is stale then."""
-    array = memory.full(1000, 5, "i8")
-    memory.advise(array, "cold")
+    array = shared.full(1000, 5, "i8")
+    shared.advise(array, "cold")
 
     def write() -> bool:
         steps.turn()
@@ -177,14 +169,14 @@ def test_a_child_s_first_write_to_a_page_that_came_up_clean_is_seen(memory: Memo
     child = forked(write)
     assert array[7] == 5
     steps.let()
-    memory.advise(array, "cold")
+    shared.advise(array, "cold")
     assert array[7] == 6
     assert status_of(child) == 0
 
 
-def test_a_child_s_first_write_to_a_page_that_was_clean_before_it_was_forked_is_seen(memory: Memory) -> None:
-    array = memory.full(1000, 5, "i8")
-    memory.advise(array, "cold")
+def test_a_child_s_first_write_to_a_page_that_was_clean_before_it_was_forked_is_seen(shared: Memory) -> None:
+    array = shared.full(1000, 5, "i8")
+    shared.advise(array, "cold")
     assert array[7] == 5
 
     def write() -> bool:
@@ -192,7 +184,7 @@ def test_a_child_s_first_write_to_a_page_that_was_clean_before_it_was_forked_is_
         return True
 
     assert status_of(forked(write)) == 0
-    memory.advise(array, "cold")
+    shared.advise(array, "cold")
     assert array[7] == 6
 
 
@@ -254,8 +246,8 @@ def test_blocks_made_while_another_thread_forks_are_held_for_the_child(memory: M
     kept.clear()
 
 
-def test_a_child_s_child_shares_them_too(memory: Memory) -> None:
-    array = memory.zeros(1000, "i8")
+def test_a_child_s_child_shares_them_too(shared: Memory) -> None:
+    array = shared.zeros(1000, "i8")
 
     def grandchild() -> bool:
         array[1] += 1
@@ -267,11 +259,11 @@ def test_a_child_s_child_shares_them_too(memory: Memory) -> None:
 
     assert status_of(forked(child)) == 0
     assert list(array[:2]) == [1, 1]
-    wait_for(memory, processes=1)
+    wait_for(shared, processes=1)
 
 
-def test_pools_work_on_one_copy(memory: Memory) -> None:
-    array = memory.zeros((64, 8 << 10), "i8")
+def test_pools_work_on_one_copy(shared: Memory) -> None:
+    array = shared.zeros((64, 8 << 10), "i8")
     with multiprocessing.get_context("fork").Pool(3, initializer=_remember, initargs=(array,)) as pool:
         pool.map(_fill_row, range(64))
     assert np.array_equal(array, np.broadcast_to(np.arange(64)[:, None], array.shape))
@@ -288,19 +280,19 @@ def _fill_row(row: int) -> None:
     _shared[0][row] = row
 
 
-def test_a_child_can_do_nothing_but_read_and_write(memory: Memory) -> None:
-    array = memory.zeros(1000, "i8")
+def test_a_child_can_do_nothing_but_read_and_write(shared: Memory) -> None:
+    array = shared.zeros(1000, "i8")
 
     def refused() -> bool:
         for action in (
-            lambda: memory.zeros(10),
-            lambda: memory.advise(array, "cold"),
-            lambda: memory.pin(array).__enter__(),
-            memory.stat,
+            lambda: shared.zeros(10),
+            lambda: shared.advise(array, "cold"),
+            lambda: shared.pin(array).__enter__(),
+            shared.stat,
         ):
             with pytest.raises(ClosedError, match="forked child"):
                 action()
-        memory.close()
+        shared.close()
         array[0] = 1
         return True
 
@@ -376,22 +368,19 @@ def test_a_pager_killed_before_it_has_heard_of_a_child(tmp_path: Path) -> None:
     with program(tmp_path, then) as process:
         for _ in range(5):
             pager = helpers(process.pid)["thermocline-pager"]
+            before = os.listdir(f"/proc/{process.pid}/fd")
             os.kill(pager, signal.SIGSTOP)
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write("fork\n")
             process.stdin.flush()
-            wait_for_child(process.pid)
+            wait_for_connection(process.pid, before)
             os.kill(pager, signal.SIGKILL)
             assert process.stdout.readline() == "0\n"
 
 
-def wait_for_child(program: int) -> None:
-    """Wait until a program has a child, and that child sleeps: it waits to be attached."""
-    children = Path(f"/proc/{program}/task/{program}/children")
-    while not children.read_text():
-        os.sched_yield()
-    status = Path(f"/proc/{int(children.read_text())}/stat")
-    while status.read_text().rpartition(")")[2].split()[0] != "S":
+def wait_for_connection(program: int, before: list[str]) -> None:
+    """Wait until a program has a descriptor more: it asks the supervisor for a place for its child."""
+    while len(os.listdir(f"/proc/{program}/fd")) == len(before):
         os.sched_yield()
 
 
@@ -499,7 +488,7 @@ def early():
 os.register_at_fork(after_in_child=early)
 import numpy as np
 from thermocline import Memory
-memory = Memory("dram=8MiB, zstd=32MiB")
+memory = Memory("dram=8MiB, zstd=32MiB", fork="share")
 array = memory.full(1 << 20, 7, "u1")
 if not os.fork():
     array[:] = 8

@@ -17,11 +17,6 @@ class Children:
         self._header = tables.header
         self._departed = 0
 
-    @property
-    def forks(self) -> int:
-        """How many forks came before a block that is allocated now. While one is under way, the child may have it."""
-        return int(self._header[Tables.HEADER_FORKS])
-
     def have_departed(self) -> bool:
         """Whether some have gone since this was asked last."""
         departed = self._header[Tables.HEADER_DEPARTED]
@@ -31,5 +26,5 @@ class Children:
         return True
 
     def hold(self, born: int) -> bool:
-        """Whether one of them may look at a block; ``born`` is what :attr:`forks` was when it was allocated."""
+        """Whether one of them may look at a block; ``born`` is how many forks came before it."""
         return int(self._header[Tables.HEADER_NEWEST_FORK]) > born

@@ -84,6 +84,13 @@ class Forks:
         if not memory:
             raise ThermoclineError("no memory is left to look after forks")
         self._memory = ctypes.c_void_p(memory)
+        self._library.tc_fork_over.restype = ctypes.c_void_p
+        self._over = ctypes.c_uint64.from_address(self._library.tc_fork_over(self._memory))
+
+    @property
+    def over(self) -> int:
+        """How many forks came before what is allocated now: a fork that is under way may have it, too."""
+        return self._over.value
 
     def attached(self) -> Attached | None:
         """In a child that was just forked: what it has; None if it could not be attached."""

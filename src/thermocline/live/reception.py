@@ -298,7 +298,7 @@ class Reception:
                 self._let_fork(child)
 
     def _let_fork(self, child: Tenant) -> None:
-        _tell(child.socket, Packet("fork", (child.number,), (self.config.arena,)))
+        _tell(child.socket, Packet("fork", (child.number, child.fork), (self.config.arena,)))
 
     def _reap(self, tenant: Tenant, packet: Packet) -> None:
         """Let processes go that have ended, or run another program, and answer when nothing of theirs is held."""

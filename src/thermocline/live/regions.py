@@ -76,8 +76,6 @@ class Regions:
             start = self._take(pages)
             if start is not None:
                 self._describe(start, pages, group, source)
-                if self.session.children.forks:
-                    self._born[start] = self.session.children.forks
                 self._live += 1
         self._free_queued()
         return 0 if start is None else self.session.address + start * self.page_size
@@ -110,8 +108,9 @@ class Regions:
         tables.region_source[start] = source
         tables.region_advice[start] = 0
         tables.region_shared[start] = 0
-        forks = self.session.children.forks
+        forks = self.session.forks
         if forks:
+            self._born[start] = forks
             tables.page_columns["given"][start : start + pages] = array("I", [forks]) * pages
         tables.region_pages[start] = pages
         if source:

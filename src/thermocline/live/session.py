@@ -199,6 +199,11 @@ class Session:
         """Whether this process may use the books of the memory: not closed, and not a forked child."""
         return not self.closed and os.getpid() == self._process
 
+    @property
+    def forks(self) -> int:
+        """How many forks came before what is allocated now."""
+        return self.attachment.forks.over
+
     def add_source(self, fd: int, offset: int, length: int) -> int:
         """Make a stretch of an open file known to the pager -> its source number. One thread at a time.
 

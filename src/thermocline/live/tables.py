@@ -91,11 +91,9 @@ class Tables:
     HEADER_RESTED = 13
     #: Bytes of the program's page tables, as it last looked.
     HEADER_PAGE_TABLES = 14
-    #: Forks of the program that have begun; those of them that are over, their child attached or gone; and the newest
-    #: that has a process left.
+    #: Forks of the program that have begun, and the newest of them that has a process left.
     HEADER_FORKS_BEGUN = 15
-    HEADER_FORKS = 16
-    HEADER_NEWEST_FORK = 17
+    HEADER_NEWEST_FORK = 16
 
     def __init__(self, fd: int, pages: int) -> None:
         self.fd = fd

@@ -133,15 +133,12 @@ class Tenants:
     def arrived(self, child: Tenant) -> None:
         """A child is attached."""
         child.expected = False
-        self._publish()
 
     def _publish(self) -> None:
         """Tell the program how its forks stand."""
         header = self._tables.header
         header[Tables.HEADER_FORKS_BEGUN] = self._forks
         header[Tables.HEADER_NEWEST_FORK] = max(self._tables.children)
-        under_way = [tenant.fork for tenant in self._by_number.values() if tenant.expected and tenant.fork]
-        header[Tables.HEADER_FORKS] = min(under_way) - 1 if under_way else self._forks
 
     def attach(self, tenant: Tenant, address: int, uffd: int, process: int, lifeline: int) -> Packet:
         """Somebody is there -> what the pager is told of it."""

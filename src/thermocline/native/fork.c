@@ -72,6 +72,9 @@ struct tc_memory {
 	int peer;
 	int arena;
 	uint32_t expected;
+	uint64_t begun;
+	/* Forks of this process that are over: what is allocated from now on is no child's of theirs. */
+	uint64_t over;
 	/* In a child: what it has. */
 	struct tc_attached attached;
 };
@@ -206,7 +209,8 @@ static void expect_child(struct tc_memory *memory)
 	snprintf(text, sizeof(text), "fork %" PRIu64 " %" PRIu32, memory->secret, memory->number);
 	if (send_packet(memory->peer, text, NULL, 0) ||
 	    receive_packet(memory->peer, text, &memory->arena) ||
-	    sscanf(text, "fork %" SCNu32, &memory->expected) != 1 || memory->arena < 0) {
+	    sscanf(text, "fork %" SCNu32 " %" SCNu64, &memory->expected, &memory->begun) != 2 ||
+	    memory->arena < 0) {
 		close_fd(&memory->peer);
 		close_fd(&memory->arena);
 		return;
@@ -235,6 +239,7 @@ static void after_fork_in_parent(void)
 	for (memory = memories; memory; memory = memory->next) {
 		close_fd(&memory->peer);
 		close_fd(&memory->arena);
+		__atomic_store_n(&memory->over, memory->begun, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&lock);
 	errno = error;
@@ -505,6 +510,11 @@ void tc_fork_unshare(struct tc_memory *memory, uint64_t address)
 		}
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+const uint64_t *tc_fork_over(const struct tc_memory *memory)
+{
+	return &memory->over;
 }
 
 struct tc_attached tc_fork_attached(const struct tc_memory *memory)

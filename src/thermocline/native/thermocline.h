@@ -48,6 +48,8 @@ TC_EXPORT void tc_fork_forget(struct tc_memory *memory);
 TC_EXPORT int tc_fork_share(struct tc_memory *memory, uint64_t address, uint64_t size,
 			    uint32_t *since, const uint64_t *forks);
 TC_EXPORT void tc_fork_unshare(struct tc_memory *memory, uint64_t address);
+/* The number of the last fork of this process that is over: the parent goes on, or it has failed. */
+TC_EXPORT const uint64_t *tc_fork_over(const struct tc_memory *memory);
 /* In a child: what it has of a memory. */
 TC_EXPORT struct tc_attached tc_fork_attached(const struct tc_memory *memory);
 
