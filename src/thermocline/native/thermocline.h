@@ -5,18 +5,77 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Changes with every function whose arguments change; thermocline/native/__init__.py has the same number. */
-#define TC_ABI 2
+/*
+ * Changes with every function whose arguments change and with every structure that Python fills;
+ * ABI in __init__.py is the same number.
+ */
+#define TC_ABI 3
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
 /* abi.c */
 TC_EXPORT int tc_abi(void);
 
+/*
+ * The layout of a structure that Python declares as well, as a ctypes.Structure: each field by its
+ * name, in order, and then NULL with the size of the whole. The tests compare the two.
+ */
+struct tc_field {
+	const char *name;
+	size_t offset;
+	size_t size;
+};
+
+#define TC_FIELD(type, member) { #member, offsetof(type, member), sizeof(((type *)0)->member) }
+#define TC_END(type) { NULL, sizeof(type), 0 }
+
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
 
 TC_EXPORT int tc_fence_prepare(uintptr_t low, uintptr_t high, const char *message, size_t length);
 TC_EXPORT void tc_fence_install(void);
+
+/* filter.c */
+struct tc_filter {
+	size_t threshold; /* blocks of at least so many bytes are tiered; SIZE_MAX: none */
+	size_t low;	  /* the arena's first address */
+	size_t span;	  /* its length in bytes */
+	size_t open;	  /* 0: Python must not be entered (a forked child; the interpreter shuts down) */
+	struct {	  /* NumPy's own functions, and the context they were called with */
+		void *context;
+		void *(*malloc)(void *context, size_t bytes);
+		void *(*calloc)(void *context, size_t items, size_t size);
+		void *(*realloc)(void *context, void *block, size_t bytes);
+		void (*free)(void *context, void *block, size_t bytes);
+	} original;
+	struct { /* CPython's; void * stands for PyObject *, intptr_t for Py_ssize_t */
+		void (*PyErr_Fetch)(void **type, void **value, void **traceback);
+		void (*PyErr_Restore)(void *type, void *value, void *traceback);
+		void (*PyErr_NormalizeException)(void **type, void **value, void **traceback);
+		void *(*PyObject_CallFunction)(void *function, const char *format, ...);
+		void *(*Py_BuildValue)(const char *format, ...);
+		intptr_t (*PyLong_AsSsize_t)(void *integer);
+		int (*PyList_Append)(void *list, void *item);
+		void (*Py_DecRef)(void *object);
+		int (*Py_AddPendingCall)(int (*function)(void *argument), void *argument);
+		int (*PyObject_IsTrue)(void *object);
+		unsigned long (*PyThread_get_thread_ident)(void);
+		int (*PyGILState_Ensure)(void);
+		void (*PyGILState_Release)(int state);
+	} python;
+	struct {	       /* Python's objects, all of which live for ever */
+		void *serve;   /* serve(pointer, nbytes) -> address | 0 (exhausted) | -1 (not tiered) */
+		void *drain;   /* drain() frees the blocks in the backlog */
+		void *backlog; /* list of addresses to free */
+		void *errors;  /* list of (thread, exception) that serve and drain could not raise */
+		void *courier; /* its truth value raises them */
+	} object;
+};
+
+TC_EXPORT extern const struct tc_field tc_filter_fields[];
+TC_EXPORT void *tc_filter_malloc(struct tc_filter *filter, size_t bytes);
+TC_EXPORT void *tc_filter_calloc(struct tc_filter *filter, size_t items, size_t size);
+TC_EXPORT void *tc_filter_realloc(struct tc_filter *filter, void *old, size_t bytes);
+TC_EXPORT void tc_filter_free(struct tc_filter *filter, void *block, size_t bytes);
 
 #endif
