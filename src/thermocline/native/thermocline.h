@@ -4,12 +4,13 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /*
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 3
+#define TC_ABI 4
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -77,5 +78,25 @@ TC_EXPORT void *tc_filter_malloc(struct tc_filter *filter, size_t bytes);
 TC_EXPORT void *tc_filter_calloc(struct tc_filter *filter, size_t items, size_t size);
 TC_EXPORT void *tc_filter_realloc(struct tc_filter *filter, void *old, size_t bytes);
 TC_EXPORT void tc_filter_free(struct tc_filter *filter, void *block, size_t bytes);
+
+/* probe.c */
+struct tc_probe {
+	char *words;		   /* the thread's own word of 8 bytes in page 0 */
+	uint64_t page_shift;	   /* the next page's is 1 << page_shift bytes on */
+	const uint32_t *accesses;  /* one for each touch: page << 1 | write */
+	uint64_t count;		   /* how many */
+	uint64_t *shadow;	   /* for each page, what the thread wrote last there */
+	uint32_t *nanoseconds;	   /* for each touch, how long it took; UINT32_MAX: that or longer */
+	uint64_t think;		   /* nanoseconds to sleep before each touch */
+	int (*get_time)(clockid_t clock, struct timespec *time); /* clock_gettime(2) */
+	int (*sleep)(clockid_t clock, int flags, const struct timespec *pause,
+		     struct timespec *left);			 /* clock_nanosleep(2) */
+	uint64_t stop;		   /* others write here: if not 0, no more touches */
+	uint64_t done;		   /* touches so far */
+	uint64_t mismatches;	   /* reads so far that did not find what was written last */
+};
+
+TC_EXPORT extern const struct tc_field tc_probe_fields[];
+TC_EXPORT void tc_probe(struct tc_probe *probe);
 
 #endif
