@@ -2,8 +2,8 @@
 
     python benchmarks/allocator.py [--rounds 7]
 
-Each round starts a process for each way the filter is made. In it the same statements are timed with NumPy's own
-functions and with the filter's in their place, by turns. The table gives medians over all, in nanoseconds, and their
+Each round starts a process. In it the same statements are timed with NumPy's own functions and with the filter's in
+their place, by turns. The table gives medians over all, in nanoseconds, and their
 ratio. Blocks below the threshold never enter Python. Those above it go all the way to a source that keeps blocks of
 one size and nothing else, so what a real memory adds is not in the figures.
 """
@@ -35,7 +35,6 @@ STATEMENTS = {
     "np.zeros(1 << 17), tiered": "zeros(1 << 17)",
     "np.zeros(1 << 20), tiered": "zeros(1 << 20)",
 }
-WAYS = {"compiled beforehand": "1", "compiled by llvmlite": "0"}
 TURNS = 9
 
 
@@ -59,7 +58,7 @@ class Blocks:
 
 
 def timed() -> dict[str, tuple[float, float]]:
-    """Seconds of each statement, stock and filtered, and what making the filter took."""
+    """Seconds of each statement, stock and filtered, and what installing the filter took."""
     import numpy as np
 
     from thermocline import numpy_allocator
@@ -96,10 +95,10 @@ def resident_bytes() -> float:
     return float(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
-def measured(way: str) -> dict[str, list[float]]:
+def measured() -> dict[str, list[float]]:
     source = str(Path(__file__).parents[1] / "src")
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "THERMOCLINE_PLAIN_ALLOCATOR": WAYS[way]}
+    environment = {**os.environ, "PYTHONPATH": path}
     result = subprocess.run(
         [sys.executable, __file__, "--inside"], env=environment, check=True, capture_output=True, text=True
     )
@@ -110,18 +109,13 @@ def median(runs: list[dict[str, list[float]]], name: str) -> tuple[float, float]
     return statistics.median(run[name][0] for run in runs), statistics.median(run[name][1] for run in runs)
 
 
-def table(samples: dict[str, list[dict[str, list[float]]]]) -> str:
-    lines = [f"{'':26}" + "".join(f"{way:>36}" for way in samples)]
-    lines.append(f"{'':26}" + f"{'stock':>14}{'filter':>12}{'ratio':>10}" * len(samples))
+def table(runs: list[dict[str, list[float]]]) -> str:
+    lines = [f"{'':26}{'stock':>14}{'filter':>12}{'ratio':>10}"]
     for name in STATEMENTS:
-        cells = []
-        for runs in samples.values():
-            stock, filtered = median(runs, name)
-            cells.append(f"{stock * 1e9:11.1f} ns{filtered * 1e9:9.1f} ns{filtered / stock:10.3f}")
-        lines.append(f"{name:26}" + "".join(cells))
+        stock, filtered = median(runs, name)
+        lines.append(f"{name:26}{stock * 1e9:11.1f} ns{filtered * 1e9:9.1f} ns{filtered / stock:10.3f}")
     for name, unit, factor in (("install(), s", "ms", 1e3), ("install(), bytes", "MiB", 2**-20)):
-        cells = [f"{median(runs, name)[1] * factor:.1f} {unit}" for runs in samples.values()]
-        lines.append(f"{'install()':26}" + "".join(f"{cell:>36}" for cell in cells))
+        lines.append(f"{'install()':26}{f'{median(runs, name)[1] * factor:.1f} {unit}':>36}")
     return "\n".join(lines)
 
 
@@ -133,12 +127,7 @@ def main() -> None:
     if arguments.inside:
         print(json.dumps(timed()))
         return
-    samples: dict[str, list[dict[str, list[float]]]] = {way: [] for way in WAYS}
-    for number in range(arguments.rounds):
-        # Forwards and backwards, so that a machine which slows down slows all of them.
-        for way in list(WAYS)[:: 1 if number % 2 == 0 else -1]:
-            samples[way].append(measured(way))
-    print(table(samples))
+    print(table([measured() for _ in range(arguments.rounds)]))
 
 
 if __name__ == "__main__":

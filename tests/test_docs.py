@@ -115,14 +115,14 @@ def test_tests_and_benchmarks_that_are_named_are_there() -> None:
 
 def test_the_map_of_the_house_names_every_module() -> None:
     text = read("CONTRIBUTING.md")
-    there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in {".py", ".ll"}}
+    there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in {".py", ".c", ".h"}}
     there = {path for path in there if (PACKAGE / path).stat().st_size > 0}
     named: set[str] = set()
     folder = ""
     for line in text.splitlines():
         if heading := re.match(r"### `src/thermocline/(.*)`", line):
             folder = heading[1]
-        elif row := re.match(r"\| `([\w/]+\.(?:py|ll))` \|", line):
+        elif row := re.match(r"\| `([\w/]+\.(?:py|c|h))` \|", line):
             named.add(folder + row[1])
     assert named == there
 

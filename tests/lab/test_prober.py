@@ -1,28 +1,19 @@
 """Probing threads: on plain memory, where it is known what they must find, and on tiered memory."""
 
 import ctypes
-import dataclasses
 import errno
 import mmap
-import os
-import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import thermocline
-from thermocline.errors import UnsupportedError
-from thermocline.lab import plain, prober
-from thermocline.lab.native import PROBE
+from structures import in_c, in_python
 from thermocline.lab.prober import Probe, Prober, Touches
-from thermocline.machine_code import compiler
-from thermocline.machine_code.__main__ import write_tables
 
 PAGE = 4096
 PAGES = 64
@@ -63,18 +54,6 @@ def run_together(*probers: Prober) -> list[Touches]:
 # --- what is touched ---
 
 
-@pytest.fixture(params=["compiled_beforehand", "compiled_by_llvmlite"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The probe as made in either way."""
-    if request.param == "compiled_by_llvmlite":
-        pytest.importorskip("llvmlite")
-    monkeypatch.setenv("THERMOCLINE_PLAIN_PROBE", "1" if request.param == "compiled_beforehand" else "0")
-    prober._function.cache_clear()
-    yield
-    prober._function.cache_clear()
-
-
-@pytest.mark.usefixtures("way")
 def test_each_write_adds_one_to_the_probers_word_of_the_page(words: Words) -> None:
     touches = random_accesses(1, 10_000, PAGES)
     outcome = prober_of(words, touches, word=3).run()
@@ -293,58 +272,7 @@ def stopping(made: Prober) -> object:
 
 
 def test_the_structure_is_laid_out_as_the_probe_has_it() -> None:
-    fields = re.findall(r"^  (?:i64|ptr),? *; +(\d+) (\w+)", PROBE.text(), re.MULTILINE)
-    assert [(number, name) for number, (name, _) in enumerate(Probe._fields_)] == [
-        (int(number), name) for number, name in fields
-    ]
-    assert [getattr(Probe, name).offset for _, name in fields] == list(range(0, 8 * len(fields), 8))
-
-
-def test_the_tables_are_made_from_this_probe() -> None:
-    assert compiler.digest(PROBE.text()) == plain.DIGEST
-    assert set(plain.MACHINES) == set(compiler.MACHINES)
-
-
-def test_the_tables_are_what_llvm_makes() -> None:
-    llvm = pytest.importorskip("llvmlite.binding")
-    if llvm.llvm_version_info != plain.LLVM:
-        pytest.skip(f"the tables are LLVM {plain.LLVM}'s, this is {llvm.llvm_version_info}")
-    for machine, functions in plain.MACHINES.items():
-        made = compiler.compiled_for(machine, PROBE.text(), PROBE.functions)
-        assert made == {name: bytes.fromhex(code) for name, code in functions.items()}
-
-
-def test_llvmlite_is_missing_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, words: Words) -> None:
-    prober._function.cache_clear()
-    monkeypatch.setenv("THERMOCLINE_PLAIN_PROBE", "0")
-    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
-    with pytest.raises(UnsupportedError, match="takes llvmlite"):
-        prober_of(words, accesses())
-
-
-class OtherMachine:
-    machine = "s390x"
-
-
-def test_a_machine_without_tables(monkeypatch: pytest.MonkeyPatch, words: Words) -> None:
-    prober._function.cache_clear()
-    monkeypatch.setattr(os, "uname", OtherMachine)
-    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
-    with pytest.raises(UnsupportedError, match=r"^probing pages on s390x takes llvmlite .*pip install 'llvmlite"):
-        prober_of(words, accesses())
-    monkeypatch.setenv("THERMOCLINE_PLAIN_PROBE", "1")
-    with pytest.raises(UnsupportedError, match=r"^no probe .* for s390x; unset THERMOCLINE_PLAIN_PROBE"):
-        prober_of(words, accesses())
-
-
-def test_a_system_that_maps_no_code(monkeypatch: pytest.MonkeyPatch, words: Words) -> None:
-    def refuse(_: str) -> int:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    prober._function.cache_clear()
-    monkeypatch.setattr(os, "memfd_create", refuse)
-    with pytest.raises(UnsupportedError, match=r"Permission denied.*PROT_EXEC"):
-        prober_of(words, accesses())
+    assert in_python(Probe) == in_c("tc_probe_fields")
 
 
 @pytest.mark.parametrize(
@@ -368,19 +296,6 @@ def test_touches_that_would_go_astray(words: Words, wrong: Callable[[int], Probe
 def test_accesses_of_another_type_are_not_cut_short(words: Words) -> None:
     with pytest.raises(TypeError, match="Cannot cast"):
         prober_of(words, np.array([2**33]))  # type: ignore[arg-type]
-
-
-def test_the_command_writes_the_tables_and_leaves_what_is_above_them(tmp_path: Path) -> None:
-    llvm = pytest.importorskip("llvmlite.binding")
-    written_before = Path(plain.__file__).read_text()
-    above, llvm_line, _ = written_before.partition("LLVM = ")
-    (tmp_path / "plain.py").write_text(f"{above}{llvm_line}(1, 2, 3)")
-    (tmp_path / "probe.ll").write_text(PROBE.text())
-    write_tables(dataclasses.replace(PROBE, source=tmp_path / "probe.ll"))
-    made = (tmp_path / "plain.py").read_text()
-    assert made.startswith(f"{above}LLVM = {llvm.llvm_version_info}\n")
-    if llvm.llvm_version_info == plain.LLVM:
-        assert made == written_before
 
 
 # --- on tiered memory ---

@@ -21,7 +21,6 @@ import pytest
 from pagers import children, find_supervisor
 from thermocline import Memory, OutOfMemory
 from thermocline.errors import UnsupportedError
-from thermocline.live.fence import ADDRESS, FENCE, plain
 from thermocline.live.tables import Tables
 
 PAGE = 64 << 10
@@ -320,17 +319,6 @@ def test_a_supervisor_that_cannot_be_started_is_an_error_and_leaves_nothing(
     with pytest.raises(UnsupportedError, match="starts no supervisor"):
         Memory("dram=1MiB, zstd=1MiB")
     assert os.listdir("/proc/self/fd") == before
-
-
-def test_the_handler_compiled_beforehand_is_that_of_the_text() -> None:
-    compiler = pytest.importorskip("thermocline.machine_code.compiler")
-    llvm = pytest.importorskip("llvmlite.binding")
-    assert compiler.digest(FENCE.text()) == plain.DIGEST
-    assert f"i64 {ADDRESS} to ptr" in FENCE.text()
-    if tuple(plain.LLVM) == tuple(llvm.llvm_version_info):
-        for machine, functions in plain.MACHINES.items():
-            made = compiler.compiled_for(machine, FENCE.text(), FENCE.functions)
-            assert {name: bytes.fromhex(code) for name, code in functions.items()} == made
 
 
 def test_a_forked_child_makes_plain_arrays_and_frees_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A pytest plugin: the allocator, installed in this process, and two sources for it.
 
 NumPy's functions are replaced once in a process and for good. So the files of this directory are not collected
-with the other tests: `test_numpy_allocator` runs them in a process of their own, with this plugin, once for each
-way the filter is made.
+with the other tests: `test_numpy_allocator` runs them in a process of their own, with this plugin.
 """
 
 import gc

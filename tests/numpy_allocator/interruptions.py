@@ -3,11 +3,14 @@
 import ctypes
 import gc
 import operator
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,21 +44,25 @@ def test_a_pending_exception_survives_a_free(arena: Arena, items: int) -> None:
     assert arena.live() == 0
 
 
-def test_a_pending_exception_survives_an_allocation(arena: Arena) -> None:
+RAISE_AND_ALLOCATE = """
+#include <stddef.h>
+
+void *raise_and_allocate(void (*raise)(void *), void *exception, void *(*malloc)(void *, size_t),
+                         void *context, size_t bytes)
+{
+    raise(exception);
+    return malloc(context, bytes);
+}
+"""
+
+
+def test_a_pending_exception_survives_an_allocation(arena: Arena, tmp_path: Path) -> None:
     """Nothing in NumPy is known to do this, so it takes a function that does."""
-    llvm = pytest.importorskip("llvmlite.binding")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly("""
-        define ptr @raise_and_allocate(ptr %raise, ptr %exception, ptr %malloc, ptr %context, i64 %bytes) {
-          call void %raise(ptr %exception)
-          %block = call ptr %malloc(ptr %context, i64 %bytes)
-          ret ptr %block
-        }
-    """)
-    engine = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
+    source, made = tmp_path / "raise_and_allocate.c", tmp_path / "raise_and_allocate.so"
+    source.write_text(RAISE_AND_ALLOCATE)
+    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", made, source], check=True)
     types = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    raise_and_allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p, *types)(engine.get_function_address("raise_and_allocate"))
+    raise_and_allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p, *types)(("raise_and_allocate", ctypes.CDLL(str(made))))
     raise_ = ctypes.cast(ctypes.pythonapi.PyErr_SetNone, ctypes.c_void_p)
     context, malloc, *_ = default_handler().functions
     with pytest.raises(LookupError):

@@ -1,14 +1,13 @@
-"""Threads that touch pages and time every touch, in machine code, without the GIL."""
+"""Threads that touch pages and time every touch, in C, without the GIL."""
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from thermocline.lab.native import PROBE
+from thermocline.native import library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +34,7 @@ class Touches(NamedTuple):
 
 
 class Probe(ctypes.Structure):
-    """``%Probe`` of ``probe.ll``, field for field."""
+    """``struct tc_probe`` of ``native/thermocline.h``, field for field."""
 
     _fields_ = (
         ("words", ctypes.c_void_p),
@@ -80,7 +79,7 @@ class Prober:
     ValueError
         The touches would go astray.
     UnsupportedError
-        There is no machine code for this machine, or the system refuses to load it.
+        The native library does not load.
 
     Notes
     -----
@@ -132,10 +131,9 @@ class Prober:
         self._probe.stop = 1
 
 
-@cache
 def _function() -> Any:
-    """The machine code, as a function that ctypes calls without the GIL."""
-    return ctypes.CFUNCTYPE(None, ctypes.POINTER(Probe))(PROBE.load()["probe"])
+    """``tc_probe``, which ctypes calls without the GIL."""
+    return ctypes.CFUNCTYPE(None, ctypes.POINTER(Probe))(("tc_probe", library()))
 
 
 def _address_of(name: str) -> int | None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thermocline.errors import UnsupportedError
-from thermocline.live import control, fence, launch, libc
+from thermocline.live import control, launch, libc
 from thermocline.live.address_space import AddressSpace
 from thermocline.live.control import Packet
 from thermocline.live.forks import Forks
@@ -189,19 +189,18 @@ class Attachment:
         self.lifeline.close()
         os.close(self.uffd)
 
-    def go_on_as_child(self) -> bool:
-        """This process was forked: take over what the native library has made of it -> False if that is nothing."""
+    def go_on_as_child(self) -> None:
+        """This process was forked: take over what the native library has made of it."""
         self._asking = Exclusion()
         self._forget()
         attached = self.forks.attached()
         if attached is None:
             _attachments.discard(self)
-            return False
+            return
         self.peer = socket.socket(fileno=attached.peer)
         self.lifeline = socket.socket(fileno=attached.lifeline)
         self.uffd = attached.uffd
         self.serves_system_calls = attached.serves_system_calls
-        return True
 
 
 #: Every attachment of this process, for a child that is forked from it.
@@ -209,8 +208,8 @@ _attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    if not all([attachment.go_on_as_child() for attachment in list(_attachments)]):
-        fence.install()
+    for attachment in list(_attachments):
+        attachment.go_on_as_child()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -79,11 +79,6 @@ struct tc_memory {
 	struct tc_attached attached;
 };
 
-/* Until fence.c is here. */
-__attribute__((weak)) void tc_fence_install(void)
-{
-}
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct tc_memory *memories;
 

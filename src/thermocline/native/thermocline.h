@@ -3,17 +3,102 @@
 #define THERMOCLINE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
-/* Changes with every function whose arguments change; thermocline/native/__init__.py has the same number. */
-#define TC_ABI 1
+/*
+ * Changes with every function whose arguments change and with every structure that Python fills;
+ * ABI in __init__.py is the same number.
+ */
+#define TC_ABI 5
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
+/* abi.c */
 TC_EXPORT int tc_abi(void);
 
-/* fence.c: what a forked child is told that touches tiered memory and is not served. */
+/*
+ * The layout of a structure that Python declares as well, as a ctypes.Structure: each field by its
+ * name, in order, and then NULL with the size of the whole. The tests compare the two.
+ */
+struct tc_field {
+	const char *name;
+	size_t offset;
+	size_t size;
+};
+
+#define TC_FIELD(type, member) { #member, offsetof(type, member), sizeof(((type *)0)->member) }
+#define TC_END(type) { NULL, sizeof(type), 0 }
+
+/* fence.c */
+#define TC_FENCE_MESSAGE 512 /* bytes at most */
+
+TC_EXPORT int tc_fence_prepare(uintptr_t low, uintptr_t high, const char *message, size_t length);
 TC_EXPORT void tc_fence_install(void);
+
+/* filter.c */
+struct tc_filter {
+	size_t threshold; /* blocks of at least so many bytes are tiered; SIZE_MAX: none */
+	size_t low;	  /* the arena's first address */
+	size_t span;	  /* its length in bytes */
+	size_t open;	  /* 0: Python must not be entered (a forked child; the interpreter shuts down) */
+	struct {	  /* NumPy's own functions, and the context they were called with */
+		void *context;
+		void *(*malloc)(void *context, size_t bytes);
+		void *(*calloc)(void *context, size_t items, size_t size);
+		void *(*realloc)(void *context, void *block, size_t bytes);
+		void (*free)(void *context, void *block, size_t bytes);
+	} original;
+	struct { /* CPython's; void * stands for PyObject *, intptr_t for Py_ssize_t */
+		void (*PyErr_Fetch)(void **type, void **value, void **traceback);
+		void (*PyErr_Restore)(void *type, void *value, void *traceback);
+		void (*PyErr_NormalizeException)(void **type, void **value, void **traceback);
+		void *(*PyObject_CallFunction)(void *function, const char *format, ...);
+		void *(*Py_BuildValue)(const char *format, ...);
+		intptr_t (*PyLong_AsSsize_t)(void *integer);
+		int (*PyList_Append)(void *list, void *item);
+		void (*Py_DecRef)(void *object);
+		int (*Py_AddPendingCall)(int (*function)(void *argument), void *argument);
+		int (*PyObject_IsTrue)(void *object);
+		unsigned long (*PyThread_get_thread_ident)(void);
+		int (*PyGILState_Ensure)(void);
+		void (*PyGILState_Release)(int state);
+	} python;
+	struct {	       /* Python's objects, all of which live for ever */
+		void *serve;   /* serve(pointer, nbytes) -> address | 0 (exhausted) | -1 (not tiered) */
+		void *drain;   /* drain() frees the blocks in the backlog */
+		void *backlog; /* list of addresses to free */
+		void *errors;  /* list of (thread, exception) that serve and drain could not raise */
+		void *courier; /* its truth value raises them */
+	} object;
+};
+
+TC_EXPORT extern const struct tc_field tc_filter_fields[];
+TC_EXPORT void *tc_filter_malloc(struct tc_filter *filter, size_t bytes);
+TC_EXPORT void *tc_filter_calloc(struct tc_filter *filter, size_t items, size_t size);
+TC_EXPORT void *tc_filter_realloc(struct tc_filter *filter, void *old, size_t bytes);
+TC_EXPORT void tc_filter_free(struct tc_filter *filter, void *block, size_t bytes);
+
+/* probe.c */
+struct tc_probe {
+	char *words;		   /* the thread's own word of 8 bytes in page 0 */
+	uint64_t page_shift;	   /* the next page's is 1 << page_shift bytes on */
+	const uint32_t *accesses;  /* one for each touch: page << 1 | write */
+	uint64_t count;		   /* how many */
+	uint64_t *shadow;	   /* for each page, what the thread wrote last there */
+	uint32_t *nanoseconds;	   /* for each touch, how long it took; UINT32_MAX: that or longer */
+	uint64_t think;		   /* nanoseconds to sleep before each touch */
+	int (*get_time)(clockid_t clock, struct timespec *time); /* clock_gettime(2) */
+	int (*sleep)(clockid_t clock, int flags, const struct timespec *pause,
+		     struct timespec *left);			 /* clock_nanosleep(2) */
+	uint64_t stop;		   /* others write here: if not 0, no more touches */
+	uint64_t done;		   /* touches so far */
+	uint64_t mismatches;	   /* reads so far that did not find what was written last */
+};
+
+TC_EXPORT extern const struct tc_field tc_probe_fields[];
+TC_EXPORT void tc_probe(struct tc_probe *probe);
 
 /* fork.c: children are attached to the memories of their parents. */
 struct tc_memory;

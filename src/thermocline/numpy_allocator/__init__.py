@@ -3,7 +3,7 @@
 `install` replaces the four functions of NumPy's default memory handler (NEP 49), once for the life of the
 process: arrays outlive whatever made them. Between `activate` and `deactivate`, every block that NumPy
 allocates in any thread for an array of at least ``min_array`` bytes comes from a `BlockSource`. Everything
-else goes to NumPy's own functions through a filter of machine code (``filter.ll``) and never enters Python.
+else goes to NumPy's own functions through a filter in C (``native/filter.c``) and never enters Python.
 
 All sources live in one reserved range of addresses, the arena, so one comparison tells our blocks from all
 others. In it each source registers a range of its own, and a block is freed and resized by the source in

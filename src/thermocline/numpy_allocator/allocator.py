@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from thermocline.numpy_allocator.handler import Handler
 from thermocline.numpy_allocator.interrupts import Courier
-from thermocline.numpy_allocator.native import FILTER
 from thermocline.numpy_allocator.source import BlockSource
-from thermocline.numpy_allocator.state import NEVER, Objects, new_state
+from thermocline.numpy_allocator.state import NEVER, new_state
 
 _EXHAUSTED, _DECLINED = 0, -1
 _FRAMES = 32  # how deep a source may go
@@ -48,8 +47,8 @@ class Allocator:
 
     Notes
     -----
-    ``serve`` and ``drain`` are called by the filter (``filter.ll``), which is where the blocks that are
-    none of our business part from the others. They may be entered in any thread and while they run already.
+    ``serve`` and ``drain`` are called by the filter (``native/filter.c``), which sends the blocks that are not ours
+    to NumPy's own functions. They may be entered in any thread and while they run already.
     What they read of this object are therefore tuples that are replaced and never changed; `_lock` is for
     those who replace them.
     """
@@ -68,12 +67,19 @@ class Allocator:
         self._raw_is_malloc = not _has_debug_hooks()
         self._original_malloc = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[1])
         self._original_free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[4])
-        code = FILTER.load()
-        objects = Objects(self.serve, self.drain, self._backlog, self._errors, Courier(self._errors))
-        self._state, address = new_state(low, high, originals, code, objects)
+        self._state, functions = new_state(
+            low,
+            high,
+            originals,
+            serve=self.serve,
+            drain=self.drain,
+            backlog=self._backlog,
+            errors=self._errors,
+            courier=Courier(self._errors),
+        )
         os.register_at_fork(after_in_child=self._become_child)
         atexit.register(self.close)
-        handler.replace([address, code["malloc"], code["calloc"], code["realloc"], code["free"]])
+        handler.replace(functions)
 
     # --- which source ---
 

@@ -1,81 +1,90 @@
-"""What the filter and Python share: the context that NumPy passes to every function of its handler."""
+"""What the filter (``native/filter.c``) and Python share: the context that NumPy passes to every function."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+
+from thermocline.native import library
 
 NEVER = ctypes.c_size_t(-1).value  # as a threshold: no block is that large
 
-_SHARED = ("ask", "release", "enter", "collect")
 
-_FUNCTIONS_OF_CPYTHON = (
-    "PyErr_Fetch",
-    "PyErr_Restore",
-    "PyErr_NormalizeException",
-    "PyObject_CallFunction",
-    "Py_BuildValue",
-    "PyLong_AsSsize_t",
-    "PyList_Append",
-    "Py_DecRef",
-    "Py_AddPendingCall",
-    "PyObject_IsTrue",
-    "PyThread_get_thread_ident",
-    "PyGILState_Ensure",
-    "PyGILState_Release",
-)
+class _Originals(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("context", "malloc", "calloc", "realloc", "free"))
+
+
+class _CPython(ctypes.Structure):
+    """Functions of CPython's stable ABI, by their own names."""
+
+    _fields_ = (
+        ("PyErr_Fetch", ctypes.c_void_p),
+        ("PyErr_Restore", ctypes.c_void_p),
+        ("PyErr_NormalizeException", ctypes.c_void_p),
+        ("PyObject_CallFunction", ctypes.c_void_p),
+        ("Py_BuildValue", ctypes.c_void_p),
+        ("PyLong_AsSsize_t", ctypes.c_void_p),
+        ("PyList_Append", ctypes.c_void_p),
+        ("Py_DecRef", ctypes.c_void_p),
+        ("Py_AddPendingCall", ctypes.c_void_p),
+        ("PyObject_IsTrue", ctypes.c_void_p),
+        ("PyThread_get_thread_ident", ctypes.c_void_p),
+        ("PyGILState_Ensure", ctypes.c_void_p),
+        ("PyGILState_Release", ctypes.c_void_p),
+    )
+
+
+class _Objects(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("serve", "drain", "backlog", "errors", "courier"))
 
 
 class State(ctypes.Structure):
-    """``%State`` of ``filter.ll``, field for field."""
+    """``struct tc_filter`` of ``native/thermocline.h``, field for field."""
 
     _fields_ = (
         ("threshold", ctypes.c_size_t),
         ("low", ctypes.c_size_t),
         ("span", ctypes.c_size_t),
         ("open", ctypes.c_size_t),
-        ("originals", ctypes.c_void_p * 5),
-        ("shared", ctypes.c_void_p * 4),
-        ("cpython", ctypes.c_void_p * len(_FUNCTIONS_OF_CPYTHON)),
-        ("objects", ctypes.c_void_p * 5),
-        ("formats", ctypes.c_char_p * 4),
+        ("original", _Originals),
+        ("python", _CPython),
+        ("object", _Objects),
     )
 
 
-class Objects:
-    """The Python objects that the filter uses, in the order of their fields."""
-
-    def __init__(
-        self,
-        serve: Callable[[int, int], int],
-        drain: Callable[[], int],
-        backlog: list[int],
-        errors: list[tuple[int, BaseException]],
-        courier: object,
-    ) -> None:
-        self.in_order = (serve, drain, backlog, errors, courier)
-
-
 def new_state(
-    low: int, high: int, originals: Sequence[int], code: Mapping[str, int], objects: Objects
-) -> tuple[State, int]:
-    """A state and its address, for the arena ``[low, high)``; neither it nor what it refers to is ever freed.
+    low: int,
+    high: int,
+    originals: Sequence[int],
+    *,
+    serve: Callable[[int, int], int],
+    drain: Callable[[], int],
+    backlog: list[int],
+    errors: list[tuple[int, BaseException]],
+    courier: object,
+) -> tuple[State, list[int]]:
+    """A state for the arena ``[low, high)``, and what a handler's functions are with it: its address, and the filter's.
 
-    NumPy calls its handler until the very last array goes, which is after Python has freed every module.
+    Neither it nor what it refers to is ever freed: NumPy calls its handler until the very last array goes, which is
+    after Python has freed every module.
+
+    Raises
+    ------
+    UnsupportedError
+        The native library does not load.
     """
+    filters = [_address_of(library(), f"tc_filter_{function}") for function in ("malloc", "calloc", "realloc", "free")]
     address = _raw_calloc(1, ctypes.sizeof(State))
     if not address:
         raise MemoryError("no memory for the allocator's state")
     state = State.from_address(address)
     state.threshold, state.low, state.span = NEVER, low, high - low
-    state.originals[:] = list(originals)
-    state.shared[:] = [code[name] for name in _SHARED]
-    state.cpython[:] = [_address_of(name) for name in _FUNCTIONS_OF_CPYTHON]
-    formats = (b"KK", b"", b"K", b"kO")
-    for kept in (*objects.in_order, *formats):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-    state.objects[:] = [id(each) for each in objects.in_order]
-    state.formats[:] = list(formats)
+    state.original = _Originals(*originals)
+    state.python = _CPython(*(_address_of(ctypes.pythonapi, name) for name, _ in _CPython._fields_))
+    kept = (serve, drain, backlog, errors, courier)
+    for each in kept:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+    state.object = _Objects(*map(id, kept))
     state.open = 1
-    return state, address
+    return state, [address, *filters]
 
 
 _raw_calloc = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)(
@@ -83,7 +92,7 @@ _raw_calloc = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_
 )
 
 
-def _address_of(function: str) -> int:
-    address = ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value
+def _address_of(where: ctypes.CDLL, function: str) -> int:
+    address = ctypes.cast(getattr(where, function), ctypes.c_void_p).value
     assert address is not None
     return address

@@ -19,7 +19,7 @@ _clock = time.perf_counter_ns
 
 
 def hit(rounds: int) -> Cost:
-    """A touch of a page that is mapped, in machine code: one word of each of many pages, as a gather reads them.
+    """A touch of a page that is mapped, in C: one word of each of many pages, as a gather reads them.
 
     Shared memory, as the arena is: private memory may have huge pages, which reach further in the TLB.
     """
