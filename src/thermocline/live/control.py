@@ -15,7 +15,7 @@ from the program that made the memory
 from every process
 ------------------------------------------------------------------------------------------------------------------
 ``join SECRET``                                         ``join PAGES PAGE_SIZE NUMBER +arena``
-``fork SECRET NUMBER``                                  ``fork CHILD FORK +arena``, when process NUMBER may fork; its child
+``fork SECRET NUMBER``                                  ``fork CHILD FORK +arena``, when it may fork; its child
                                                         speaks on this connection next
 ``attach ADDRESS +userfaultfd +process +lifeline``      the same word, when its faults are answered
 ``hold SLOT TICKET``                                    ``hold FIRST PAGES``

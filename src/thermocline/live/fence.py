@@ -27,3 +27,8 @@ def prepare(low: int, high: int) -> None:
     error = prototype(("tc_fence_prepare", library()))(low, high, _MESSAGE, len(_MESSAGE))
     if error:
         raise OSError(error, os.strerror(error))
+
+
+def install() -> None:
+    """Install the handler, in a forked child. Faults at other addresses go to the handler that was there before."""
+    ctypes.CFUNCTYPE(None)(("tc_fence_install", library()))()
