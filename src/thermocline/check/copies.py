@@ -116,7 +116,8 @@ class Copies(World):
 
     def _withdraw(self, effect: effects.Withdraw, task: Task) -> Job:
         page = effect.page
-        if self.unwatched("pins")[page]:
+        self.footprint.read("pinned")
+        if page in self.pinned:
             raise Violation("pin", f"{task.name} withdraws page {page}, which is pinned")
         for part in range(PARTS):
             if part:

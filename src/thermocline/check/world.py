@@ -52,6 +52,8 @@ class World:
         The saved copies.
     forks : int
         How often the program has forked.
+    pinned : set of int
+        Pages whose pins were answered: a device may write to their frames.
     """
 
     def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
@@ -76,6 +78,7 @@ class World:
         self.family: dict[int, PrivateMapping] = {}
         self.saved: dict[int, tuple[int, ...]] = {}
         self.forks = 0
+        self.pinned: set[int] = set()
         for extent in layout.arrays:
             self._add_region(extent.start + 1, extent)
         self._start_pager()
