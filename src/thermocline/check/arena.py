@@ -9,6 +9,15 @@ from thermocline.check.store import PARTS
 
 #: Versions count up in steps of this many; the rest says of which base page they are.
 _VERSIONS = 1000
+#: A child's versions are told from the program's by this in that rest, and by the child's number.
+_CHILDS, _OF_EACH = 500, 50
+
+
+def next_version(version: int, page: int, part: int, child: int = 0) -> int:
+    """The version that a write makes of another, by the program or a child: nothing else ever had it."""
+    count = max(version, 0) // _VERSIONS + 1
+    whose = _CHILDS + child * _OF_EACH if child else 0
+    return count * _VERSIONS + whose + page * PARTS + part
 
 
 def describe_version(version: int | None) -> str:
@@ -18,8 +27,9 @@ def describe_version(version: int | None) -> str:
     if version <= 0:
         return "the file's bytes" if version else "zeros"
     count, cell = divmod(version, _VERSIONS)
+    child, cell = divmod(cell - _CHILDS, _OF_EACH) if cell >= _CHILDS else (0, cell)
     page, part = divmod(cell, PARTS)
-    return f"write {count} of part {part} of page {page}"
+    return f"write {count} of part {part} of page {page}{f' by child {child}' if child else ''}"
 
 
 class Arena:
@@ -49,8 +59,7 @@ class Arena:
 
     def write(self, page: int, part: int) -> None:
         """Let the program write a version that no other base page ever had."""
-        last = max(self.truth[page][part], 0) // _VERSIONS
-        self.versions[page][part] = self.truth[page][part] = (last + 1) * _VERSIONS + page * PARTS + part
+        self.versions[page][part] = self.truth[page][part] = next_version(self.truth[page][part], page, part)
 
     def present(self, page: int) -> bool:
         """Whether any base page of it is in memory (lseek(2), SEEK_DATA)."""
@@ -88,11 +97,19 @@ class Arena:
         self.protected[page] = [False] * PARTS
         self.hinted[page] = False
 
-    def poison(self, page: int) -> None:
-        """UFFDIO_POISON: only where nothing is present."""
+    def punch_part(self, page: int, part: int) -> None:
+        """The same of one base page."""
+        self.versions[page][part] = None
+        self.protected[page][part] = False
+        self.hinted[page] = False
+
+    def poison(self, page: int, *, keep_protected: bool) -> None:
+        """UFFDIO_POISON: only where nothing is present. What is present may be written then, as with `live`."""
         for part in range(PARTS):
             if self.versions[page][part] is None:
                 self.poisoned[page][part] = True
+            elif not keep_protected:
+                self.protected[page][part] = False
 
     def allows(self, page: int, part: int, write: bool) -> bool:
         """Whether an access succeeds without a fault."""

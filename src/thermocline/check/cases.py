@@ -105,7 +105,11 @@ def pins(*pages: int) -> Actor:
             if not machine.table.pins[page]:
                 machine.table.pins[page] += 1
         yield Resched()
-        return (yield from bring_up_pinned(machine.mm, pages[0], len(pages)))
+        pinned: bool = yield from bring_up_pinned(machine.mm, pages[0], len(pages))
+        if pinned:
+            machine.footprint.write("pinned")
+            machine.pinned.update(pages)
+        return pinned
 
     return actor
 

@@ -62,6 +62,12 @@ class Configuration:
         Pages that no lower node ever takes: its disk is full.
     doomed : tuple of int
         Pages that a killed pager's successor gives up.
+    children : dict of name to Script
+        What children do that a script forks.
+    deaths : int
+        How many children may die, each at any moment.
+    may_abandon : bool
+        Whether the pager may end a child.
     crashes : int
         How often the pager may be killed.
     may_lose : bool
@@ -88,3 +94,6 @@ class Configuration:
     may_lose: bool = False
     may_poison: tuple[int, ...] = ()
     discard_clean: bool = False
+    children: dict[str, Script] = field(default_factory=dict)
+    deaths: int = 0
+    may_abandon: bool = False

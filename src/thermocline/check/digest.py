@@ -21,10 +21,12 @@ from typing import Any
 
 from thermocline.check.layout import Place
 from thermocline.check.machine import Machine
+from thermocline.check.private import PrivateMapping
 from thermocline.check.program import Program
 from thermocline.check.store import Buffer, Store
 from thermocline.check.task import Task
 from thermocline.check.world import World
+from thermocline.protocol.child import Child
 from thermocline.protocol.effects import Effect
 from thermocline.protocol.group import Group
 from thermocline.protocol.lru import LruList, Lruvec
@@ -64,6 +66,10 @@ class Describer:
         return (
             tuple(machine.unwatched("entry")),
             tuple(machine.unwatched("pins")),
+            tuple(machine.unwatched("given")),
+            machine.forks,
+            tuple(self._child(child) for child in machine.family.values()),
+            tuple((page, self._versions(page, versions)) for page, versions in sorted(machine.saved.items())),
             tuple(
                 (
                     self._versions(page, arena.versions[page]),
@@ -79,7 +85,15 @@ class Describer:
                 for store in machine.stores.values()
             ),
             tuple(
-                (thread.position, thread.part, tuple(thread.current or ()), thread.waiting, thread.killed)
+                (
+                    thread.position,
+                    thread.part,
+                    tuple(thread.current or ()),
+                    thread.waiting,
+                    thread.killed,
+                    thread.born,
+                    thread.forks,
+                )
                 for thread in self._program.threads.values()
             ),
             self._program.pager_listens,
@@ -89,9 +103,31 @@ class Describer:
 
     def _versions(self, page: int, versions: Iterable[int | None]) -> tuple[int, ...]:
         truth = self._machine.arena.truth[page]
-        return tuple(
+        described = [
             -1 if version is None else (version == now) + 2 * (not version) + 4 * (not now)
             for version, now in zip(versions, truth, strict=False)
+        ]
+        bit = 8
+        for child in self._machine.family.values():
+            if child.truth is not None:
+                for part, (version, now) in enumerate(zip(versions, child.truth[page], strict=False)):
+                    described[part] |= bit * (version == now)
+            bit *= 2
+        return tuple(described)
+
+    def _child(self, child: PrivateMapping) -> tuple[object, ...]:
+        pages = range(self._machine.layout.pages)
+        truth = child.truth
+        return (
+            child.number,
+            child.fork,
+            child.inherits,
+            child.expected,
+            child.lives,
+            tuple(self._versions(page, child.own[page]) for page in pages),
+            tuple(tuple(child.mapped[page]) for page in pages),
+            tuple(tuple(child.poisoned[page]) for page in pages),
+            () if truth is None else tuple(self._versions(page, truth[page]) for page in pages),
         )
 
     def _content(self, content: Any) -> tuple[object, ...]:
@@ -124,6 +160,7 @@ class Describer:
             tuple(sorted(machine.kswapd_wanted)),
             tuple((task.name, group) for task, group in machine.throttled),
             machine.fruitless,
+            tuple((child.number, child.expected) for child in machine.mm.children.values()),
             tuple(machine.refusals.values()),
             tuple(sorted(self._task(task) for task in machine.tasks.values())),
         )
@@ -216,6 +253,7 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
     (dict, lambda self, value: tuple((self.describe(key), self.describe(held)) for key, held in value.items())),
     ((set, frozenset), lambda self, value: tuple(sorted(self.describe(item) for item in value))),
     (Effect, lambda self, value: (type(value).__name__, *(self.describe(getattr(value, n)) for n in value.__slots__))),
+    (Child, lambda _, value: ("child", value.number)),
     ((Node, Group, Region), lambda _, value: (type(value).__name__, value.index)),
     (
         ScanControl,

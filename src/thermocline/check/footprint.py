@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
+from thermocline.protocol.child import Child
 from thermocline.protocol.group import Group
 from thermocline.protocol.lru import Links, LruList
 from thermocline.protocol.node import Node
@@ -80,6 +81,59 @@ class WatchedColumn:
     def unwatched(self) -> array[int]:
         """The column, for those that look at it from outside of the schedule."""
         return self._column
+
+
+class WatchedChildren(dict[int, Child]):
+    """The children that a pager knows, as one object."""
+
+    def __init__(self, footprint: Footprint) -> None:
+        super().__init__()
+        self._footprint = footprint
+
+    def __len__(self) -> int:
+        self._footprint.read("children")
+        return super().__len__()
+
+    def values(self) -> Any:
+        """The children."""
+        self._footprint.read("children")
+        return super().values()
+
+    def get(self, number: int, default: Any = None) -> Any:
+        """A child, if it is known."""
+        self._footprint.read("children")
+        return super().get(number, default)
+
+    def __setitem__(self, number: int, child: Child) -> None:
+        self._footprint.write("children")
+        super().__setitem__(number, child)
+
+    def pop(self, number: int, *default: Any) -> Any:
+        """Forget a child."""
+        self._footprint.write("children")
+        return super().pop(number, *default)
+
+
+class WatchedChild(Child):
+    """A child that belongs to the same object."""
+
+    __slots__ = ("_expected", "_footprint")
+
+    def __init__(self, footprint: Footprint, number: int, fork: int, *, expected: bool, inherits: bool) -> None:
+        self._footprint = footprint
+        self._expected = expected
+        super().__init__(number, fork, expected, inherits)
+
+    @property
+    def expected(self) -> bool:
+        """Whether its fork is under way."""
+        self._footprint.read("children")
+        return self._expected
+
+    @expected.setter
+    def expected(self, value: bool) -> None:
+        self._footprint.write("children")
+        self._expected = value
 
 
 class WatchedShadows(dict[int, None]):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from thermocline.check.arena import describe_version
 from thermocline.check.machine import Machine
+from thermocline.check.private import PrivateMapping
 from thermocline.check.program import Program
 from thermocline.check.store import PAGE, PARTS
 from thermocline.check.violation import Violation
@@ -32,6 +33,9 @@ def check_state(machine: Machine) -> None:
                 raise Violation("owners", f"pages {other} and {page} both name {_slot(machine, entry)}")
         if page not in machine.dying and entry.state != POISONED:
             _check_bytes(machine, page, entry)
+            for child in machine.family.values():
+                if not child.died:
+                    _check_child(machine, page, entry, child)
 
 
 def _check_budgets(machine: Machine) -> None:
@@ -65,6 +69,11 @@ def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
         version = arena.versions[page][part]
         where = f"part {part} of page {page} ({State(state).name})"
         newest = describe_version(truth)
+        if state in (RESIDENT, SHADOWED) and version is None and page in machine.saved:
+            version = machine.saved[page][part]  # it was withdrawn, and is brought back from there
+            withdrawn = True
+        else:
+            withdrawn = False
         if state in (RESIDENT, SHADOWED) and version is None:
             raise Violation("lost", f"{where} is not in memory")
         if version is not None and version != truth:
@@ -74,8 +83,36 @@ def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
         ):
             if slot[part] != truth:
                 raise Violation("lost", f"{where} is {describe_version(slot[part])} below; {newest} came last")
-            if version is not None and not arena.protected[page][part]:
+            if version is not None and not withdrawn and not arena.protected[page][part]:
                 raise Violation("lost", f"{where} has a copy below that the next write would make stale")
+
+
+def _check_child(machine: Machine, page: int, entry: Entry, child: PrivateMapping) -> None:
+    """What a child would find in a page, sooner or later, is what it must find."""
+    if child.truth is None:
+        return
+    saved = machine.saved.get(page)
+    owed = child.fork > machine.unwatched("given")[page]
+    for part, truth in enumerate(child.truth[page]):
+        where = f"part {part} of page {page} ({State(entry.state).name}) for child {child.number}"
+        meant = describe_version(truth)
+        frame = machine.arena.versions[page][part]
+        if child.own[page][part] is not None:
+            found = child.own[page][part]
+        elif child.expected and saved is not None:
+            found = saved[part]
+        elif not owed:
+            raise Violation("lost", f"{where} is taken for given, and it has no copy of {meant}")
+        elif frame is not None:
+            found = frame
+        elif saved is not None and entry.state in (RESIDENT, SHADOWED):
+            found = saved[part]
+        else:
+            found = machine.slot_versions(page, entry)[part]
+        if found != truth:
+            raise Violation("lost", f"{where} is {describe_version(found)}, and {meant} is what it was forked with")
+        if child.mapped[page][part] and frame != truth:
+            raise Violation("lost", f"{where} is mapped, and is {describe_version(frame)}; it must read {meant}")
 
 
 def _is_clean(machine: Machine, page: int) -> bool:
@@ -95,12 +132,14 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
     if program is not None:
         for thread in program.threads.values():
             if thread.waiting:
-                raise Violation("wakeup", f"{thread.name} {thread.current}, and nobody will wake it")
+                raise Violation("wakeup", f"{thread.name} {thread.current or 'forks'}, and nothing will wake it")
     for page, owner in machine.owners.items():
         raise Violation("leak", f"{owner.name} has ended and holds the lock of page {page}")
     for group in machine.groups:
         if group.excess(0) and has_outlet(machine.mm, group):
             raise Violation("budget", f"{group.name} is {group.excess(0)} bytes over its limit")
+    if machine.saved and not any(child.expected for child in machine.family.values()):
+        raise Violation("leak", f"the copies of pages {list(machine.saved)} are saved, and for no child")
     _check_leaks(machine)
     for page in range(machine.layout.pages):
         _check_lists(machine, page)

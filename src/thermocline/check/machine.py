@@ -11,23 +11,21 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from thermocline.check.copies import Copies, Job
 from thermocline.check.footprint import Footprint
 from thermocline.check.layout import Layout
 from thermocline.check.store import PAGE, PARTS, Buffer, Content
 from thermocline.check.task import PARKED, Task
 from thermocline.check.violation import Violation
-from thermocline.check.world import World
 from thermocline.protocol import effects
 from thermocline.protocol.mm import DRAM, Policy
 from thermocline.protocol.node import Kind, Node
-
-Job = Generator[None, None, Any]
 
 #: Writes that a dead device refuses before its node is out of use: one that the pager thinks nothing of, and one more.
 REFUSALS = 2
 
 
-class Machine(World):
+class Machine(Copies):
     """Performs effects, one step at a time; who steps next is the caller's choice.
 
     Attributes
@@ -55,7 +53,9 @@ class Machine(World):
         self.answer: Any = None
         #: How often the allocations that wait have looked for room since one of anybody's found any.
         self.fruitless = 0
-        self.wake_thread: Callable[[int], None] = lambda page: None
+        self.wake_thread = lambda page: None
+        self.wake_child = lambda page, number: None
+        self.abandon_child = lambda number: None
         self._handlers: dict[type[effects.Effect], Callable[[Any, Task], Any]] = {
             effects.Lock: self._lock,
             effects.TryLock: self._try_lock,
@@ -80,6 +80,7 @@ class Machine(World):
             effects.Spawn: self._spawn,
             effects.Resched: self._resched,
         }
+        self._handlers |= self.copy_handlers()
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -266,7 +267,8 @@ class Machine(World):
     def _remap(self, effect: effects.Remap, _: Task) -> None:
         for page in effect.pages:
             self.footprint.write("arena", page)
-            self.arena.protect(page, False)
+            if not self.is_owed(page):
+                self.arena.protect(page, False)
             self.wake_thread(page)
 
     def _wake(self, effect: effects.Wake, _: Task) -> None:
@@ -286,7 +288,9 @@ class Machine(World):
 
     def _poison(self, effect: effects.Poison, _: Task) -> None:
         self.footprint.write("arena", effect.page)
-        self.arena.poison(effect.page)
+        self.arena.poison(effect.page, keep_protected=self.is_owed(effect.page))
+        for child in self.family.values():
+            child.poison(self.arena, effect.page)
         self.wake_thread(effect.page)
 
     def _commit(self, effect: effects.Commit, _: Task) -> None:
@@ -296,6 +300,7 @@ class Machine(World):
         for page in effect.pages:
             self.footprint.write("arena", page)
             self.arena.punch(page)
+            self.lose_frame(page)
             self.mm.uncharge_frame(page, effect.node)
         self.mm.vmstat.add("pgfree", len(effect.pages))
         self._frame_freed()
@@ -321,7 +326,8 @@ class Machine(World):
                 yield
             for buffer in buffers:
                 self.footprint.write("arena", buffer.page)
-                self.arena.install(buffer.page, part, buffer.versions[part], protect=protect)
+                owed = self.is_owed(buffer.page)
+                self.arena.install(buffer.page, part, buffer.versions[part], protect=protect or owed)
         for page in pages:
             self.wake_thread(page)
         yield

@@ -2,7 +2,8 @@
 
 An access succeeds at once where the mapping allows it. Otherwise the kernel queues a fault and the thread waits until
 somebody wakes the page; then it tries again, and faults again if it must. Every read is compared with what was
-written last.
+written last. A thread of a forked child touches the child's own mapping: it must read what was there at the fork, or
+what the child has written since.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from thermocline.check.arena import describe_version
+from thermocline.check.family import PROGRAM, End, Family, Fork
 from thermocline.check.machine import Machine
+from thermocline.check.private import PrivateMapping
 from thermocline.check.store import PARTS
 from thermocline.check.violation import Violation
 from thermocline.protocol.fault import fault
@@ -32,8 +35,8 @@ class Access(NamedTuple):
         return f"{'writes' if self.write else 'reads'} page {self.page}"
 
 
-#: What a thread does, access by access; at each it may have a choice, and the search tries them all.
-Script = tuple[tuple[Access, ...], ...]
+#: What a thread does, action by action; at each it may have a choice, and the search tries them all.
+Script = tuple[tuple[Access | Fork | End, ...], ...]
 
 
 class Thread:
@@ -46,15 +49,22 @@ class Thread:
     current : Access or None
         The one under way.
     waiting : bool
-        In a fault.
+        In a fault, or for an answer.
     killed : bool
-        By SIGBUS.
+        By SIGBUS, or with its process.
+    mapping : int
+        The forked child that it belongs to; 0: the program itself.
+    born, forks : bool
+        Whether its process is there and may run; whether it is in the middle of a fork.
     """
 
-    __slots__ = ("current", "killed", "name", "part", "position", "script", "waiting")
+    __slots__ = ("born", "current", "forks", "killed", "mapping", "name", "part", "position", "script", "waiting")
 
-    def __init__(self, name: str, script: Script) -> None:
+    def __init__(self, name: str, script: Script, mapping: int = PROGRAM) -> None:
         self.name = name
+        self.mapping = mapping
+        self.born = mapping == PROGRAM
+        self.forks = False
         self.script = script
         self.position = 0
         self.part = 0
@@ -64,8 +74,8 @@ class Thread:
 
     @property
     def finished(self) -> bool:
-        """Whether it has nothing more to do."""
-        return self.killed or self.position == len(self.script)
+        """Whether it has nothing more to do. (A child that is not born may never be.)"""
+        return self.killed or self.position == len(self.script) or not self.born
 
     @property
     def choices(self) -> int:
@@ -76,12 +86,23 @@ class Thread:
 class Program:
     """All threads, and the kernel's side of their faults."""
 
-    def __init__(self, machine: Machine, scripts: dict[str, Script]) -> None:
+    def __init__(self, machine: Machine, scripts: dict[str, Script], children: dict[str, Script] | None = None) -> None:
         self.machine = machine
+        self.family = Family(machine, self, list(children or ()))
         self.threads = {name: Thread(name, script) for name, script in scripts.items()}
+        for name, script in (children or {}).items():
+            self.threads[name] = Thread(name, script, self.family.numbers[name])
         #: False while nobody reads the queue of faults: they are answered when the pager is back.
         self.pager_listens = True
-        machine.wake_thread = self._wake
+        machine.wake_thread = machine.wake_child = self._wake
+
+    def may_step(self, thread: Thread) -> bool:
+        """Whether a thread can run. One that is to fork waits for the fork before it to end."""
+        if thread.waiting or thread.finished:
+            return False
+        if thread.forks or thread.current is not None or not self.family.under_way:
+            return True
+        return not isinstance(thread.script[thread.position][0], Fork)
 
     def step(self, thread: Thread, choice: int = 0) -> str:
         """Let a thread that can run go on by one part of an access -> what it did, in words.
@@ -92,10 +113,15 @@ class Program:
             It read something else than what was written last.
         """
         if thread.current is None:
-            thread.current = thread.script[thread.position][choice]
+            action = thread.script[thread.position][choice]
+            if isinstance(action, Fork | End):
+                return self.family.step(thread, action)
+            thread.current = action
             thread.part = thread.current.parts.start
         access, part = thread.current, thread.part
         arena, footprint = self.machine.arena, self.machine.footprint
+        if thread.mapping != PROGRAM:
+            return self._step_child(thread, access, part, self.machine.family[thread.mapping])
         footprint.read("arena", access.page)
         if arena.hinted[access.page]:
             footprint.write("arena", access.page)
@@ -104,15 +130,7 @@ class Program:
             if arena.poisoned[access.page][part] and arena.versions[access.page][part] is None:
                 thread.killed = True
                 return f"{access}, part {part}: SIGBUS"
-            thread.waiting = True
-            if self.pager_listens:
-                name = f"fault of {thread.name}"
-                self.machine.spawn(
-                    name,
-                    fault(self.machine.mm, access.page, access.write, part % self.machine.mm.parts),
-                    thread=thread.name,
-                )
-            return f"{access}, part {part}: faults"
+            return self._fault(thread, access, part)
         found = arena.versions[access.page][part]
         truth = arena.truth[access.page][part]
         if access.write:
@@ -124,6 +142,42 @@ class Program:
                 f"{thread.name} reads {describe_version(found)} in part {part} of page {access.page}, "
                 f"and {describe_version(truth)} came last",
             )
+        return self._done(thread, access, part)
+
+    def _step_child(self, thread: Thread, access: Access, part: int, child: PrivateMapping) -> str:
+        arena, page = self.machine.arena, access.page
+        self.machine.footprint.read("arena", page)
+        if not child.allows(arena, page, part):
+            if child.poisoned[page][part]:
+                thread.killed = True
+                return f"{access}, part {part}: SIGBUS"
+            return self._fault(thread, access, part)
+        found = child.version(arena, page, part)
+        assert child.truth is not None
+        truth = child.truth[page][part]
+        if found != truth:
+            raise Violation(
+                "stale",
+                f"{thread.name} finds {describe_version(found)} in part {part} of page {page}, "
+                f"and {describe_version(truth)} is what it was forked with, or wrote",
+            )
+        if access.write:
+            self.machine.footprint.write("arena", page)
+            child.write(page, part)
+        elif child.own[page][part] is None and not child.mapped[page][part]:
+            self.machine.footprint.write("arena", page)
+            child.mapped[page][part] = True
+        return self._done(thread, access, part)
+
+    def _fault(self, thread: Thread, access: Access, part: int) -> str:
+        machine = self.machine
+        thread.waiting = True
+        if self.pager_listens:
+            protocol = fault(machine.mm, access.page, access.write, part % machine.mm.parts, thread.mapping)
+            machine.spawn(f"fault of {thread.name}", protocol, thread=thread.name)
+        return f"{access}, part {part}: faults"
+
+    def _done(self, thread: Thread, access: Access, part: int) -> str:
         thread.part += 1
         if thread.part == access.parts.stop:
             thread.part = 0
@@ -131,10 +185,11 @@ class Program:
             thread.position += 1
         return f"{access}, part {part}"
 
-    def _wake(self, page: int) -> None:
+    def _wake(self, page: int, mapping: int | None = None) -> None:
+        """Wake the waiters of a page: those of one mapping, or all."""
         for thread in self.threads.values():
             if thread.waiting and thread.current is not None and thread.current.page == page:
-                thread.waiting = False
+                thread.waiting = mapping not in (None, thread.mapping)
 
     def wake_all(self) -> None:
         """Make every waiter fault again (UFFDIO_WAKE over the whole arena)."""
@@ -150,7 +205,7 @@ class Program:
             moved = False
             self.machine.settle()
             for thread in self.threads.values():
-                while not thread.finished and not thread.waiting:
+                while self.may_step(thread):
                     self.step(thread)
                     moved = True
 

@@ -24,7 +24,7 @@ from thermocline.protocol.reclaim import kswapd
 from thermocline.protocol.recovery import recover, slots_in_use
 
 #: Actors that are neither a task nor a thread.
-CRASH, PATIENCE = "SIGKILL", "patience"
+CRASH, PATIENCE, DEATH = "SIGKILL", "patience", "death"
 _RECOVERY = "recovery"
 
 
@@ -49,7 +49,9 @@ class System:
         self.machine.failing_copies.update(configuration.refused)
         self.machine.mortal = configuration.mortal
         self.machine.dying.update(configuration.freed)
-        self.program = Program(self.machine, configuration.scripts)
+        self.program = Program(self.machine, configuration.scripts, configuration.children)
+        self.program.family.may_abandon = configuration.may_abandon
+        self._deaths = configuration.deaths
         self._describer = Describer(self.machine, self.program)
         self._failures = configuration.failures
         self._crashes = configuration.crashes
@@ -71,6 +73,7 @@ class System:
             machine.spawn(name, configuration.reclaimers[name](machine))
         for name in self._unanswered:
             self._request(name)
+        self.program.family.ask_again()
 
     def _request(self, name: str) -> None:
         def answered(_: object) -> None:
@@ -95,8 +98,10 @@ class System:
         """All that can happen next, but for a kill."""
         found: list[Step] = []
         for thread in self.program.threads.values():
-            if not thread.waiting and not thread.finished:
+            if self.program.may_step(thread):
                 found += [Step(thread.name, choice) for choice in range(thread.choices)]
+        if self._deaths:
+            found += [Step(DEATH, child) for child in self.program.family.deaths()]
         runnable = False
         recovering = _RECOVERY in self.machine.tasks
         for task in self.machine.tasks.values():
@@ -132,11 +137,16 @@ class System:
             self.footprint.write_all()
             self.machine.retry_throttled()
             return "nothing else can run: allocations look for room again"
+        if step.actor == DEATH:
+            self.footprint.write_all()
+            self._deaths -= 1
+            self.program.family.end(step.choice)
+            return f"child {step.choice} dies"
         thread = self.program.threads.get(step.actor)
         if thread is not None:
             did = self.program.step(thread, step.choice)
-            if thread.killed and not self._may_be_killed(thread):
-                raise Violation("lost", f"{thread.name} gets a SIGBUS in page {thread.current and thread.current.page}")
+            if thread.killed and thread.current is not None and not self._may_be_killed(thread):
+                raise Violation("lost", f"{thread.name} gets a SIGBUS in page {thread.current.page}")
             return did
         return self._run_task(step)
 
@@ -225,4 +235,6 @@ class System:
 
     def _left(self) -> tuple[object, ...]:
         """What may still go wrong, and what is still asked for."""
-        return self._failures, self._crashes, self._doomed, tuple(self._unanswered)
+        family = self.program.family
+        asked = (*self._unanswered, *family.unanswered, family.under_way)
+        return self._failures, self._crashes, self._deaths, self._doomed, asked

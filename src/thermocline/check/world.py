@@ -13,12 +13,15 @@ from typing import Any
 from thermocline.check.arena import Arena
 from thermocline.check.footprint import (
     Footprint,
+    WatchedChild,
+    WatchedChildren,
     WatchedColumn,
     WatchedGroup,
     WatchedLinks,
     WatchedNode,
 )
 from thermocline.check.layout import Extent, Layout
+from thermocline.check.private import PrivateMapping
 from thermocline.check.store import PAGE, PARTS, Content, Store
 from thermocline.check.task import Task
 from thermocline.protocol.demotion import DemotionPath
@@ -42,6 +45,15 @@ class World:
     dead_devices : set of int
         Nodes whose devices refuse every write, and ``failed_nodes``: those of them that are out of use, as the pager
         tells its successor. ``refusals`` counts what they have refused, and is the pager's own.
+    family : dict of number to PrivateMapping
+        The forked children, as the supervisor knows them: from when their fork is asked for, until the pager has
+        forgotten them.
+    saved : dict of page to versions
+        The saved copies.
+    forks : int
+        How often the program has forked.
+    pinned : set of int
+        Pages whose pins were answered: a device may write to their frames.
     """
 
     def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
@@ -63,6 +75,10 @@ class World:
         self.dead_devices: set[int] = set()
         self.failed_nodes: set[int] = set()
         self.vmstat = VmStat()
+        self.family: dict[int, PrivateMapping] = {}
+        self.saved: dict[int, tuple[int, ...]] = {}
+        self.forks = 0
+        self.pinned: set[int] = set()
         for extent in layout.arrays:
             self._add_region(extent.start + 1, extent)
         self._start_pager()
@@ -109,6 +125,9 @@ class World:
             column=_no_column,
             parts=layout.parts,
         )
+        self.mm.children = WatchedChildren(footprint)
+        for child in self.family.values():
+            self.mm.children[child.number] = self.child(child)
         self.mm.links = links = WatchedLinks(layout.pages, footprint)
         self._columns |= links.watched
         self.groups = [WatchedGroup(footprint, 0, "root", len(nodes))]
@@ -137,6 +156,10 @@ class World:
         self.kswapd_wanted: set[int] = set()
         #: Allocations that wait for room, and the groups that they are for.
         self.throttled: list[tuple[Task, int]] = []
+
+    def child(self, known: PrivateMapping) -> WatchedChild:
+        """A child as a pager is told of it."""
+        return WatchedChild(self.footprint, known.number, known.fork, expected=known.expected, inherits=known.inherits)
 
     def kill(self) -> None:
         """Kill the pager, and start a successor that has not recovered anything yet."""

@@ -63,26 +63,42 @@ def break_cow(mm: Mm, page: int) -> Protocol[None]:
     frame is in slow memory and has to be lifted to DRAM first; where there is no room for that, the children that have
     it mapped are ended.
     """
+    saved = False
     while owed := mm.owed(page):
         newest = max(child.fork for child in owed)
-        expected = any(child.expected for child in owed)
+        attached = [child for child in owed if not child.expected]
+        expected = [child for child in owed if child.expected]
         mapped: list[int] = yield CopyToChildren(page)
+        mapped = [*mapped, *(child.number for child in expected if child.inherits)]
         if mapped and not (yield from _lift(mm, page)):
-            for number in mapped:
-                yield Abandon(number)
-                yield from forget_child(mm, number)
+            yield from abandon(mm, mapped)
             continue
         mm.abort_transaction(page)
         if mapped or expected:
+            saved = True
             yield SaveCopy(page)
         if mapped:
             yield Withdraw(page)
             yield CopyToChildren(page)
             yield RestoreCopy(page)
+        # One that was attached before its copy was saved, or that a child forked meanwhile, may have been passed over.
+        left = [child for child in mm.owed(page) if child.fork <= newest]
+        if any(child not in (expected if child.expected else attached) for child in left):
+            continue
         yield Give(page, newest)
-        if not mm.expects_child:
-            yield DropCopy(page)
         mm.vmstat.add("cow_pages")
+    if saved and not mm.expects_child:
+        yield DropCopy(page)
+
+
+def abandon(mm: Mm, children: Iterable[int]) -> Protocol[None]:
+    """End children that cannot be given what they are owed. What was saved for them is dropped once they are gone.
+
+    Locks: none is taken; the caller may hold one.
+    """
+    for number in children:
+        yield Abandon(number)
+        mm.children.pop(number, None)
 
 
 def _lift(mm: Mm, page: int) -> Protocol[bool]:
@@ -104,12 +120,16 @@ def begin_fork(mm: Mm, child: Child, pinned: Iterable[int], *, of_program: bool)
     Where a child forks there is nothing to protect: what it is owed is protected already. Pages that are pinned are
     saved at once and stay writable, because a device writes to a frame without a fault (``copy_present_page``).
 
+    The fork is known only when all is protected: what was written before that belongs to the child.
+
     Locks: those of pinned pages, one by one. Done again, should the pager be killed at it.
     """
+    child.inherits = not of_program
+    if of_program:
+        yield ProtectPresent()
     mm.children[child.number] = child
     if not of_program:
         return
-    yield ProtectPresent()
     for page in pinned:
         yield Lock(page)
         if mm.table.resident(page):
@@ -121,15 +141,20 @@ def begin_fork(mm: Mm, child: Child, pinned: Iterable[int], *, of_program: bool)
 def attach_child(mm: Mm, number: int) -> Protocol[None]:
     """A child has mapped the arena: give it what was saved for it. It runs when this has ended.
 
-    Locks: those of saved pages, one by one, so that a copy that is in use by :func:`break_cow` is waited for.
+    Locks: those of saved pages, one by one, so that a copy that is in use by :func:`break_cow` is waited for. Should
+    the child be forgotten meanwhile, what is saved may be another's, and is left alone.
     """
-    while saved := (yield SavedPages()):
+    child = mm.children.get(number)
+    while child is not None and (saved := (yield SavedPages())):
         for page in saved:
             yield Lock(page)
-            yield CopySaved(page, number)
-            yield DropCopy(page)
+            if mm.children.get(number) is child:
+                yield CopySaved(page, number)
+                yield DropCopy(page)
             yield Unlock(page)
-    mm.children[number].expected = False
+        child = mm.children.get(number)
+    if child is not None:
+        child.expected = False
 
 
 def forget_child(mm: Mm, number: int) -> Protocol[None]:
@@ -137,11 +162,22 @@ def forget_child(mm: Mm, number: int) -> Protocol[None]:
 
     Locks: those of saved pages, one by one.
     """
-    child = mm.children.pop(number, None)
-    if child is None or not child.expected:
+    mm.children.pop(number, None)
+    if mm.expects_child:
         return
     for page in (yield SavedPages()):
         yield Lock(page)
         if not mm.expects_child:
             yield DropCopy(page)
         yield Unlock(page)
+
+
+def recover_copies(mm: Mm) -> Protocol[None]:
+    """Drop saved copies that no child is expected for: a predecessor was killed behind them.
+
+    They must not be there when their pages are written next, and then owed again: they would be taken for the bytes of
+    that time. Locks: none, because nothing else runs.
+    """
+    if not mm.expects_child:
+        for page in (yield SavedPages()):
+            yield DropCopy(page)

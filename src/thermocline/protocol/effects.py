@@ -212,7 +212,10 @@ class CopyToChildren(Effect):
 
 
 class SaveCopy(Effect):
-    """Copy a locked, write-protected page to its place in the saved copies, which survive the pager."""
+    """Copy a locked, write-protected page to its place in the saved copies, which survive the pager.
+
+    It is saved when all of it is: a pager that is killed in between has saved nothing.
+    """
 
     __slots__ = ("page",)
 
@@ -252,7 +255,7 @@ class CopySaved(Effect):
 
 
 class DropCopy(Effect):
-    """Free the saved copy of a page, if there is one."""
+    """Free the saved copy of a page, if there is one: all of it, even if the pager is killed at it."""
 
     __slots__ = ("page",)
 
@@ -305,7 +308,10 @@ class Wake(Effect):
 
 
 class Poison(Effect):
-    """Make every touch of this page a SIGBUS, and say why (UFFDIO_POISON): its bytes cannot be had."""
+    """Make every touch of this page a SIGBUS, and say why (UFFDIO_POISON): its bytes cannot be had.
+
+    What is there of it can still be touched, and may be written from now on, unless a child is owed the page.
+    """
 
     __slots__ = ("page",)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.allocate import allocate_frame
-from thermocline.protocol.cow import break_cow
+from thermocline.protocol.cow import abandon, break_cow
 from thermocline.protocol.effects import (
     Commit,
     Deny,
@@ -76,6 +76,12 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         mm.vmstat.add("pgpartial", parts.bit_count())
     ahead = range(0) if parts else _window(mm, region, page)
     if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
+        if owed and mm.links.present[page] >> part & 1:
+            # What is to be written is there, and would not be let go as long as a child is owed all of it.
+            yield from abandon(mm, [other.number for other in mm.owed(page)])
+            yield from _present(mm, page, state, write)
+            yield Unlock(page)
+            return
         if state == PARTIAL:
             mm.links.dirty[page] = 1  # what is there of it is not write-protected any more
         yield Poison(page)

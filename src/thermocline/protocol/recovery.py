@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from thermocline.protocol.effects import FAILED, Commit, Copy, Fill, Poison, Protocol, Punch, Release, RestoreCopy
+from thermocline.protocol.cow import recover_copies
+from thermocline.protocol.effects import (
+    FAILED,
+    Commit,
+    Copy,
+    Fill,
+    Poison,
+    ProtectPresent,
+    Protocol,
+    Punch,
+    Release,
+    RestoreCopy,
+)
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 
@@ -61,6 +73,8 @@ def recover(
         Page -> the mapped nodes that its frame is on, by the kernel's own account: several, if a move was cut short or
         the kernel has moved a part; none, if it does not say.
     """
+    if mm.expects_child:
+        yield ProtectPresent()  # it is owed pages from now on, whether or not a predecessor had come to that
     astray: dict[int, Collection[int]] = {}
     for page in pages:
         frame = mm.table.read(page).frame
@@ -72,6 +86,7 @@ def recover(
     for page, found in astray.items():
         yield from _settle_frame(mm, page, found)
         yield from _recover_page(mm, page, (), present, size, doomed)
+    yield from recover_copies(mm)
 
 
 def _recover_page(
