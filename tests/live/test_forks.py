@@ -385,17 +385,17 @@ print("child", (array == 3).all(), flush=True)
 
 def test_two_memories_are_forked_together(memory: Memory, tmp_path: Path, steps: Steps) -> None:
     with Memory("dram=1MiB, zstd=4MiB", page_size=PAGE) as other:
-        one, two = memory.array(np.arange(1 << 17)), other.array(np.arange(1 << 17))
+        arrays = [memory.array(np.arange(1 << 17)), other.array(np.arange(1 << 17))]
 
         def look() -> bool:
             steps.turn()
-            return np.array_equal(one, np.arange(1 << 17)) and np.array_equal(two, np.arange(1 << 17))
+            return all(np.array_equal(array, np.arange(1 << 17)) for array in arrays)
 
         child = forked(look)
-        one[:] = two[:] = -1
+        arrays[0][:] = arrays[1][:] = -1
         steps.go_on()
         assert status_of(child) == 0
-        del two
+        arrays.clear()
 
 
 def test_what_a_child_held_is_free_for_an_allocation_that_needs_it(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_what_a_child_held_is_free_for_an_allocation_that_needs_it(tmp_path: Pat
         arrays = [memory.zeros(most, "u1")]
         arrays[0][:] = 1
         read, write = os.pipe()
-        child = subprocess.Popen(["cat"], stdin=read, preexec_fn=lambda: None)
+        child = subprocess.Popen(["cat"], stdin=read, preexec_fn=lambda: None)  # noqa: PLW1509 - as some do
         arrays.clear()
         arrays.append(memory.zeros(most, "u1"))
         os.close(write)
@@ -442,15 +442,15 @@ def test_a_snapshot_is_not_torn(memory: Memory, tmp_path: Path) -> None:
     """A child saves a checkpoint while its parent goes on writing."""
     array = memory.zeros((256, 4 << 10), "i8")
     done = mmap.mmap(-1, 1)
+
+    def save() -> bool:
+        np.save(tmp_path / "snapshot.npy", array)
+        done[0] = 1
+        return True
+
     for number in range(1, 4):
         array[:] = number
         done[0] = 0
-
-        def save() -> bool:
-            np.save(tmp_path / "snapshot.npy", array)
-            done[0] = 1
-            return True
-
         child = forked(save)
         while not done[0]:
             array += 1

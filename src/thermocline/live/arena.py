@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Iterator
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
 from thermocline.live.mapping import Mapping, SharedRanges
-from thermocline.protocol.child import Child
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
 
@@ -45,8 +44,6 @@ class Arena:
         The memfd.
     mappings : iterable of Mapping
         Where it is mapped, and every page that came up knows of it.
-    children : dict of int to Child
-        The forked children (:attr:`Mm.children <thermocline.protocol.mm.Mm>`).
     given : column
         Up to which fork each page was given (:attr:`PageTable.given <thermocline.protocol.page.PageTable>`).
 
@@ -61,14 +58,14 @@ class Arena:
         fd: int,
         page_size: int,
         mappings: Iterable[Mapping],
-        children: dict[int, Child] | None = None,
         given: Column | None = None,
     ) -> None:
         self.fd = fd
         self.page_size = page_size
         self.mappings = tuple(mappings)
         self.last_faulted: Mapping | None = None
-        self._children = {} if children is None else children
+        #: The newest fork that has begun and whose child, or another one, may be owed pages; 0: none is.
+        self.newest_fork = 0
         self._given = array_column("I", 0) if given is None else given
         self._zeros: Buffer | None = None
         #: Held while a page comes up, by whatever thread, so that a mapping is there for all of it or for none of it.
@@ -169,14 +166,13 @@ class Arena:
     @property
     def _only(self) -> Mapping | None:
         """The only mapping, if there is one, and no fork under way."""
-        if len(self.mappings) == 1 and not self._children and not self.mappings[0].is_private:
+        if len(self.mappings) == 1 and not self.newest_fork and not self.mappings[0].is_private:
             return self.mappings[0]
         return None
 
     def _may_owe(self, page: int, count: int) -> bool:
         """Whether a child may be owed any of some pages. In any thread, so no region is looked up."""
-        newest = max((child.fork for child in list(self._children.values())), default=0)
-        return any(self._given[owed] < newest for owed in range(page, page + count))
+        return any(self._given[owed] < self.newest_fork for owed in range(page, page + count))
 
     def _pages_of(self, at: int, size: int) -> tuple[int, int]:
         """The pages that a stretch touches: the first, and how many."""

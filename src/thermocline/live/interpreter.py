@@ -172,6 +172,12 @@ class LiveInterpreter(Interpreter):
     def give(self, effect: effects.Give, _: Task) -> None:
         self.mm.table.given[effect.page] = effect.fork
 
+    def give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
+        for mapping in self.arena.mappings:
+            if mapping.number == effect.child and mapping.is_private:
+                with contextlib.suppress(ProcessLookupError):
+                    mapping.zero(effect.page * self.mm.page_size, self.mm.page_size)
+
     def deny(self, effect: effects.Deny, _: Task) -> None:
         for mapping in self.arena.mappings:
             if mapping.number != effect.child or not mapping.is_private:

@@ -45,6 +45,7 @@ from thermocline.live.workers import Workers
 from thermocline.protocol.child import Child
 from thermocline.protocol.cow import attach_child, begin_fork, forget_child
 from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.effects import Protocol
 from thermocline.protocol.fault import fault, read_ahead
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
@@ -98,8 +99,7 @@ class Pager:
         self._pid = os.getpid()
         self._peak_resident = 0
         table = PageTable(config.pages, self.tables.page_columns)
-        children: dict[int, Child] = {}
-        self.arena = Arena(config.arena, config.page_size, (), children, table.given)
+        self.arena = Arena(config.arena, config.page_size, (), table.given)
         self._copies = Copies(config.saved, self.arena)
         lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
@@ -125,7 +125,6 @@ class Pager:
             sparse_column,
             set(held),
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
-            children=children,
         )
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
@@ -154,8 +153,7 @@ class Pager:
         self._request_bell_poll.register(config.request_bell, select.POLLIN)
         for packet in known:
             if packet.word == "fork":
-                number, fork, _ = packet.numbers
-                children[number] = Child(number, fork)
+                self._expect(packet)
             else:
                 self._attach(packet)
 
@@ -166,7 +164,8 @@ class Pager:
         faulting = Mapping(number, UserFaultFd(uffd), address, self.config.page_size, process, fork)
         mappings = [faulting]
         if fork:
-            self.mm.children[number] = Child(number, fork, expected=False)
+            self.arena.newest_fork = max(fork, self.arena.newest_fork)
+            self.mm.children.setdefault(number, Child(number, fork, expected=False))
             ranges = tuple(self._shared_at(fork))
             if ranges:
                 mappings.append(
@@ -202,6 +201,7 @@ class Pager:
                 self.tables.region_group[start],
                 self.tables.region_source[start],
                 self.tables.region_advice[start],
+                self.tables.region_born[start],
                 self.tables.region_shared[start],
             )
             if region.group not in self.mm.groups:
@@ -314,9 +314,6 @@ class Pager:
                 self._request_bell.quiet()
                 self.workers.resume_finished()
                 self.scheduler.run_foreground()
-            if not self.mm.expects_child:
-                for page in self._copies.pages():
-                    self._copies.drop(page)
             # Not before it is done: its page may be another array's by the time the next pager looks.
             self.tables.header[Tables.HEADER_DOOMED] = 0
             self._request_bell.ring()  # a request's ring may have been taken for a worker's
@@ -375,15 +372,25 @@ class Pager:
             self._hear_faults(self._attach(packet))
             number, _, fork = packet.numbers
             if fork:
-                self.mm.children[number].expected = True
                 self.scheduler.spawn(attach_child(self.mm, number), done=lambda _: self._answer(packet))
             else:
                 self._answer(packet)
         elif packet.word == "detach":
             (number,) = packet.numbers
             self._detach(number)
-            self.scheduler.spawn(forget_child(self.mm, number), done=lambda _: self._answer(packet))
+            self.scheduler.spawn(forget_child(self.mm, number), done=lambda _: self._forgotten(packet))
         return True
+
+    def _forgotten(self, packet: Packet) -> None:
+        if not self.mm.children:
+            self.arena.newest_fork = 0
+        self._answer(packet)
+
+    def _expect(self, packet: Packet) -> None:
+        """Know of a child that a predecessor was told to expect."""
+        number, fork, of_program = packet.numbers
+        self.arena.newest_fork = max(fork, self.arena.newest_fork)
+        self.mm.children[number] = Child(number, fork, inherits=not of_program)
 
     def _answer(self, packet: Packet) -> None:
         """Tell the supervisor that it is so. If it is gone, that is found out elsewhere."""
@@ -394,8 +401,13 @@ class Pager:
         number, fork, of_program = packet.numbers
         for region in self._regions.values():
             region.shared = self.tables.region_shared[region.start]
-        protocol = begin_fork(self.mm, Child(number, fork), self._pinned(), of_program=bool(of_program))
-        self.scheduler.spawn(protocol, done=lambda _: self._answer(packet))
+
+        def begin() -> Protocol[None]:
+            # Before anything is protected, so that what a worker is about to install comes up protected as well.
+            self.arena.newest_fork = max(fork, self.arena.newest_fork)
+            yield from begin_fork(self.mm, Child(number, fork), self._pinned(), of_program=bool(of_program))
+
+        self.scheduler.spawn(begin(), done=lambda _: self._answer(packet))
 
     def _pinned(self) -> list[int]:
         """The pages that are pinned."""

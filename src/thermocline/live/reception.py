@@ -105,7 +105,7 @@ class Reception:
                 continue
             if tenant.attached is not None and ("attach", tenant.number) not in self._unanswered:
                 known.append(tenant.attached)
-            elif tenant.expected and tenant.copies and ("fork", tenant.number) not in self._unanswered:
+            elif tenant.expected and tenant.copies:
                 known.append(_fork_packet(tenant))
         self._door.close()
         return known

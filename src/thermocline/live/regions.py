@@ -51,8 +51,6 @@ class Regions:
         self._closing = False
         #: First pages of regions to be freed; appended to at any moment, by finalizers too.
         self._to_free: deque[int] = deque()
-        #: Of blocks that were allocated after a fork: how many there had been.
-        self._born: dict[int, int] = {}
         #: By first page, regions that other processes can hold by name, and those of them that were freed here.
         self._shared: dict[int, Ticket] = {}
         self._unshared: set[int] = set()
@@ -108,9 +106,8 @@ class Regions:
         tables.region_source[start] = source
         tables.region_advice[start] = 0
         tables.region_shared[start] = 0
-        forks = self.session.forks
+        tables.region_born[start] = forks = self.session.forks
         if forks:
-            self._born[start] = forks
             tables.page_columns["given"][start : start + pages] = array("I", [forks]) * pages
         tables.region_pages[start] = pages
         if source:
@@ -146,10 +143,9 @@ class Regions:
             self._kept.clear()
         while self._to_free and len(self._freeing) < _MOST_FREES:
             start = self._to_free.popleft()
-            if children.hold(self._born.get(start, 0)) or self._is_held(start):
+            if children.hold(self._tables.region_born[start]) or self._is_held(start):
                 self._kept.append(start)
                 continue
-            self._born.pop(start, None)
             pages = self._tables.region_pages[start]
             self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
             self._live -= 1

@@ -63,10 +63,10 @@ class Tables:
         Of each shared region: 1 while it is shared, or somebody holds it. See :mod:`thermocline.live.shares`.
     page_columns : dict of str to column
         The page table's (:class:`~thermocline.protocol.page.PageTable`).
-    region_pages, region_source, region_group, region_advice, region_shared : column
+    region_pages, region_source, region_group, region_advice, region_born, region_shared : column
         Of the region that starts at a page: its number of pages (0: no region starts here), the source it was made
-        from, its group, how it will be used, and the first fork whose child shares it by name (0: none does). A
-        region's number is its first page plus one.
+        from, its group, how it will be used, how many forks came before it, and the first fork whose child shares it
+        by name (0: none does). A region's number is its first page plus one.
     """
 
     HEADER_RING_HEAD = 0
@@ -112,6 +112,7 @@ class Tables:
             ("region_source", "H", pages),
             ("region_group", "B", pages),
             ("region_advice", "B", pages),
+            ("region_born", "I", pages),
             ("region_shared", "I", pages),
         ]
         self._offsets = offsets = dict[str, tuple[str, int, int]]()
@@ -145,6 +146,7 @@ class Tables:
         self.region_source = column("region_source")
         self.region_group = column("region_group")
         self.region_advice = column("region_advice")
+        self.region_born = column("region_born")
         self.region_shared = column("region_shared")
 
     def regions(self) -> Iterator[tuple[int, int]]:

@@ -288,6 +288,20 @@ class Abandon(Effect):
         self.child = child
 
 
+class GiveZeros(Effect):
+    """Give a child zeros again, wherever it has nothing mapped of a page, and wake it (UFFDIO_ZEROPAGE).
+
+    A page of zeros that was given takes no memory: it maps the kernel's zero page. A hole that is punched in the file
+    unmaps that, which it does to no other copy of a child's own (``zap_present_pte``: what is no normal page goes).
+    """
+
+    __slots__ = ("child", "page")
+
+    def __init__(self, page: int, child: int) -> None:
+        self.page = page
+        self.child = child
+
+
 class Deny(Effect):
     """Make a child's touch of a page that it has no part in a SIGBUS, and wake it: where it has a copy, it goes on."""
 

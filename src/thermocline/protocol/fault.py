@@ -15,6 +15,7 @@ from thermocline.protocol.cow import abandon, break_cow
 from thermocline.protocol.effects import (
     Commit,
     Deny,
+    GiveZeros,
     Lock,
     Poison,
     Protocol,
@@ -44,7 +45,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     Where that is cheaper, and nothing says that the rest will be wanted as well, the part comes alone.
 
     A forked ``child`` that sees the array as it was (0: a process that shares it) never writes to a frame: the kernel
-    copies it for the child. What the child is not owed any more, it has, or it has no part in.
+    copies it for the child. What the child is not owed any more, it has, unless that was zeros, or it has no part in.
 
     Locks: waits for the lock of the page with no other lock held, and holds it while a frame is allocated, as
     ``filemap_fault`` does: nobody else can do anything with this page meanwhile but bring it up, too. Sleeps in
@@ -56,7 +57,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     if child:
         write = False
         if all(other.number != child for other in mm.owed(page)):
-            yield Deny(page, child)
+            yield GiveZeros(page, child) if _is_of(mm, page, child) else Deny(page, child)
             yield Unlock(page)
             return
     # Children are given whole pages, so a page of which they are owed one is brought up whole before it is written.
@@ -92,6 +93,12 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     yield from fill(mm, [page], write or bool(mm.links.dirty[page]), parts)
     if len(ahead):
         yield Spawn(read_ahead(mm, ahead, write))
+
+
+def _is_of(mm: Mm, page: int, child: int) -> bool:
+    """Whether a page is one of the arrays that there were when a child was forked."""
+    region = mm.region_of(page)
+    return region is not None and child in mm.children and region.born < mm.children[child].fork
 
 
 def _present(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:

@@ -38,6 +38,8 @@ class Region:
         Index of the group they are charged to.
     source : int
         Which source file they were made from; 0: none, they start as zeros.
+    born : int
+        How many forks came before it. Their children have no part in it.
     shared : int
         Children of this fork and of later ones share the region with the program (``mem.share``); 0: none does.
     """
@@ -48,6 +50,7 @@ class Region:
     group: int = 0
     source: int = 0
     advice: int = Advice.NORMAL
+    born: int = 0
     shared: int = 0
     stream: Stream = field(default_factory=Stream)
 
