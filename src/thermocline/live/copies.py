@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.mapping import Mapping
+
+#: Called with the number of a child that cannot be given a copy.
+Failed = Callable[[int], object]
 
 
 class Copies:
@@ -29,13 +33,18 @@ class Copies:
         self._arena = arena
         self._size = arena.page_size
         self._scratch: Buffer | None = None
+        #: Mappings, and first pages of regions: whether touches are seen there.
+        self._seen: dict[tuple[Mapping, int], bool] = {}
 
     def pages(self) -> list[int]:
-        """The pages of which there is a saved copy, or a part of one that a killed pager had begun."""
-        found: list[int] = []
+        """The pages of which there is a saved copy. Of one that a killed pager had begun, the part is dropped."""
+        found: dict[int, None] = {}
         for begin, end in libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size):
-            found += range(begin // self._size, -(-end // self._size))
-        return list(dict.fromkeys(found))
+            found |= dict.fromkeys(range(begin // self._size, -(-end // self._size)))
+        for page in [page for page in found if not self._is_saved(page)]:
+            self.drop(page)
+            del found[page]
+        return list(found)
 
     def save(self, page: int) -> None:
         """Copy a page that is in memory as a whole."""
@@ -52,11 +61,15 @@ class Copies:
         """Bring a page back, write-protected, wherever it is not in memory."""
         self._arena.install(page * self._size, self._size, self._saved(page), 0, protect=True)
 
-    def give(self, page: int, children: Iterable[int], failed: Callable[[int], object]) -> tuple[list[int], int]:
+    def give(self, page: int, region: range, children: Collection[int], failed: Failed) -> tuple[list[int], int]:
         """Give children a copy of a page -> those that had something of it, and how many have a new copy.
 
         It is the saved copy, if there is one, or what is in memory. ``failed`` is called with a child for which there
         is no memory left.
+
+        Zeros take no memory: the kernel's zero page is mapped. But a hole that is punched unmaps it, and the child's
+        next touch would then map what the program has written since. So the child's touches of that ``region`` are
+        seen from then on, and it is given zeros again (:class:`~thermocline.protocol.effects.GiveZeros`).
         """
         buffer = self._buffer()
         if self._is_saved(page):
@@ -71,7 +84,7 @@ class Copies:
                 continue
             at = page * self._size
             try:
-                if is_zero:
+                if is_zero and self._sees_touches(mapping, region):
                     nothing_there = mapping.zero(at, self._size)
                 else:
                     nothing_there = mapping.copy(at, self._size, buffer.address, protect=False)
@@ -86,6 +99,17 @@ class Copies:
             if not nothing_there:
                 had.append(mapping.number)
         return had, given
+
+    def _sees_touches(self, mapping: Mapping, region: range) -> bool:
+        """Whether touches of a region are seen in a mapping; what a predecessor has seen to is done again."""
+        key = mapping, region.start
+        if key not in self._seen:
+            self._seen[key] = mapping.see_touches(region.start, len(region))
+        return self._seen[key]
+
+    def forget(self, mapping: Mapping) -> None:
+        """Its process is gone."""
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] is not mapping}
 
     def _is_saved(self, page: int) -> bool:
         begin = page * self._size

@@ -146,7 +146,7 @@ class LiveInterpreter(Interpreter):
         children = [child.number for child in self.mm.owed(effect.page) if not child.expected]
         if not children:
             return []
-        had, given = self.copies.give(effect.page, children, self._give_up_child)
+        had, given = self.copies.give(effect.page, self._region(effect.page), children, self._give_up_child)
         self.mm.vmstat.add("cow_copies", given)
         return had
 
@@ -160,8 +160,21 @@ class LiveInterpreter(Interpreter):
         self.copies.restore(effect.page)
 
     def copy_saved(self, effect: effects.CopySaved, _: Task) -> None:
-        given = self.copies.give(effect.page, [effect.child], self._give_up_child)[1]
+        given = self.copies.give(effect.page, self._region(effect.page), [effect.child], self._give_up_child)[1]
         self.mm.vmstat.add("cow_copies", given)
+
+    def _region(self, page: int) -> range:
+        """The pages of the region that a page is in."""
+        region = self.mm.region_of(page)
+        return range(page, page + 1) if region is None else range(region.start, region.end)
+
+    def map_frame(self, effect: effects.MapFrame, _: Task) -> None:
+        size = self.mm.part_size if effect.part is not None else self.mm.page_size
+        at = effect.page * self.mm.page_size + (effect.part or 0) * size
+        for mapping in self.arena.mappings:
+            if mapping.number == effect.child and mapping.is_private:
+                with contextlib.suppress(ProcessLookupError):
+                    mapping.map_present(at, size)
 
     def drop_copy(self, effect: effects.DropCopy, _: Task) -> None:
         self.copies.drop(effect.page)

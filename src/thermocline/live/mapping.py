@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,20 @@ class Mapping:
     def zero(self, at: int, size: int) -> bool:
         """Make a stretch of zeros appear, writable, and wake its waiters -> if nothing was there."""
         return self.uffd.zero(self.address + at, size)
+
+    def see_touches(self, page: int, count: int) -> bool:
+        """Let the first touch of a page here be a fault, even if the page is in memory -> whether the kernel can."""
+        try:
+            self.uffd.register_minor(*self._place(page, count))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return False
+        return True
+
+    def map_present(self, at: int, size: int) -> None:
+        """Map a stretch that is in memory, and wake its waiters."""
+        self.uffd.map_present(self.address + at, size)
 
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages here, present or to come."""

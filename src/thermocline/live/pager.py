@@ -417,6 +417,7 @@ class Pager:
         gone = [mapping for mapping in self.arena.mappings if mapping.number == number]
         for mapping in gone:
             self.arena.detach(mapping)
+            self._copies.forget(mapping)
         for mapping in gone[:1]:  # ranges that are shared by name have the same descriptors
             del self._faulting[mapping.uffd.fd]
             self._poll.unregister(mapping.uffd.fd)

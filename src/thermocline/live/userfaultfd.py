@@ -26,10 +26,11 @@ _UFFD_API = 0xAA
 _USER_MODE_ONLY = 1
 
 FEATURE_MISSING_SHMEM = 1 << 5
+FEATURE_MINOR_SHMEM = 1 << 10
 FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
 FEATURE_POISON = 1 << 14
 
-_REGISTER_MISSING, _REGISTER_WP = 1, 2
+_REGISTER_MISSING, _REGISTER_WP, _REGISTER_MINOR = 1, 2, 4
 
 
 def _ioctl_number(direction: int, number: int, size: int) -> int:
@@ -43,6 +44,7 @@ _REGISTER = struct.Struct("=QQQQ")
 _COPY = struct.Struct("=QQQQq")
 _ZEROPAGE = struct.Struct("=QQQq")
 _WRITEPROTECT = struct.Struct("=QQQ")
+_CONTINUE = struct.Struct("=QQQq")
 _POISON = struct.Struct("=QQQq")
 _PROGRESS = struct.Struct("=q")
 
@@ -52,6 +54,7 @@ _UFFDIO_WAKE = _ioctl_number(_READ, 0x02, _RANGE.size)
 _UFFDIO_COPY = _ioctl_number(_READ_WRITE, 0x03, _COPY.size)
 _UFFDIO_ZEROPAGE = _ioctl_number(_READ_WRITE, 0x04, _ZEROPAGE.size)
 _UFFDIO_WRITEPROTECT = _ioctl_number(_READ_WRITE, 0x06, _WRITEPROTECT.size)
+_UFFDIO_CONTINUE = _ioctl_number(_READ_WRITE, 0x07, _CONTINUE.size)
 _UFFDIO_POISON = _ioctl_number(_READ_WRITE, 0x08, _POISON.size)
 _USERFAULTFD_IOC_NEW = _UFFD_API << 8
 
@@ -100,7 +103,7 @@ def open_userfaultfd() -> Opened:
         # A descriptor takes UFFDIO_API once with features, so the one that was asked is closed and another opened.
         os.close(fd)
         fd, full = _open()
-        features = wanted | offered & FEATURE_POISON
+        features = wanted | offered & (FEATURE_POISON | FEATURE_MINOR_SHMEM)
         fcntl.ioctl(fd, _UFFDIO_API, bytearray(_API.pack(_UFFD_API, features, 0)), True)
         return Opened(fd, full, features)
     except BaseException:
@@ -157,8 +160,14 @@ class UserFaultFd:
 
     def register(self, address: int, length: int) -> None:
         """Deliver missing and write-protect faults of this range (UFFDIO_REGISTER)."""
-        request = bytearray(_REGISTER.pack(address, length, _REGISTER_MISSING | _REGISTER_WP, 0))
-        fcntl.ioctl(self.fd, _UFFDIO_REGISTER, request, True)
+        self._register(address, length, _REGISTER_MISSING | _REGISTER_WP)
+
+    def register_minor(self, address: int, length: int) -> None:
+        """Deliver missing and minor faults of this range: the page is in the file, and was not touched here."""
+        self._register(address, length, _REGISTER_MISSING | _REGISTER_MINOR)
+
+    def _register(self, address: int, length: int, mode: int) -> None:
+        fcntl.ioctl(self.fd, _UFFDIO_REGISTER, bytearray(_REGISTER.pack(address, length, mode, 0)), True)
 
     def read(self) -> list[PageFault]:
         """Take the faults that are waiting, without blocking."""
@@ -197,6 +206,12 @@ class UserFaultFd:
         """Install writable zero pages where nothing is mapped, and wake (UFFDIO_ZEROPAGE) -> as :meth:`copy`."""
         return self._install(
             _UFFDIO_ZEROPAGE, destination, length, lambda done: _ZEROPAGE.pack(destination + done, length - done, 0, 0)
+        )
+
+    def map_present(self, address: int, length: int) -> bool:
+        """Map what is in the file where nothing is mapped, and wake (UFFDIO_CONTINUE) -> as :meth:`copy`."""
+        return self._install(
+            _UFFDIO_CONTINUE, address, length, lambda done: _CONTINUE.pack(address + done, length - done, 0, 0)
         )
 
     def poison(self, address: int, length: int) -> None:

@@ -268,16 +268,13 @@ static int open_userfaultfd(uint64_t features, bool *serves_system_calls)
 	return uffd;
 }
 
-static int register_range(int uffd, uint64_t address, uint64_t size, bool is_private)
+static int register_range(int uffd, uint64_t address, uint64_t size, uint64_t mode)
 {
 	struct uffdio_register request = {
 		.range = { .start = address, .len = size },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
+		.mode = UFFDIO_REGISTER_MODE_MISSING | mode,
 	};
 
-	/* The kernel itself copies what is written to a private mapping. */
-	if (!is_private)
-		request.mode |= UFFDIO_REGISTER_MODE_WP;
 	return ioctl(uffd, UFFDIO_REGISTER, &request);
 }
 
@@ -316,7 +313,8 @@ static int map_arena(struct tc_memory *memory, int uffd)
 	if (!memory->copies) {
 		if (map_shared(memory->arena, memory, memory->address, memory->size))
 			return -1;
-		return register_range(uffd, memory->address, memory->size, false);
+		return register_range(uffd, memory->address, memory->size,
+				      UFFDIO_REGISTER_MODE_WP);
 	}
 	if (!memory->is_private && map_private(memory->arena, memory))
 		return -1;
@@ -324,11 +322,18 @@ static int map_arena(struct tc_memory *memory, int uffd)
 		if (map_shared(memory->arena, memory, memory->shared[index].address,
 			       memory->shared[index].size))
 			return -1;
-	if (register_range(uffd, memory->address, memory->size, true))
+	/*
+	 * The kernel itself copies what is written to a private mapping. The zeros among the copies
+	 * that were inherited vanish when a hole is punched, so touches have to be seen, if the
+	 * kernel can (live/copies.py).
+	 */
+	if (!(memory->is_private && (memory->features & UFFD_FEATURE_MINOR_SHMEM) &&
+	      !register_range(uffd, memory->address, memory->size, UFFDIO_REGISTER_MODE_MINOR)) &&
+	    register_range(uffd, memory->address, memory->size, 0))
 		return -1;
 	for (index = 0; index < memory->shared_count; index++)
 		if (register_range(uffd, memory->shared[index].address, memory->shared[index].size,
-				   false))
+				   UFFDIO_REGISTER_MODE_WP))
 			return -1;
 	return 0;
 }

@@ -288,6 +288,20 @@ class Abandon(Effect):
         self.child = child
 
 
+class MapFrame(Effect):
+    """Map the frame of a page, or of one part of it, in a child that sees the page through it, and wake the child.
+
+    (UFFDIO_CONTINUE: where a child's touches are seen, nothing else lets it go on.)
+    """
+
+    __slots__ = ("child", "page", "part")
+
+    def __init__(self, page: int, child: int, part: int | None = None) -> None:
+        self.page = page
+        self.child = child
+        self.part = part
+
+
 class GiveZeros(Effect):
     """Give a child zeros again, wherever it has nothing mapped of a page, and wake it (UFFDIO_ZEROPAGE).
 

@@ -17,6 +17,7 @@ from thermocline.protocol.effects import (
     Deny,
     GiveZeros,
     Lock,
+    MapFrame,
     Poison,
     Protocol,
     Release,
@@ -58,6 +59,11 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         write = False
         if all(other.number != child for other in mm.owed(page)):
             yield GiveZeros(page, child) if _is_of(mm, page, child) else Deny(page, child)
+            yield Unlock(page)
+            return
+        if mm.table.resident(page) or mm.links.present[page] >> part & 1:
+            mm.links.referenced[page] = 1
+            yield MapFrame(page, child, None if mm.table.resident(page) else part)
             yield Unlock(page)
             return
     # Children are given whole pages, so a page of which they are owed one is brought up whole before it is written.
