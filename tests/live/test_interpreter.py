@@ -11,6 +11,7 @@ from test_copier import PAGE, PAGES, arena
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
+from thermocline.live.copies import Copies
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.mapping import Mapping
 from thermocline.live.placement import Placement
@@ -49,7 +50,9 @@ def test_the_touch_of_a_process_that_has_gone_since_is_nobody_s(arena: Arena, mo
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
     workers, placement = Workers(["dram"], scheduler, bell), Placement(arena, PAGE, {})
     copier = Copier(mm, arena, scheduler, {}, lambda number: {}[number], workers, placement)
-    interpreter = LiveInterpreter(mm, arena, scheduler, {}, copier, workers, Sampler(arena, placement, PAGE))
+    interpreter = LiveInterpreter(
+        mm, arena, scheduler, {}, copier, workers, Sampler(arena, placement, PAGE), Copies(-1, arena)
+    )
     task = Task((_ for _ in ()), background=False)
     (own,) = arena.mappings
     gone = Mapping(1, own.uffd, own.address, PAGE, os.pidfd_open(os.getpid()))

@@ -362,7 +362,7 @@ def test_an_array_comes_back_to_a_program_that_has_closed_its_memory(tmp_path: P
 def test_who_does_not_know_the_secret_is_not_let_in(memory: Memory) -> None:
     array = memory.zeros(10)
     memory.share(array)
-    door = memory._regions.session._door
+    door = memory._regions.session.door
     assert door is not None
     with pytest.raises(ClosedError, match="not in"):
         guest_of(Door(door.name, door.secret ^ 1))
@@ -383,7 +383,7 @@ def test_who_does_not_know_the_secret_is_not_let_in(memory: Memory) -> None:
 def test_another_user_is_not_let_in(memory: Memory) -> None:
     array = memory.zeros(10)
     memory.share(array)
-    door = memory._regions.session._door
+    door = memory._regions.session.door
     assert door is not None
 
     def as_nobody() -> bool:
