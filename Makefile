@@ -6,7 +6,7 @@
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make bench       beside what a user would pick instead, for benchmarks/README.md: an hour; bench-quick: five minutes
 # make wheel       one wheel for this machine and every Python, tried in those that are here
-# make lint | docs | clean
+# make lint | native | docs | sanitized | clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -18,13 +18,13 @@ NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
 MINUTES ?= 10
 
-.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint types imports docs pytest clean
+.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint native types imports docs pytest sanitized wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(BIN)/python demo/demo.py
 
-test: lint types imports docs pytest
+test: lint native types imports docs pytest sanitized
 
 test-numpy: $(READY)
 	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
@@ -45,6 +45,14 @@ torture: $(READY)
 
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Warnings are errors here, and not where users install. The sanitizers' tests are those that run native code.
+native: $(READY)
+	@mkdir -p build/native
+	CFLAGS='-Werror -fanalyzer' $(BIN)/python hatch_build.py build/native/libthermocline.so
+
+sanitized: $(READY)
+	$(BIN)/python tests/sanitized.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
