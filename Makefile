@@ -5,7 +5,8 @@
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make bench       beside what a user would pick instead, for benchmarks/README.md: an hour; bench-quick: five minutes
-# make lint | docs | clean
+# make wheel       one wheel for this machine and every Python, tried in those that are here
+# make lint | native | docs | sanitized | clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -17,13 +18,13 @@ NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
 MINUTES ?= 10
 
-.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint types imports docs pytest clean
+.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint native types imports docs pytest sanitized wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(BIN)/python demo/demo.py
 
-test: lint types imports docs pytest
+test: lint native types imports docs pytest sanitized
 
 test-numpy: $(READY)
 	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
@@ -45,6 +46,14 @@ torture: $(READY)
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# Warnings are errors here, and not where users install. The sanitizers' tests are those that run native code.
+native: $(READY)
+	@mkdir -p build/native
+	CFLAGS='-Werror -fanalyzer' $(BIN)/python hatch_build.py build/native/libthermocline.so
+
+sanitized: $(READY)
+	$(BIN)/python tests/sanitized.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +63,14 @@ types: $(READY)
 
 imports: $(READY)
 	$(BIN)/lint-imports --no-cache
+
+# The wheel is for the oldest C library that has all the symbols which the native library needs (PEP 600).
+wheel: $(READY)
+	@rm -rf build/wheel dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl 2>build/wheel/log || { \
+	    cat build/wheel/log >&2; exit 1; }
+	$(BIN)/python tests/wheel.py dist/*.whl
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
@@ -70,6 +87,8 @@ pytest: $(READY)
 $(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'make: Python 3.11 or newer is needed; write: make PYTHON=python3.12' >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \
+	    echo 'make: a C compiler is needed; run: sudo apt-get install gcc libc6-dev' >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	    rm -rf $(VENV); \
 	    if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \

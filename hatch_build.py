@@ -1,19 +1,27 @@
-"""The build hook: compiles the native library as a part of ``pip install`` and of every wheel."""
+"""The build hook: compiles the native library as a part of ``pip install`` and of every wheel.
+
+python hatch_build.py TARGET     compiles it alone; CFLAGS adds flags, CC names the compiler
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+ROOT = Path(__file__).resolve().parent
 NATIVE = Path("src", "thermocline", "native")
 LIBRARY = "libthermocline.so"
-FLAGS = "-std=gnu11 -O2 -g -fPIC -shared -pthread -fvisibility=hidden -Wall -Wextra"
+# -fexceptions: the end of a thread unwinds through us, where it waits for the GIL of an interpreter that shuts down.
+FLAGS = "-std=gnu11 -O2 -g -fPIC -shared -pthread -fvisibility=hidden -fexceptions -Wall -Wextra"
+COMPILERS = ("cc", "gcc", "clang")
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
@@ -34,23 +42,44 @@ class NativeBuildHook(BuildHookInterface[Any]):
 
 
 def compile_library(sources: Path, target: Path) -> None:
-    """Compile the library whole or not at all.
+    """Compile the library whole or not at all, and print the compiler's warnings.
 
     Raises
     ------
     SystemExit
         There is no C compiler, or it fails.
     """
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
-        raise SystemExit("thermocline: no C compiler is found; install one: sudo apt-get install gcc libc6-dev")
     scratch = target.with_suffix(f".{os.getpid()}")
     files = sorted(str(path) for path in sources.glob("*.c"))
-    command = [*compiler.split(), *FLAGS.split(), *os.environ.get("CFLAGS", "").split(), "-o", str(scratch), *files]
+    flags = [*FLAGS.split(), *shlex.split(os.environ.get("CFLAGS", ""))]
+    command = [*compiler(), *flags, "-o", str(scratch), *files]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"thermocline: the C compiler failed: {' '.join(command)}\n{done.stderr}")
+            failed = f"thermocline: the C compiler failed (it needs libc6-dev as well): {shlex.join(command)}"
+            raise SystemExit(f"{done.stdout}\n{failed}")
+        print(done.stdout, end="", file=sys.stderr)
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def compiler() -> list[str]:
+    """The command that is the C compiler: ``$CC``, or the first that is there.
+
+    Raises
+    ------
+    SystemExit
+        There is none.
+    """
+    named = shlex.split(os.environ.get("CC", ""))
+    if named and not shutil.which(named[0]):
+        raise SystemExit(f"thermocline: there is no C compiler {named[0]}; unset CC, or let it name one")
+    found = named or [name for name in COMPILERS if shutil.which(name)][:1]
+    if not found:
+        raise SystemExit("thermocline: a C compiler is needed; run: sudo apt-get install gcc libc6-dev")
+    return found
+
+
+if __name__ == "__main__":
+    compile_library(ROOT / NATIVE, Path(sys.argv[1]))

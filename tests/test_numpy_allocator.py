@@ -4,6 +4,7 @@ NumPy's functions are replaced once in a process and for good. So the behaviours
 process of theirs, all at once, and each is reported here by its name.
 """
 
+import ctypes
 import importlib.util
 import os
 import re
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from structures import in_c, in_python
+from thermocline.native import library
 from thermocline.numpy_allocator.state import State
 
 HERE = Path(__file__).parent
@@ -238,6 +240,19 @@ print("not reached")
 
 def test_the_state_is_laid_out_as_the_filter_has_it() -> None:
     assert in_python(State) == in_c("tc_filter_fields")
+
+
+def test_addresses_of_the_arena_are_ours_and_those_beside_it_are_not() -> None:
+    low, high = 1 << 40, 1 << 41
+    freed: list[int] = []
+    signature = (None, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+    original = ctypes.PYFUNCTYPE(*signature)(lambda _context, block, _nbytes: freed.append(block))
+    state = State(low=low, span=high - low)  # not open: what is ours is left alone
+    state.original.free = ctypes.cast(original, ctypes.c_void_p)
+    free = ctypes.PYFUNCTYPE(*signature)(("tc_filter_free", library()))
+    for block in (0, low - 1, low, high - 1, high):
+        free(ctypes.addressof(state), block, 8)
+    assert freed == [0, low - 1, high]
 
 
 def test_numpy_is_not_imported_before_it_is_needed() -> None:

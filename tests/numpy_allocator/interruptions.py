@@ -144,6 +144,20 @@ def test_the_recursion_limit_loses_no_block(arena: Arena) -> None:
     assert arena.live() == 0
 
 
+def test_the_recursion_limit_leaves_what_is_resized_as_it_was(arena: Arena) -> None:
+    array = np.ones(MIN, "u1")
+
+    def descend() -> None:
+        array.resize(array.size ^ (3 * MIN), refcheck=False)
+        descend()
+
+    with pytest.raises(MemoryError):
+        descend()
+    assert is_tiered(array)
+    assert array[:MIN].all()
+    assert not array[MIN:].any()
+
+
 def test_a_signal_handler_may_allocate(arena: Arena) -> None:
     made: list[Array] = []
     arena.during_allocation = lambda: signal.raise_signal(signal.SIGUSR1)

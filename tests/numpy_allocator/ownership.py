@@ -1,6 +1,7 @@
 """Whose block an array is, and what happens when there is none."""
 
 import ctypes
+import sys
 
 import numpy as np
 import pytest
@@ -143,3 +144,14 @@ def test_a_source_may_decline(arena: Arena) -> None:
     assert not is_tiered(array)
     assert array.sum() == MIN
     assert plain.sum() == 10
+
+
+def test_arrays_that_come_and_go_leave_no_object_behind(arena: Arena) -> None:
+    def come_and_go(times: int) -> int:
+        for _ in range(times):
+            np.zeros(MIN)
+        return sys.getallocatedblocks()
+
+    before = come_and_go(100)
+    assert come_and_go(1000) < before + 500
+    assert arena.live() == 0

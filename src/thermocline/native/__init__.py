@@ -17,6 +17,8 @@ from thermocline.errors import UnsupportedError
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
 ABI = 5
 
+_AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
+
 
 @cache
 def library() -> ctypes.CDLL:
@@ -33,9 +35,9 @@ def library() -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(path, use_errno=True)
     except OSError as error:
-        raise UnsupportedError(
-            f"the native library does not load ({error}); install thermocline again, with a C compiler (gcc) at hand"
-        ) from error
-    if loaded.tc_abi() != ABI:
-        raise UnsupportedError(f"{path} is a stale build; install thermocline again")
+        # The loader says "No such file" of one for another machine, too.
+        wrong = f"is damaged, or is another machine's ({error})" if Path(path).exists() else "is missing"
+        raise UnsupportedError(f"the native library {path} {wrong}; {_AGAIN}") from error
+    if getattr(loaded, "tc_abi", int)() != ABI:
+        raise UnsupportedError(f"the native library {path} is of another version; {_AGAIN}")
     return loaded
