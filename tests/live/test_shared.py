@@ -386,17 +386,30 @@ def test_another_user_is_not_let_in(memory: Memory) -> None:
     door = memory._regions.session.door
     assert door is not None
 
-    def as_nobody() -> bool:
-        os.setuid(65534)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            peer.connect(door.address)
-            try:
-                peer.send(f"join {door.secret}".encode())
-                return peer.recv(100) == b""
-            except ConnectionError:
-                return True
+    code = f"""
+import socket
+peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+peer.connect({door.address!r})
+try:
+    peer.send(b"join {door.secret}")
+    print(peer.recv(100))
+except ConnectionError:
+    print(b"")
+"""
+    said = subprocess.run([sys.executable, "-S", "-c", code], user=65534, cwd="/", capture_output=True, check=True).stdout
+    assert said == b"b''\n"
 
-    assert status_of(forked(as_nobody)) == 0
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another user")
+def test_a_child_that_has_become_another_user_may_fork(memory: Memory) -> None:
+    array = memory.array(np.arange(1 << 18))
+
+    def become_nobody() -> bool:
+        os.setuid(65534)
+        return status_of(forked(lambda: np.array_equal(array, np.arange(1 << 18)))) == 0
+
+    assert status_of(forked(become_nobody)) == 0
 
 
 @poisons
