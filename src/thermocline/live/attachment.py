@@ -84,6 +84,7 @@ class Attachment:
         self.row = 0
         self._children = children
         self._asking = Exclusion()
+        self._asked = 0
         #: Forks under way, by thread: the socket that the child of each will speak on, and its row.
         self._expected: dict[int, tuple[socket.socket, int]] = {}
         _attachments.add(self)
@@ -129,17 +130,25 @@ class Attachment:
     def ask(self, word: str, *numbers: int, fds: Sequence[int] = ()) -> Packet | None:
         """Ask the supervisor for something, and wait for the answer -> None when it refuses, or is gone."""
         with self._asking.held():
+            self._asked += 1
+            token = self._asked
             try:
-                control.send(self.peer, word, *numbers, fds=fds)
+                control.send(self.peer, word, *numbers, fds=fds, token=token)
             except OSError:
                 return None
             answer = control.receive(self.peer)
+            while answer is not None and answer.token != token:  # to a question that was given up when interrupted
+                control.close_all(answer.fds)
+                answer = control.receive(self.peer)
         return answer if answer is not None and answer.word == word else None
 
-    def tell(self, word: str, *numbers: int) -> None:
-        """Tell the supervisor something that has no answer. Never waits."""
-        with contextlib.suppress(OSError):
+    def tell(self, word: str, *numbers: int) -> bool:
+        """Tell the supervisor something that has no answer -> whether it will hear of it. Never waits."""
+        try:
             control.send(self.peer, word, *numbers)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it."""

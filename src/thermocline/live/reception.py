@@ -12,16 +12,42 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from thermocline.live import control
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
-from thermocline.live.tables import Tables
+from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.tenants import Tenant, Tenants
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
+#: Offsets in files go up to here (``loff_t``).
+_LAST_BYTE = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class _Handler:
+    """What to do with a word, and what goes with it.
+
+    Attributes
+    ----------
+    of_program : bool
+        Whether only the program that made the memory may say it.
+    answers : bool
+        Whether the process that says it waits for an answer.
+    """
+
+    function: Callable[[Tenant, Packet], None]
+    numbers: int
+    descriptors: int | None = 0
+    of_program: bool = False
+    answers: bool = True
+
+    def fits(self, packet: Packet) -> bool:
+        """Whether a packet has what it takes. ``descriptors`` None: the function looks itself."""
+        return len(packet.numbers) == self.numbers and self.descriptors in (None, len(packet.fds))
 
 
 class Reception:
@@ -54,18 +80,19 @@ class Reception:
         #: Where processes come in that were not forked, once the program has opened it.
         self._door: socket.socket | None = None
         self._secret = -1
-        #: What to do with each word, and how many descriptors it takes.
-        self._handlers: dict[str, tuple[Callable[[Tenant, Packet], None], int]] = {
-            "source": (self._take_source, 1),
-            "drop": (self._drop_source, 0),
-            "listen": (self._take_door, 1),
-            "share": (self._share, 0),
-            "unshare": (self._unshare, 0),
-            "hold": (self._hold, 0),
-            "release": (self._release, 0),
-            "join": (self._welcome, 0),
-            "child": (self._expect, 0),  # without one, nobody is going to come
-            "attach": (self._attach, 3),
+        #: What to do with each word.
+        self._handlers: dict[str, _Handler] = {
+            "source": _Handler(self._take_source, numbers=3, descriptors=1, of_program=True),
+            "drop": _Handler(self._drop_source, numbers=1, of_program=True, answers=False),
+            "listen": _Handler(self._take_door, numbers=1, descriptors=1, of_program=True),
+            "share": _Handler(self._share, numbers=4, of_program=True),
+            "unshare": _Handler(self._unshare, numbers=1, of_program=True, answers=False),
+            "hold": _Handler(self._hold, numbers=2),
+            "release": _Handler(self._release, numbers=1, answers=False),
+            "join": _Handler(self._welcome, numbers=1),
+            # Without a descriptor, nobody is going to come: this process may not open more.
+            "child": _Handler(self._expect, numbers=1, descriptors=None, answers=False),
+            "attach": _Handler(self._attach, numbers=1, descriptors=3),
         }
         self._program = self._tenants.expect(socket.socket(fileno=config.control), row=0)
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
@@ -122,7 +149,7 @@ class Reception:
 
     def _hear_pager(self, pager: socket.socket) -> None:
         answer = control.receive(pager)
-        if answer is None:
+        if answer is None or not answer.numbers:
             self._poll.unregister(pager)  # the supervisor is told in another way that it has died
             return
         asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
@@ -142,7 +169,7 @@ class Reception:
         if packet.word == "detach":
             self._tenants.remove(tenant)
         else:
-            _tell(tenant.socket, Packet(packet.word, packet.numbers))
+            _answer(tenant, packet, packet.numbers)
 
     # -- the processes ------------------------------------------------------------------------------------------------
 
@@ -184,27 +211,43 @@ class Reception:
         return True
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
-        """Do what a process asks for. Where descriptors are missing, this process may not open more."""
+        """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
+        handler = self._handlers.get(packet.word)
         if not tenant.welcome and (packet.word, packet.numbers) != ("join", (self._secret,)):
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
-            return
-        handler, descriptors = self._handlers[packet.word]
-        if len(packet.fds) < descriptors:
+        elif handler is None:
             self._refuse(tenant, packet)
+        elif not handler.fits(packet) or (handler.of_program and tenant is not self._program):
+            # Where descriptors are missing, this process may not open more.
+            self._refuse(tenant, packet, answer=handler.answers)
         else:
-            handler(tenant, packet)
+            try:
+                handler.function(tenant, packet)
+            except (LookupError, ValueError, OverflowError, OSError):
+                self._refuse(tenant, packet, answer=handler.answers)
 
     def _take_source(self, tenant: Tenant, packet: Packet) -> None:
-        self.sources[packet.numbers[0]] = packet
+        number, offset, length = packet.numbers
+        if (
+            not 0 < number <= MAX_SOURCES
+            or number in self.sources
+            or min(offset, length) < 0
+            or offset + length > _LAST_BYTE
+        ):
+            raise ValueError(f"source {packet.numbers} cannot be taken")
+        self.sources[number] = packet
         self._ask_pager(packet, tenant)
 
     def _drop_source(self, _: Tenant, packet: Packet) -> None:
-        os.close(self.sources.pop(packet.numbers[0]).fds[0])
+        control.close_all(self.sources.pop(packet.numbers[0]).fds)
         self._tell_pager(packet)
 
     def _share(self, tenant: Tenant, packet: Packet) -> None:
-        self._shares.share(*packet.numbers)
-        _tell(tenant.socket, packet)
+        slot, ticket, first, pages = packet.numbers
+        if not (0 <= slot < MAX_SHARES and 0 <= first < first + pages <= self.config.pages):
+            raise ValueError(f"share {packet.numbers} is not in the arena, or the table")
+        self._shares.share(slot, ticket, first, pages)
+        _answer(tenant, packet)
 
     def _unshare(self, _: Tenant, packet: Packet) -> None:
         self._shares.unshare(*packet.numbers)
@@ -214,19 +257,28 @@ class Reception:
         if held is None:
             self._refuse(tenant, packet)
         else:
-            _tell(tenant.socket, Packet(packet.word, held))
+            _answer(tenant, packet, held)
 
     def _release(self, tenant: Tenant, packet: Packet) -> None:
         self._shares.release(tenant.number, *packet.numbers)
 
     def _take_door(self, tenant: Tenant, packet: Packet) -> None:
-        self._door, self._secret = socket.socket(fileno=packet.fds[0]), packet.numbers[0]
-        self._poll.register(self._door, select.POLLIN)
-        _tell(tenant.socket, Packet(packet.word))
+        door = socket.socket(fileno=packet.fds[0])
+        self._close_door()
+        self._door, self._secret = door, packet.numbers[0]
+        self._poll.register(door, select.POLLIN)
+        _answer(tenant, packet)
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self._door)
+            self._door.close()
+            self._door = None
 
     def _welcome(self, tenant: Tenant, packet: Packet) -> None:
         tenant.welcome = True
-        _tell(tenant.socket, Packet(packet.word, (self.config.pages, self.config.page_size), (self.config.arena,)))
+        _answer(tenant, packet, (self.config.pages, self.config.page_size), (self.config.arena,))
 
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
@@ -235,10 +287,10 @@ class Reception:
         self._ask_pager(attach, tenant)
 
     @staticmethod
-    def _refuse(tenant: Tenant, packet: Packet) -> None:
-        for fd in packet.fds:
-            os.close(fd)
-        _tell(tenant.socket, Packet("refused"))
+    def _refuse(tenant: Tenant, packet: Packet, *, answer: bool = True) -> None:
+        control.close_all(packet.fds)
+        if answer:
+            _tell(tenant.socket, Packet("refused", token=packet.token))
 
     def _let_in(self, door: socket.socket) -> None:
         """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
@@ -285,4 +337,9 @@ class Reception:
 def _tell(peer: socket.socket, packet: Packet) -> None:
     """Pass something on, to whom it may concern no longer."""
     with contextlib.suppress(OSError):
-        control.send(peer, packet.word, *packet.numbers, fds=packet.fds)
+        control.send(peer, packet.word, *packet.numbers, fds=packet.fds, token=packet.token)
+
+
+def _answer(tenant: Tenant, asked: Packet, numbers: tuple[int, ...] = (), fds: tuple[int, ...] = ()) -> None:
+    """Answer what a process has asked for."""
+    _tell(tenant.socket, Packet(asked.word, numbers, fds, asked.token))

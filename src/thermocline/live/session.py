@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
 from thermocline.live import fence, injection, launch, libc
@@ -35,6 +36,14 @@ from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
 _SPREAD = 4
+
+
+class FileRange(NamedTuple):
+    """A stretch of an open file, in bytes."""
+
+    fd: int
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -187,25 +196,36 @@ class Session:
         """Whether this process may use the books of the memory: not closed, and not a forked child."""
         return not self.closed and os.getpid() == self._process
 
-    def add_source(self, fd: int, offset: int, length: int) -> int:
+    def add_source(self, source: FileRange) -> int:
         """Make a stretch of an open file known to the pager -> its source number. One thread at a time.
 
         Raises
         ------
         OSError
             EMFILE: the helper processes may not open that many files.
+        ClosedError
+            The supervisor cannot be reached: the program has closed our descriptors.
         """
         number = self._free_sources.pop() if self._free_sources else self._sources + 1
         self._sources = max(self._sources, number)
-        if number <= MAX_SOURCES and self.attachment.ask("source", number, offset, length, fds=[fd]) is not None:
-            return number
-        self._free_sources.append(number)
-        raise OSError(errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)")
+        try:
+            answer = None
+            if number <= MAX_SOURCES:
+                answer = self.attachment.ask("source", number, source.offset, source.length, fds=[source.fd])
+        except BaseException:
+            self.attachment.tell("drop", number)  # it may have arrived; its number is not used again
+            raise
+        if answer is None:
+            self._free_sources.append(number)
+            raise OSError(
+                errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)"
+            )
+        return number
 
     def drop_source(self, number: int) -> None:
         """Forget a source: the region that was made from it is freed. One thread at a time."""
-        self.attachment.tell("drop", number)
-        self._free_sources.append(number)
+        if self.attachment.tell("drop", number):
+            self._free_sources.append(number)
 
     def share(self, first: int, pages: int) -> Ticket:
         """Let other processes of this user hold a region, until :meth:`unshare`. One thread at a time.
