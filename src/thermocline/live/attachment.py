@@ -19,13 +19,19 @@ import threading
 import weakref
 from collections.abc import Sequence
 
-from thermocline.errors import UnsupportedError
+from thermocline.errors import ClosedError, UnsupportedError
 from thermocline.live import control, fence, launch, libc
 from thermocline.live.address_space import AddressSpace
 from thermocline.live.children import Children
 from thermocline.live.control import Packet
+from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.requests import Exclusion
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+
+_CUT_OFF = (
+    "this memory has lost the socket to its supervisor: the program has closed descriptors that it did not open "
+    "(os.closerange?); make the Memory after that, or leave those that thermocline has open"
+)
 
 
 def map_arena(arena: int, address: int, size: int, uffd: UserFaultFd) -> None:
@@ -45,13 +51,13 @@ class Attachment:
 
     Parameters
     ----------
-    arena : int
+    arena : Descriptor
         The memfd.
     address, size : int
         Where it is mapped.
-    peer, lifeline : socket
+    peer, lifeline : Channel
         To the supervisor.
-    uffd : int
+    uffd : Descriptor
         On which the mapping is registered.
     children : Children, optional
         Of the program that made the memory: it keeps a book of its forks.
@@ -64,13 +70,13 @@ class Attachment:
 
     def __init__(
         self,
-        arena: int,
+        arena: Descriptor,
         address: int,
         size: int,
         *,
-        peer: socket.socket,
-        lifeline: socket.socket,
-        uffd: int,
+        peer: Channel,
+        lifeline: Channel,
+        uffd: Descriptor,
         serves_system_calls: bool,
         children: Children | None = None,
     ) -> None:
@@ -90,7 +96,7 @@ class Attachment:
         _attachments.add(self)
 
     @classmethod
-    def join(cls, peer: socket.socket, arena: int, address: int, size: int) -> Attachment:
+    def join(cls, peer: socket.socket, arena: Descriptor, address: int, size: int) -> Attachment:
         """Attach this process, which the supervisor expects on a socket.
 
         Raises
@@ -99,12 +105,14 @@ class Attachment:
             It cannot be served. Nothing is mapped then, and the socket is closed.
         """
         with contextlib.ExitStack() as undo:
-            undo.callback(peer.close)
+            channel = Channel.opened(peer.detach())
+            undo.callback(channel.close)
             opened = open_userfaultfd()
-            undo.callback(os.close, opened.fd)
+            uffd = Descriptor.opened(opened.fd)
+            undo.callback(uffd.close)
             undo.callback(AddressSpace.fence, address, size)
-            map_arena(arena, address, size, UserFaultFd(opened.fd))
-            lifeline, theirs = socket.socketpair()
+            map_arena(arena.fileno(), address, size, UserFaultFd(uffd.number))
+            lifeline, theirs = Channel.pair(socket.SOCK_STREAM)
             undo.callback(lifeline.close)
             # Before anything is touched: whoever dies from now on, this process does not wait for it.
             launch.hold_lifeline(lifeline)
@@ -112,8 +120,8 @@ class Attachment:
             with contextlib.closing(theirs), contextlib.ExitStack() as handed_over:
                 process = os.pidfd_open(os.getpid())
                 handed_over.callback(os.close, process)
-                control.send(peer, "attach", address, fds=[opened.fd, process, theirs.fileno()])
-            answer = control.receive(peer)
+                control.send(channel, "attach", address, fds=[uffd.number, process, theirs.number])
+            answer = control.receive(channel)
             if answer is None or answer.word != "attach":
                 raise UnsupportedError("no more processes can share this memory; raise the limit (ulimit -Hn)")
             undo.pop_all()
@@ -121,14 +129,22 @@ class Attachment:
             arena,
             address,
             size,
-            peer=peer,
+            peer=channel,
             lifeline=lifeline,
-            uffd=opened.fd,
+            uffd=uffd,
             serves_system_calls=opened.serves_system_calls,
         )
 
     def ask(self, word: str, *numbers: int, fds: Sequence[int] = ()) -> Packet | None:
-        """Ask the supervisor for something, and wait for the answer -> None when it refuses, or is gone."""
+        """Ask the supervisor for something, and wait for the answer -> None when it refuses, or is gone.
+
+        Raises
+        ------
+        ClosedError
+            The program has closed the socket.
+        """
+        if not self.peer.is_ours:
+            raise ClosedError(_CUT_OFF)
         with self._asking.held():
             self._asked += 1
             token = self._asked
@@ -150,25 +166,37 @@ class Attachment:
             return False
         return True
 
-    def close(self) -> None:
-        """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it."""
+    def close(self) -> bool:
+        """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it.
+
+        Returns
+        -------
+        bool
+            False when the program has closed the socket, and the supervisor cannot be told: the memory stays mapped,
+            and is served, until this process ends.
+        """
         _attachments.discard(self)
         launch.let_go_of_lifeline(self.lifeline)
-        self.tell("close")
-        with contextlib.suppress(OSError):
-            self.lifeline.recv(1)  # it hangs up
-        AddressSpace.fence(self.address, self.size)
+        told = self.tell("close")
+        if told:
+            with contextlib.suppress(OSError):  # it hangs up
+                while control.receive(self.peer) is not None:
+                    pass
+            AddressSpace.fence(self.address, self.size)
         self._forget()
+        return told
 
     def _forget(self) -> None:
         self.peer.close()
         self.lifeline.close()
-        os.close(self.uffd)
+        self.uffd.close()
 
     # -- forks --------------------------------------------------------------------------------------------------------
 
     def expect_child(self) -> None:
         """This thread is about to fork: let the supervisor know. Where that fails, the child will not be served."""
+        if not self.peer.is_ours:
+            return
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:

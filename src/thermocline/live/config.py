@@ -26,8 +26,6 @@ class Config:
         Where the program has mapped the arena.
     pages : int
         Pages of the arena's address range: more than can be committed, so that addresses do not run out first.
-    request_bell, answer_bell : int
-        Eventfds: the program rings the first, the pager the second.
     control : int
         The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
     inject : str
@@ -47,8 +45,6 @@ class Config:
     uffd: int
     arena: int
     tables: int
-    request_bell: int
-    answer_bell: int
     control: int
     lifeline: int
     group_reclaim: str = "left"
@@ -64,8 +60,6 @@ class Config:
             self.uffd,
             self.arena,
             self.tables,
-            self.request_bell,
-            self.answer_bell,
             self.control,
             self.lifeline,
         ]

@@ -9,6 +9,7 @@ Every field is an aligned machine word with one writer at a time, so a reader se
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from array import array
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from thermocline.live import libc
+from thermocline.live.descriptor import Descriptor
 from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.lru import MAX_LISTS
 from thermocline.protocol.page import PageTable
@@ -53,7 +55,9 @@ class Tables:
 
     Attributes
     ----------
-    header : u64 x 16
+    address : int
+        Where they are mapped.
+    header : u64 x 32
         See the ``HEADER_*`` indices.
     counters, histograms, nodes, ring, group_limits : column of u64
     children : column of u32
@@ -89,12 +93,16 @@ class Tables:
     HEADER_RESTED = 13
     #: Bytes of the program's page tables, as it last looked.
     HEADER_PAGE_TABLES = 14
+    #: Answers that pagers have given: a doorbell (see :mod:`thermocline.live.doorbell`), as is the head of the ring.
+    HEADER_ANSWERS = 15
+    #: The supervisor's process id, 0 before it has begun.
+    HEADER_SUPERVISOR = 16
 
-    def __init__(self, fd: int, pages: int) -> None:
-        self.fd = fd
+    def __init__(self, file: Descriptor, pages: int) -> None:
+        self._file = file
         self.pages = pages
         layout: list[tuple[str, str, int]] = [
-            ("header", "Q", 16),
+            ("header", "Q", 32),
             ("counters", "Q", len(vmstat.NAMES)),
             ("histograms", "Q", len(TIMED) * histogram.WORDS),
             ("nodes", "Q", (MAX_NODES + 1) * NODE_WORDS),
@@ -114,10 +122,13 @@ class Tables:
             offsets[name] = (code, size, count)
             # Each column begins on a base page of its own, so that unused rows of one take no memory for another.
             size += -(-count * _ITEM_SIZE[code] // mmap.PAGESIZE) * mmap.PAGESIZE
+        fd = file.fileno()
         if os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
-        self._map = mmap.mmap(fd, size)
-        self._view = memoryview(self._map)
+        # Not by Python's mmap, which keeps a duplicate of the descriptor and closes its number come what may.
+        self._size = size
+        self.address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
+        self._view = memoryview((ctypes.c_ubyte * size).from_address(self.address)).cast("B")
         self._columns: list[memoryview[Any]] = []
 
         def column(name: str) -> Any:
@@ -147,9 +158,10 @@ class Tables:
         Reads what was ever written of the column, and no more: it is as long as the arena, and nearly all of it is a
         hole, which a read through the mapping would fill.
         """
+        fd = self.fd
         end = self._region_pages_at + self.pages * self.region_pages.itemsize
-        for begin, hole in libc.data_extents(self.fd, self._region_pages_at, end):
-            words = array("I", os.pread(self.fd, hole - begin, begin))
+        for begin, hole in libc.data_extents(fd, self._region_pages_at, end):
+            words = array("I", os.pread(fd, hole - begin, begin))
             for start, count in enumerate(words, (begin - self._region_pages_at) // words.itemsize):
                 if count:
                     yield start, count
@@ -157,12 +169,17 @@ class Tables:
     @classmethod
     def create(cls, pages: int) -> Tables:
         """Fresh tables for an arena of this many pages."""
-        return cls(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC), pages)
+        return cls(Descriptor.opened(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC)), pages)
+
+    @property
+    def fd(self) -> int:
+        """Their descriptor (see :meth:`Descriptor.fileno`)."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Unmap the tables, and close their descriptor."""
         for made in self._columns:
             made.release()
         self._view.release()
-        self._map.close()
-        os.close(self.fd)
+        libc.munmap(self.address, self._size)
+        self._file.close()
