@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagers import children, find_supervisor
+from pagers import children, find_supervisor, inode_of_arena
 from thermocline import Memory, OutOfMemory
 from thermocline.errors import UnsupportedError
 from thermocline.live.fence import ADDRESS, FENCE, plain
