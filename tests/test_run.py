@@ -296,3 +296,52 @@ def test_the_package_names_what_it_exports() -> None:
         print([name for name in tc.__all__ if getattr(tc, name, None) is None or name not in dir(tc)])
     """
     assert outcome(run([*PLAIN, "-c", program])) == (0, "[]\n", "")
+
+
+def test_numpy_may_be_imported_first_in_a_forked_worker(script: Script) -> None:
+    """Whoever refused there would hang a pool, which replaces a worker that ends for ever."""
+    program = """
+        import multiprocessing, os, sys
+        def work(n):
+            import numpy as np
+            return float(np.arange(float(n)).sum())
+        if __name__ == "__main__":
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                print(pool.map(work, [300_000, 400_000]))
+            assert "numpy" not in sys.modules
+            child = os.fork()
+            if not child:
+                print(work(500_000), flush=True)
+                sys.exit()
+            os.waitpid(child, 0)
+            print(work(600_000))
+    """
+    assert_same([script(program)])
+    tiered = "import thermocline.numpy_allocator as n; print(bool(n._allocator._activations))"
+    assert run([*TIERED, script(f"{program}    {tiered}")]).stdout.endswith(b"True\n")
+
+
+@pytest.mark.parametrize("before", ["", "import numpy; a = numpy.ones(10**6)", "M('dram=2MiB, zstd=8MiB').zeros(9)"])
+@pytest.mark.parametrize("command", [PLAIN, TIERED])
+def test_a_forked_child_may_make_a_memory_of_its_own(script: Script, command: list[str], before: str) -> None:
+    program = f"""
+        import os, sys
+        from thermocline import Memory as M
+        {before}
+        child = os.fork()
+        if not child:
+            import numpy as np
+            own = M("dram=2MiB, zstd=16MiB")
+            array = own.zeros(10**6)
+            array += 1
+            with own.numpy(), own.group("g").numpy():
+                other = np.ones(10**6)
+            assert other.ctypes.data >= own._regions.session.address
+            print(array.sum(), other.sum(), own.stat()["arena"]["peak_resident"] <= 2 << 20, flush=True)
+            sys.exit()
+        print(os.waitpid(child, 0)[1])
+        import numpy as np
+        print(np.ones(10**6).sum())
+    """
+    done = run([*command, script(program)])
+    assert outcome(done) == (0, "1000000.0 1000000.0 True\n0\n1000000.0\n", "")

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import os
 import stat
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
 from thermocline.live.regions import CLOSED, DECLINED, Regions
+from thermocline.live.session import FileRange
 from thermocline.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    Shape = int | Sequence[int]
+    Shape = SupportsIndex | Sequence[SupportsIndex]
 
 #: Arrays below this many bytes stay in ordinary memory under :meth:`Arrays.numpy`.
 DEFAULT_MIN_ARRAY = 1 << 20
@@ -47,10 +51,13 @@ class Arrays:
 
         Raises
         ------
+        TypeError, ValueError
+            The shape is none, as for NumPy.
         OutOfMemory
             (a MemoryError) The nodes cannot hold it in the worst case. Nothing has been touched.
         """
-        return self._make(shape, dtype)
+        kind = _dtype(dtype)
+        return self._make(_extents(shape), kind)
 
     zeros = empty
 
@@ -58,7 +65,8 @@ class Arrays:
         """An array of one value, of the value's own type unless ``dtype`` says otherwise."""
         import numpy as np
 
-        made = self._make(shape, np.asarray(fill_value).dtype if dtype is None else dtype)
+        kind = _dtype(np.asarray(fill_value).dtype if dtype is None else dtype)
+        made = self._make(_extents(shape), kind)
         made[...] = fill_value
         return made
 
@@ -67,7 +75,7 @@ class Arrays:
         import numpy as np
 
         given = np.asarray(values, dtype=dtype)
-        made = self._make(given.shape, given.dtype)
+        made = self._make(given.shape, _dtype(given.dtype))
         made[...] = given
         return made
 
@@ -83,41 +91,49 @@ class Arrays:
         Parameters
         ----------
         shape : int or tuple of int, optional
-            Whatever the rest of the file holds, in one dimension, if not given.
+            Whatever the rest of the file holds, in one dimension, if not given. One extent may be -1: as many as the
+            rest of the file has, without remainder.
         offset : int
             Bytes of the file to skip.
 
         Raises
         ------
         SpecError
-            The file is shorter than that.
+            (a ValueError) The file is shorter than that, is not a regular file, or does not fill the shape; or the
+            elements of the dtype take no bytes.
+        TypeError
+            The shape or the offset is not of integers.
+        OutOfMemory
+            (a MemoryError) The nodes cannot hold it in the worst case.
+        ClosedError
+            The memory is closed, or cannot reach its supervisor (see ``docs/limits.md``).
         """
         import numpy as np
 
-        kind = np.dtype(dtype)
+        if not np.dtype(dtype).itemsize:
+            raise SpecError(f"elements of dtype {dtype!r} take no bytes of a file; write their length, such as S8")
+        kind = _dtype(dtype)
+        offset = operator.index(offset)
         if offset < 0:
             raise SpecError(f"offset is {offset}; write 0 or more bytes to skip")
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking: opening a FIFO would otherwise wait for a writer.
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise SpecError(f"{os.fspath(file)} is not a regular file; only those can be read at any place")
-            there = max(os.fstat(fd).st_size - offset, 0)
-            if shape is None:
-                shape = there // kind.itemsize
-            needed = _count(shape) * kind.itemsize
-            if needed > there:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise SpecError(f"{os.fspath(file)!r} is not a regular file; only those can be read at any place")
+            os.set_blocking(fd, True)
+            there = max(status.st_size - offset, 0)
+            extents = _file_shape(shape, there // kind.itemsize)
+            size = _size(extents, kind)
+            if size > there:
                 raise SpecError(
-                    f"{os.fspath(file)} holds {there} bytes from byte {offset} on, an array of this shape takes "
-                    f"{needed}; give a smaller shape"
+                    f"{os.fspath(file)!r} holds {there} bytes from byte {offset} on, an array of this shape takes "
+                    f"{size}; give a smaller shape"
                 )
-            source = self._regions.add_source(fd, offset, needed)
+            return self._make(extents, kind, FileRange(fd, offset, size) if size else None)
         finally:
             os.close(fd)
-        try:
-            return self._make(shape, kind, source)
-        except BaseException:
-            self._regions.drop_source(source)
-            raise
 
     @contextmanager
     def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Iterator[None]:
@@ -139,16 +155,14 @@ class Arrays:
         with blocks.charged_to(self._group), numpy_allocator.tiered(blocks, threshold):
             yield
 
-    def _make(self, shape: Shape, dtype: DTypeLike, source: int = 0) -> NDArray[Any]:
+    def _make(self, extents: tuple[int, ...], kind: np.dtype[Any], source: FileRange | None = None) -> NDArray[Any]:
+        """An array of checked extents and dtype: zeros, or the bytes of a file."""
         import numpy as np
 
-        kind = np.dtype(dtype)
-        if kind.hasobject:
-            raise SpecError("an array of Python objects cannot be tiered: its bytes are addresses; use a numeric dtype")
-        size = _count(shape) * kind.itemsize
-        return np.ndarray(shape, kind, buffer=memoryview(self._buffer(size, source)))
+        buffer = self._buffer(_size(extents, kind), source)
+        return np.ndarray(extents, kind, buffer=memoryview(buffer))
 
-    def _buffer(self, size: int, source: int) -> ctypes.Array[ctypes.c_char]:
+    def _buffer(self, size: int, source: FileRange | None) -> ctypes.Array[ctypes.c_char]:
         regions = self._regions
         address = regions.allocate_block(size, self._group, source)
         if address == DECLINED:
@@ -215,5 +229,58 @@ def _blocks_of(regions: Regions) -> Blocks:
     return blocks
 
 
-def _count(shape: Shape) -> int:
-    return math.prod(shape) if isinstance(shape, Sequence) else int(shape)
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The data type that NumPy's own functions would use: strings without a length have one character."""
+    import numpy as np
+
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise SpecError("an array of Python objects cannot be tiered: its bytes are addresses; use a numeric dtype")
+    return np.dtype(f"{kind.kind}1") if kind.kind in "SU" and not kind.itemsize else kind
+
+
+def _extents(shape: Shape) -> tuple[int, ...]:
+    """A shape as a tuple of integers.
+
+    Raises
+    ------
+    TypeError
+        It has something else in it, as for NumPy.
+    """
+    try:
+        return (operator.index(cast("SupportsIndex", shape)),)
+    except TypeError:
+        return tuple(map(operator.index, cast("Sequence[SupportsIndex]", shape)))
+
+
+def _file_shape(shape: Shape | None, there: int) -> tuple[int, ...]:
+    """The extents of an array of a file that holds ``there`` elements, with what -1 or None leaves open filled in."""
+    extents = (-1,) if shape is None else _extents(shape)
+    if extents == (-1,):
+        return (there,)
+    if -1 not in extents:
+        return extents
+    known = math.prod(extents) * -1
+    if extents.count(-1) > 1 or known <= 0:
+        raise SpecError(f"shape {extents} leaves more open than one extent; write -1 once, and the others above 0")
+    if there % known:
+        raise SpecError(f"the {there} elements in the file do not fill shape {extents}; give the first extents, too")
+    return tuple(there // known if extent == -1 else extent for extent in extents)
+
+
+def _size(extents: tuple[int, ...], kind: np.dtype[Any]) -> int:
+    """Bytes of an array, which NumPy could make.
+
+    Raises
+    ------
+    ValueError
+        An extent is negative, or there are too many, or they come to more than can be addressed.
+    """
+    import numpy as np
+
+    if any(extent < 0 for extent in extents):
+        raise SpecError(f"shape {extents} has a negative extent; write 0 or more")
+    size = math.prod(extents) * kind.itemsize
+    if size <= sys.maxsize:  # otherwise the allocation says that no memory has as much
+        np.ndarray(extents, kind, bytes(max(kind.itemsize, 1)), strides=(0,) * len(extents))
+    return size

@@ -36,7 +36,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if self._ticket is None or not begin <= low <= high <= end:
             return np.asarray(self).__reduce_ex__(protocol)
         offset = self.__array_interface__["data"][0] - begin
-        return _receive, (self._ticket, offset, self.shape, self.strides, self.dtype)
+        return _receive, (self._ticket, offset, self.shape, self.strides, self.dtype, self.flags.writeable)
 
 
 def share(array: np.ndarray[Any, Any], ticket: Ticket, begin: int, size: int) -> SharedArray:
@@ -47,8 +47,14 @@ def share(array: np.ndarray[Any, Any], ticket: Ticket, begin: int, size: int) ->
 
 
 def _receive(
-    ticket: Ticket, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
+    ticket: Ticket,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: np.dtype[Any],
+    writeable: bool,
 ) -> SharedArray:
     held = guest_of(ticket.door).hold(ticket)
-    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memoryview(held), offset, strides)
+    view = memoryview(held) if writeable else memoryview(held).toreadonly()
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, offset, strides)
     return share(array, ticket, ctypes.addressof(held), len(held))

@@ -106,7 +106,7 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     assert ctypes.string_at(arena.address + PAGE, PAGE) == bytes([QUICK]) * PAGE
     assert arena.resident() == PAGE
     HangingFile.answers.set()
-    bell.wait()
+    os.eventfd_read(bell.fd)
     workers.resume_finished()
     scheduler.run_foreground()
     assert answers == [True]

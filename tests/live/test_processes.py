@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagers import children, find_supervisor
+from pagers import children, find_supervisor, inode_of_arena
 from thermocline import Memory, OutOfMemory
 from thermocline.errors import UnsupportedError
 from thermocline.live.tables import Tables
@@ -38,11 +38,7 @@ print(memory.stat()["pager"]["starts"], flush=True)
 
 def helpers(program: int) -> dict[str, int]:
     """The helper processes that serve a program, by name: those that hold its arena open."""
-    arena = next(
-        os.stat(f"/proc/{program}/fd/{fd}").st_ino
-        for fd in os.listdir(f"/proc/{program}/fd")
-        if "thermocline-arena" in os.readlink(f"/proc/{program}/fd/{fd}")
-    )
+    arena = inode_of_arena(program)
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

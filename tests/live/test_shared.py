@@ -396,7 +396,9 @@ try:
 except ConnectionError:
     print(b"")
 """
-    said = subprocess.run([sys.executable, "-S", "-c", code], user=65534, cwd="/", capture_output=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-S", "-c", code], user=65534, cwd="/", capture_output=True, check=True
+    ).stdout
     assert said == b"b''\n"
 
 
@@ -443,3 +445,17 @@ def test_poison_that_a_guest_has_met_is_not_met_again(tmp_path: Path) -> None:
             other.send(memory.share(array))
             assert other.says() == str(1 << 18)
             del array
+
+
+def test_a_read_only_view_arrives_read_only(memory: Memory) -> None:
+    array = memory.array(np.arange(1000))
+    array.flags.writeable = False
+    shared = memory.share(array)
+    with guest("array = receive(); say((array.flags.writeable, int(array[7])))") as process:
+        process.send(shared)
+        assert process.says() == "(False, 7)"
+    received = pickle.loads(pickle.dumps(shared))
+    with pytest.raises(ValueError, match="read-only"):
+        received[0] = 1
+    array.flags.writeable = True
+    assert pickle.loads(pickle.dumps(memory.share(array))).flags.writeable

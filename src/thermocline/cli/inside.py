@@ -52,7 +52,11 @@ def begin(settings: Mapping[str, Any]) -> None:
 
     _entered.callback(look_once_more)
 
+    program = os.getpid()
+
     def tier() -> None:
+        if os.getpid() != program:
+            return  # a forked child that is the first to import NumPy: its new arrays are plain, as in any child
         try:
             _entered.enter_context(memory.numpy(min_array=settings["min_array"]))
         except BaseException as error:

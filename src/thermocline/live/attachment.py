@@ -18,13 +18,19 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thermocline.errors import UnsupportedError
+from thermocline.errors import ClosedError, UnsupportedError
 from thermocline.live import control, launch, libc
 from thermocline.live.address_space import AddressSpace
 from thermocline.live.control import Packet
+from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.forks import Forks
 from thermocline.live.requests import Exclusion
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+
+_CUT_OFF = (
+    "this memory has lost the socket to its supervisor: the program has closed descriptors that it did not open "
+    "(os.closerange?); make the Memory after that, or leave those that thermocline has open"
+)
 
 
 def map_arena(arena: int, address: int, size: int, uffd: UserFaultFd) -> None:
@@ -70,13 +76,13 @@ class Attachment:
 
     Parameters
     ----------
-    arena : int
+    arena : Descriptor
         The memfd.
     address, size : int
         Where it is mapped.
-    peer, lifeline : socket
+    peer, lifeline : Channel
         To the supervisor.
-    uffd : int
+    uffd : Descriptor
         On which the mapping is registered.
     features : int
         Of that userfaultfd.
@@ -90,13 +96,13 @@ class Attachment:
 
     def __init__(
         self,
-        arena: int,
+        arena: Descriptor,
         address: int,
         size: int,
         *,
-        peer: socket.socket,
-        lifeline: socket.socket,
-        uffd: int,
+        peer: Channel,
+        lifeline: Channel,
+        uffd: Descriptor,
         features: int,
         serves_system_calls: bool,
         door: Door,
@@ -114,10 +120,13 @@ class Attachment:
         self.forks = Forks(
             address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
         )
+        self._asked = 0
         _attachments.add(self)
 
     @classmethod
-    def join(cls, peer: socket.socket, arena: int, address: int, size: int, *, door: Door, number: int) -> Attachment:
+    def join(
+        cls, peer: socket.socket, arena: Descriptor, address: int, size: int, *, door: Door, number: int
+    ) -> Attachment:
         """Attach this process, which the supervisor expects on a socket. It and its children share the arrays.
 
         Raises
@@ -126,12 +135,14 @@ class Attachment:
             It cannot be served. Nothing is mapped then, and the socket is closed.
         """
         with contextlib.ExitStack() as undo:
-            undo.callback(peer.close)
+            channel = Channel.opened(peer.detach())
+            undo.callback(channel.close)
             opened = open_userfaultfd()
-            undo.callback(os.close, opened.fd)
+            uffd = Descriptor.opened(opened.fd)
+            undo.callback(uffd.close)
             undo.callback(AddressSpace.fence, address, size)
-            map_arena(arena, address, size, UserFaultFd(opened.fd))
-            lifeline, theirs = socket.socketpair()
+            map_arena(arena.fileno(), address, size, UserFaultFd(uffd.number))
+            lifeline, theirs = Channel.pair(socket.SOCK_STREAM)
             undo.callback(lifeline.close)
             # Before anything is touched: whoever dies from now on, this process does not wait for it.
             launch.hold_lifeline(lifeline)
@@ -139,8 +150,8 @@ class Attachment:
             with contextlib.closing(theirs), contextlib.ExitStack() as handed_over:
                 process = os.pidfd_open(os.getpid())
                 handed_over.callback(os.close, process)
-                control.send(peer, "attach", address, fds=[opened.fd, process, theirs.fileno()])
-            answer = control.receive(peer)
+                control.send(channel, "attach", address, fds=[uffd.number, process, theirs.number])
+            answer = control.receive(channel)
             if answer is None or answer.word != "attach":
                 raise UnsupportedError("no more processes can share this memory; raise the limit (ulimit -Hn)")
             undo.pop_all()
@@ -148,9 +159,9 @@ class Attachment:
             arena,
             address,
             size,
-            peer=peer,
+            peer=channel,
             lifeline=lifeline,
-            uffd=opened.fd,
+            uffd=uffd,
             features=opened.features,
             serves_system_calls=opened.serves_system_calls,
             door=door,
@@ -159,35 +170,61 @@ class Attachment:
         )
 
     def ask(self, word: str, *numbers: int, fds: Sequence[int] = ()) -> Packet | None:
-        """Ask the supervisor for something, and wait for the answer -> None when it refuses, or is gone."""
+        """Ask the supervisor for something, and wait for the answer -> None when it refuses, or is gone.
+
+        Raises
+        ------
+        ClosedError
+            The program has closed the socket.
+        """
+        if not self.peer.is_ours:
+            raise ClosedError(_CUT_OFF)
         with self._asking.held():
+            self._asked += 1
+            token = self._asked
             try:
-                control.send(self.peer, word, *numbers, fds=fds)
+                control.send(self.peer, word, *numbers, fds=fds, token=token)
             except OSError:
                 return None
             answer = control.receive(self.peer)
+            while answer is not None and answer.token != token:  # to a question that was given up when interrupted
+                control.close_all(answer.fds)
+                answer = control.receive(self.peer)
         return answer if answer is not None and answer.word == word else None
 
-    def tell(self, word: str, *numbers: int) -> None:
-        """Tell the supervisor something that has no answer. Never waits."""
-        with contextlib.suppress(OSError):
+    def tell(self, word: str, *numbers: int) -> bool:
+        """Tell the supervisor something that has no answer -> whether it will hear of it. Never waits."""
+        try:
             control.send(self.peer, word, *numbers)
+        except OSError:
+            return False
+        return True
 
-    def close(self) -> None:
-        """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it."""
+    def close(self) -> bool:
+        """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it.
+
+        Returns
+        -------
+        bool
+            False when the program has closed the socket, and the supervisor cannot be told: the memory stays mapped,
+            and is served, until this process ends.
+        """
         _attachments.discard(self)
         self.forks.forget()
         launch.let_go_of_lifeline(self.lifeline)
-        self.tell("close")
-        with contextlib.suppress(OSError):
-            self.lifeline.recv(1)  # it hangs up
-        AddressSpace.fence(self.address, self.size)
+        told = self.tell("close")
+        if told:
+            with contextlib.suppress(OSError):  # it hangs up
+                while control.receive(self.peer) is not None:
+                    pass
+            AddressSpace.fence(self.address, self.size)
         self._forget()
+        return told
 
     def _forget(self) -> None:
         self.peer.close()
         self.lifeline.close()
-        os.close(self.uffd)
+        self.uffd.close()
 
     def go_on_as_child(self) -> None:
         """This process was forked: take over what the native library has made of it."""
@@ -197,9 +234,9 @@ class Attachment:
         if attached is None:
             _attachments.discard(self)
             return
-        self.peer = socket.socket(fileno=attached.peer)
-        self.lifeline = socket.socket(fileno=attached.lifeline)
-        self.uffd = attached.uffd
+        self.peer = Channel(attached.peer)
+        self.lifeline = Channel(attached.lifeline)
+        self.uffd = Descriptor(attached.uffd)
         self.serves_system_calls = attached.serves_system_calls
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from thermocline.live.descriptor import Descriptor
 from thermocline.live.stores import STORES
 from thermocline.spec import NodeSpec
 
@@ -16,6 +18,16 @@ from thermocline.spec import NodeSpec
 _SLACK = 4
 #: st_blocks counts these (stat(2)).
 _BLOCK = 512
+
+
+@dataclass
+class _Watched:
+    """A file whose disk is looked at."""
+
+    file: Descriptor
+    directory: str | os.PathLike[str]
+    written: int = 0
+    device: int = -1
 
 
 class Commitment:
@@ -37,16 +49,17 @@ class Commitment:
         self.failed_nodes: Callable[[], int] = lambda: 0
         self.limit = max(sum(self._pages) - _SLACK, 1)
         self.committed = 0
-        self._files: list[int] = []
+        #: Of each file, what was written when it was last looked at, and where its directory is.
+        self._files: list[_Watched] = []
 
-    def watch(self, fd: int) -> None:
+    def watch(self, fd: int, directory: str | os.PathLike[str]) -> None:
         """Look at the disk of this file before pages are committed that may have to be on it. Keeps a duplicate."""
-        self._files.append(os.dup(fd))
+        self._files.append(_Watched(Descriptor.opened(os.dup(fd)), directory))
 
     def close(self) -> None:
         """Close the duplicates."""
         while self._files:
-            os.close(self._files.pop())
+            self._files.pop().file.close()
 
     def take(self, pages: int) -> bool:
         """Commit pages, if they can be held."""
@@ -64,10 +77,14 @@ class Commitment:
             return True
         devices: dict[int, int] = {}
         written = 0
-        for fd in self._files:
-            status, disk = os.fstat(fd), os.fstatvfs(fd)
-            written += status.st_blocks * _BLOCK
-            devices[status.st_dev] = disk.f_bavail * disk.f_frsize
+        for watched in self._files:
+            if watched.file.is_ours:
+                status, disk = os.fstat(watched.file.number), os.fstatvfs(watched.file.number)
+                watched.written, watched.device = status.st_blocks * _BLOCK, status.st_dev
+            else:  # the program has closed it: at least as much is written as was then
+                disk = os.statvfs(watched.directory)
+            written += watched.written
+            devices[watched.device] = disk.f_bavail * disk.f_frsize
         return size <= written + sum(devices.values())
 
     def give(self, pages: int) -> None:

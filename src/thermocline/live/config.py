@@ -26,8 +26,6 @@ class Config:
         Where the program has mapped the arena.
     pages : int
         Pages of the arena's address range: more than can be committed, so that addresses do not run out first.
-    request_bell, answer_bell : int
-        Eventfds: the program rings the first, the pager the second.
     door, secret : int
         The socket that listens for processes that fork, or join; what they have to say (:class:`Door
         <thermocline.live.attachment.Door>`).
@@ -54,8 +52,6 @@ class Config:
     uffd: int
     arena: int
     tables: int
-    request_bell: int
-    answer_bell: int
     control: int
     lifeline: int
     door: int
@@ -75,8 +71,6 @@ class Config:
             self.uffd,
             self.arena,
             self.tables,
-            self.request_bell,
-            self.answer_bell,
             self.control,
             self.lifeline,
             self.door,

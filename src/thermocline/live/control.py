@@ -30,55 +30,112 @@ from the supervisor, to the pager
 ``close``                                               nothing
 ======================================================  ==========================================================
 
-Whatever cannot be done is answered by ``refused``.
+Whatever cannot be done is answered by ``refused``, and so is whatever is not understood: a packet of any process, of
+another version or a stranger's, must never end the supervisor. What has no answer is passed over then.
+
+A process that asks puts a number of its own behind the word (``source#7``), and the answer bears it, too. A process may
+be interrupted while it waits (a signal handler raises): what comes late is then no answer to its next question.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any, Protocol
 
 #: Bytes of one packet, and descriptors that go with it, at most.
 _BYTES, _DESCRIPTORS = 256, 3
 
 
+#: What a packet is taken for that cannot be read.
+UNREADABLE = "unreadable"
+
+
+class Peer(Protocol):
+    """One end of a socket pair: a :class:`socket.socket`, or :class:`~thermocline.live.descriptor.Channel`."""
+
+    def sendmsg(self, buffers: Any, ancdata: Any = ..., flags: int = ..., /) -> int: ...
+
+    def fileno(self) -> int: ...
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = ..., flags: int = ..., /) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What somebody said."""
+    """What somebody said. ``token`` is what the sender wants to see in the answer."""
 
     word: str
     numbers: tuple[int, ...] = ()
     fds: tuple[int, ...] = ()
+    token: int = 0
 
 
-def send(peer: socket.socket, word: str, *numbers: int, fds: Sequence[int] = ()) -> None:
+def _written(packet: Packet) -> bytes:
+    word = f"{packet.word}#{packet.token}" if packet.token else packet.word
+    return " ".join([word, *(str(index(number)) for number in packet.numbers)]).encode()
+
+
+def send(peer: Peer, word: str, *numbers: int, fds: Sequence[int] = (), token: int = 0) -> None:
     """Say something.
 
     Raises
     ------
     OSError
         Nobody listens any more.
+    TypeError, ValueError
+        This cannot be said: not integers, or too long. Nothing is sent.
     """
-    socket.send_fds(peer, [" ".join([word, *map(str, numbers)]).encode()], fds)
+    said = _written(Packet(word, numbers, (), token))
+    if len(said) > _BYTES:
+        raise ValueError(f"a packet of {len(said)} bytes is longer than {_BYTES}")
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+    peer.sendmsg([said], ancillary)
 
 
-def receive(peer: socket.socket) -> Packet | None:
-    """Wait for what is said next -> None when the other end has hung up, or does not speak this language.
+def receive(peer: Peer) -> Packet | None:
+    """Wait for what is said next -> None when the other end has hung up.
 
-    There are fewer descriptors than were sent where this process may not open more.
+    There are fewer descriptors than were sent where this process may not open more. A packet that cannot be read is
+    ``UNREADABLE``, and its descriptors are closed.
     """
     try:
-        said, fds, _, _ = socket.recv_fds(peer, _BYTES, _DESCRIPTORS)
+        said, ancillary, flags, _ = peer.recvmsg(_BYTES, socket.CMSG_LEN(_DESCRIPTORS * array("i").itemsize))
     except ConnectionError:
         return None
-    if not said:
+    received = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(data[: len(data) - len(data) % received.itemsize])
+    if not said and has_hung_up(peer):
+        close_all(received)
         return None
     try:
-        word, *numbers = said.decode().split()
-        return Packet(word, tuple(map(int, numbers)), tuple(fds))
+        if not said or flags & socket.MSG_TRUNC:
+            raise ValueError("the rest of it is lost")
+        first, *numbers = said.decode().split(" ")
+        word, _, token = first.partition("#")
+        return Packet(word, tuple(map(int, numbers)), tuple(received), int(token or 0))
     except ValueError:  # nobody of ours
-        for fd in fds:
+        close_all(received)
+        return Packet(UNREADABLE)
+
+
+def has_hung_up(peer: Peer) -> bool:
+    """Whether the other end is closed. What it said before may still wait to be received."""
+    poll = select.poll()
+    poll.register(peer.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that came with a packet."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
             os.close(fd)
-        return None

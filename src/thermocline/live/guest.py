@@ -14,6 +14,7 @@ from thermocline.errors import ClosedError
 from thermocline.live import control, fence, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
+from thermocline.live.descriptor import Descriptor
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Guest:
         if answer is None or not answer.fds:
             peer.close()
             raise ClosedError("the memory that this array is in lets this process not in: is it of another user?")
-        (arena,), (pages, page_size, number) = answer.fds, answer.numbers
-        os.set_inheritable(arena, False)
+        (fd,), (pages, page_size, number) = answer.fds, answer.numbers
+        arena = Descriptor.opened(fd)
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(pages * page_size)
@@ -66,7 +67,7 @@ class Guest:
             return cls(Attachment.join(peer, arena, address, size, door=door, number=number), page_size)
         except BaseException:
             space.give(address, pages * page_size)
-            os.close(arena)
+            arena.close()
             raise
 
     def hold(self, ticket: Ticket) -> ctypes.Array[ctypes.c_char]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 from thermocline.errors import UnsupportedError
 from thermocline.live.config import Config
+from thermocline.live.descriptor import Channel
 
 #: fcntl(2): which signal to send when a descriptor has news, and the flag that asks for it.
 _F_SETSIG = 10
@@ -56,13 +56,16 @@ def start(config: Config) -> None:
         )
 
 
-def hold_lifeline(lifeline: socket.socket) -> None:
+def hold_lifeline(lifeline: Channel) -> None:
     """Let the kernel kill this process when the other end of the socket is closed."""
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    fd = lifeline.fileno()
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def let_go_of_lifeline(lifeline: socket.socket) -> None:
-    """The opposite of :func:`hold_lifeline`."""
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) & ~os.O_ASYNC)
+def let_go_of_lifeline(lifeline: Channel) -> None:
+    """The opposite of :func:`hold_lifeline`. Nothing, if the program has closed it."""
+    if lifeline.is_ours:
+        fd = lifeline.number
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)

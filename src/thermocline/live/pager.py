@@ -29,6 +29,8 @@ from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.copier import SCRATCH_PAGES, Copier
 from thermocline.live.copies import Copies
+from thermocline.live.descriptor import Descriptor
+from thermocline.live.doorbell import Doorbell
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.mapping import Mapping, SharedRanges
@@ -87,10 +89,11 @@ class Pager:
         held: Iterable[int] = (),
     ) -> None:
         self.config = config
-        self.tables = Tables(config.tables, config.pages)
+        self.tables = Tables(Descriptor(config.tables), config.pages)
         self.ring = Ring(self.tables)
-        self._request_bell = Bell(config.request_bell)
-        self._answer_bell = Bell(config.answer_bell)
+        #: Wakes this process: its workers ring it, and :meth:`hear_requests` has the kernel's word passed on to it.
+        self.bell = Bell(Bell.create(blocking=False))
+        self._answers = Doorbell(self.tables, Tables.HEADER_ANSWERS)
         self._regions: dict[int, Region] = {}
         self._sources = Sources(config.page_size)
         for source in sources:
@@ -130,7 +133,7 @@ class Pager:
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
         self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
-        self.workers = Workers([node.name for node in nodes], self.scheduler, self._request_bell)
+        self.workers = Workers([node.name for node in nodes], self.scheduler, self.bell)
         self.copier = Copier(
             self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self.workers, self.placement
         )
@@ -149,8 +152,8 @@ class Pager:
         self._stores = stores
         self._poll = select.epoll()
         self._faulting: dict[int, Mapping] = {}
-        self._request_bell_poll = select.poll()
-        self._request_bell_poll.register(config.request_bell, select.POLLIN)
+        self._bell_poll = select.poll()
+        self._bell_poll.register(self.bell.fd, select.POLLIN)
         for packet in known:
             if packet.word == "fork":
                 self._expect(packet)
@@ -224,6 +227,10 @@ class Pager:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
+    def hear_requests(self) -> None:
+        """Be woken by requests from now on, for as long as this process lives."""
+        Doorbell(self.tables, Tables.HEADER_RING_HEAD).relay(self.bell.fd)
+
     def run(self) -> None:
         """Answer faults until the supervisor says that it is over."""
         self._recover()
@@ -234,6 +241,7 @@ class Pager:
                 self.scheduler.spawn(task_numa_work(self.mm, node), background=True)
         for request in self.ring.unanswered():
             self._serve(request)
+        self._answers.change()  # a predecessor may have been killed between an answer and its ring
         while self._turn():
             pass
         statistics.publish(self.mm, self.tables)
@@ -256,8 +264,8 @@ class Pager:
         for fd, _ in events:
             if fd in self._faulting:
                 self._take_faults(self._faulting[fd])
-            elif fd == self.config.request_bell:
-                self._request_bell.quiet()
+            elif fd == self.bell.fd:
+                self.bell.quiet()
                 self.workers.resume_finished()
                 for request in self.ring.take():
                     self._serve(request)
@@ -310,17 +318,17 @@ class Pager:
             )
             self.scheduler.run_foreground()
             while not recovered:
-                self._request_bell_poll.poll()
-                self._request_bell.quiet()
+                self._bell_poll.poll()
+                self.bell.quiet()
                 self.workers.resume_finished()
                 self.scheduler.run_foreground()
             # Not before it is done: its page may be another array's by the time the next pager looks.
             self.tables.header[Tables.HEADER_DOOMED] = 0
-            self._request_bell.ring()  # a request's ring may have been taken for a worker's
+            self.bell.ring()  # a request's ring may have been taken for a worker's
         for mapping in self.arena.mappings:
             if not isinstance(mapping, SharedRanges):
                 self._hear_faults(mapping)
-        for fd in (self.config.request_bell, self._peer.fileno()):
+        for fd in (self.bell.fd, self._peer.fileno()):
             self._poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
         self.arena.wake(0, self.config.pages)
@@ -358,7 +366,7 @@ class Pager:
     def _obey(self, packet: Packet | None) -> bool:
         """Do what the supervisor asks for -> False when it is over."""
         if packet is None:
-            say("the supervisor has ended; every process of this memory is killed, nobody could answer its faults")
+            self._end_everybody()
         if packet is None or packet.word == "close":
             return False
         if packet.word == "source":
@@ -413,6 +421,20 @@ class Pager:
         """The pages that are pinned."""
         return [page for page, pins in self.tables.written_rows("pins") if pins]
 
+    def _end_everybody(self) -> None:
+        """The supervisor is gone. Kill the processes of this memory before the last userfaultfd is closed.
+
+        The kernel does that, too, through their lifelines; but a program may have closed its own, and its userfaultfd.
+        Whatever it touched then would be zeros.
+        """
+        say("the supervisor has ended; every process of this memory is killed, nobody could answer its faults")
+        for mapping in self.arena.mappings:
+            if mapping.uffd.is_orphaned:  # it has ended, or runs another program
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
+                select.select([mapping.process], [], [])
+
     def _detach(self, number: int) -> None:
         gone = [mapping for mapping in self.arena.mappings if mapping.number == number]
         for mapping in gone:
@@ -431,7 +453,7 @@ class Pager:
 
         def answer(result: object) -> None:
             self.ring.answer(request.number, REFUSED if result is False else DONE)
-            self._answer_bell.ring()
+            self._answers.change()
 
         pages = range(request.first, request.first + request.second)
         mm, spawn = self.mm, self.scheduler.spawn
@@ -469,7 +491,7 @@ class Pager:
             answer(None)
 
     def close(self) -> None:
-        """Stop the workers. The descriptors belong to the supervisor."""
+        """Stop the workers. The descriptors belong to the supervisor, but for the bell's."""
         self.workers.close()
 
 
@@ -494,6 +516,7 @@ def main(
     sys.setswitchinterval(0.0005)
     try:
         pager = Pager(config, peer, known, sources, held)
+        pager.hear_requests()
         pager.run()
         pager.close()
     except StoreError as error:

@@ -13,16 +13,42 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from thermocline.live import control
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
-from thermocline.live.tables import Tables
+from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.tenants import Tenant, Tenants
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
+#: Offsets in files go up to here (``loff_t``).
+_LAST_BYTE = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class _Handler:
+    """What to do with a word, and what goes with it.
+
+    Attributes
+    ----------
+    of_program : bool
+        Whether only the program that made the memory may say it.
+    answers : bool
+        Whether the process that says it waits for an answer.
+    """
+
+    function: Callable[[Tenant, Packet], None]
+    numbers: int
+    descriptors: int | None = 0
+    of_program: bool = False
+    answers: bool = True
+
+    def fits(self, packet: Packet) -> bool:
+        """Whether a packet has what it takes. ``descriptors`` None: the function looks itself."""
+        return len(packet.numbers) == self.numbers and self.descriptors in (None, len(packet.fds))
 
 
 class Reception:
@@ -57,20 +83,20 @@ class Reception:
         self._secret = config.secret
         #: Forks that have to wait for another one to be over: the child to be, and its parent.
         self._forking: deque[tuple[Tenant, Tenant]] = deque()
-        #: Who waits until processes that are gone are let go.
-        self._reaping: list[Tenant] = []
-        #: What to do with each word, and how many descriptors it takes.
-        self._handlers: dict[str, tuple[Callable[[Tenant, Packet], None], int]] = {
-            "source": (self._take_source, 1),
-            "drop": (self._drop_source, 0),
-            "share": (self._share, 0),
-            "unshare": (self._unshare, 0),
-            "hold": (self._hold, 0),
-            "release": (self._release, 0),
-            "join": (self._welcome, 0),
-            "fork": (self._fork, 0),
-            "attach": (self._attach, 3),
-            "reap": (self._reap, 0),
+        #: What has been asked of it that is answered when processes that are gone are let go, and by whom.
+        self._reaping: list[tuple[Tenant, Packet]] = []
+        #: What to do with each word.
+        self._handlers: dict[str, _Handler] = {
+            "source": _Handler(self._take_source, numbers=3, descriptors=1, of_program=True),
+            "drop": _Handler(self._drop_source, numbers=1, of_program=True, answers=False),
+            "share": _Handler(self._share, numbers=4, of_program=True),
+            "unshare": _Handler(self._unshare, numbers=1, of_program=True, answers=False),
+            "reap": _Handler(self._reap, numbers=0, of_program=True),
+            "hold": _Handler(self._hold, numbers=2),
+            "release": _Handler(self._release, numbers=1, answers=False),
+            "join": _Handler(self._welcome, numbers=1),
+            "fork": _Handler(self._fork, numbers=2),
+            "attach": _Handler(self._attach, numbers=1, descriptors=3),
         }
         self._program = self._tenants.expect(socket.socket(fileno=config.control))
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
@@ -132,7 +158,7 @@ class Reception:
 
     def _hear_pager(self, pager: socket.socket) -> None:
         answer = control.receive(pager)
-        if answer is None:
+        if answer is None or not answer.numbers:
             self._poll.unregister(pager)  # the supervisor is told in another way that it has died
             return
         asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
@@ -156,7 +182,7 @@ class Reception:
         elif packet.word == "fork":
             self._let_fork(tenant)
         else:
-            _tell(tenant.socket, Packet(packet.word, packet.numbers))
+            _answer(tenant, packet, packet.numbers)
             if packet.word == "attach":
                 self._tenants.arrived(tenant)
                 self._begin_forks()
@@ -201,28 +227,44 @@ class Reception:
         return True
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
-        """Do what a process asks for. Where descriptors are missing, this process may not open more."""
+        """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
+        handler = self._handlers.get(packet.word)
         knows = packet.word in ("join", "fork") and packet.numbers[:1] == (self._secret,)
         if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
-            return
-        handler, descriptors = self._handlers[packet.word]
-        if len(packet.fds) < descriptors:
+        elif handler is None:
             self._refuse(tenant, packet)
+        elif not handler.fits(packet) or (handler.of_program and tenant is not self._program):
+            # Where descriptors are missing, this process may not open more.
+            self._refuse(tenant, packet, answer=handler.answers)
         else:
-            handler(tenant, packet)
+            try:
+                handler.function(tenant, packet)
+            except (LookupError, ValueError, OverflowError, OSError):
+                self._refuse(tenant, packet, answer=handler.answers)
 
     def _take_source(self, tenant: Tenant, packet: Packet) -> None:
-        self.sources[packet.numbers[0]] = packet
+        number, offset, length = packet.numbers
+        if (
+            not 0 < number <= MAX_SOURCES
+            or number in self.sources
+            or min(offset, length) < 0
+            or offset + length > _LAST_BYTE
+        ):
+            raise ValueError(f"source {packet.numbers} cannot be taken")
+        self.sources[number] = packet
         self._ask_pager(packet, tenant)
 
     def _drop_source(self, _: Tenant, packet: Packet) -> None:
-        os.close(self.sources.pop(packet.numbers[0]).fds[0])
+        control.close_all(self.sources.pop(packet.numbers[0]).fds)
         self._tell_pager(packet)
 
     def _share(self, tenant: Tenant, packet: Packet) -> None:
-        self._shares.share(*packet.numbers)
-        _tell(tenant.socket, packet)
+        slot, ticket, first, pages = packet.numbers
+        if not (0 <= slot < MAX_SHARES and 0 <= first < first + pages <= self.config.pages):
+            raise ValueError(f"share {packet.numbers} is not in the arena, or the table")
+        self._shares.share(slot, ticket, first, pages)
+        _answer(tenant, packet)
 
     def _unshare(self, _: Tenant, packet: Packet) -> None:
         self._shares.unshare(*packet.numbers)
@@ -232,7 +274,7 @@ class Reception:
         if held is None:
             self._refuse(tenant, packet)
         else:
-            _tell(tenant.socket, Packet(packet.word, held))
+            _answer(tenant, packet, held)
 
     def _release(self, tenant: Tenant, packet: Packet) -> None:
         self._shares.release(tenant.number, *packet.numbers)
@@ -240,7 +282,7 @@ class Reception:
     def _welcome(self, tenant: Tenant, packet: Packet) -> None:
         tenant.welcome = True
         numbers = self.config.pages, self.config.page_size, tenant.number
-        _tell(tenant.socket, Packet(packet.word, numbers, (self.config.arena,)))
+        _answer(tenant, packet, numbers, (self.config.arena,))
 
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
@@ -249,10 +291,10 @@ class Reception:
         self._ask_pager(attach, tenant)
 
     @staticmethod
-    def _refuse(tenant: Tenant, packet: Packet) -> None:
-        for fd in packet.fds:
-            os.close(fd)
-        _tell(tenant.socket, Packet("refused"))
+    def _refuse(tenant: Tenant, packet: Packet, *, answer: bool = True) -> None:
+        control.close_all(packet.fds)
+        if answer:
+            _tell(tenant.socket, Packet("refused", token=packet.token))
 
     def _let_in(self, door: socket.socket) -> None:
         """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
@@ -302,18 +344,17 @@ class Reception:
 
     def _reap(self, tenant: Tenant, packet: Packet) -> None:
         """Let processes go that have ended, or run another program, and answer when nothing of theirs is held."""
-        del packet
         for other in self._tenants:
             if other is not tenant and not other.leaving and other.has_left:
                 self._depart(other)
-        self._reaping.append(tenant)
+        self._reaping.append((tenant, packet))
         self._answer_reaping()
 
     def _answer_reaping(self) -> None:
         if not any(word == "detach" for word, _ in self._unanswered):
             reaping, self._reaping = self._reaping, []
-            for tenant in reaping:
-                _tell(tenant.socket, Packet("reap"))
+            for tenant, packet in reaping:
+                _answer(tenant, packet)
 
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
@@ -347,4 +388,9 @@ def _pid_of(process: int) -> int:
 def _tell(peer: socket.socket, packet: Packet) -> None:
     """Pass something on, to whom it may concern no longer."""
     with contextlib.suppress(OSError):
-        control.send(peer, packet.word, *packet.numbers, fds=packet.fds)
+        control.send(peer, packet.word, *packet.numbers, fds=packet.fds, token=packet.token)
+
+
+def _answer(tenant: Tenant, asked: Packet, numbers: tuple[int, ...] = (), fds: tuple[int, ...] = ()) -> None:
+    """Answer what a process has asked for."""
+    _tell(tenant.socket, Packet(asked.word, numbers, fds, asked.token))

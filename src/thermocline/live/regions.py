@@ -18,7 +18,7 @@ from thermocline.live.extents import Extents
 from thermocline.live.guest import Ticket
 from thermocline.live.requests import Exclusion
 from thermocline.live.ring import What
-from thermocline.live.session import Session
+from thermocline.live.session import FileRange, Session
 from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES, Tables
 from thermocline.protocol.histogram import Distribution
 from thermocline.protocol.page import POISONED, SLOTTED, PageTable, pack
@@ -61,11 +61,16 @@ class Regions:
 
     # -- allocating and freeing ---------------------------------------------------------------------------------------
 
-    def allocate_block(self, nbytes: int, group: int = 0, source: int = 0) -> int:
+    def allocate_block(self, nbytes: int, group: int = 0, source: FileRange | None = None) -> int:
         """Commit memory of at least ``nbytes`` bytes -> its address; 0 when the nodes cannot hold it.
 
-        It holds zeros, or the source's bytes. ``DECLINED`` when the memory is closed, in a forked child, and when the
+        It holds zeros, or the bytes of a file. ``DECLINED`` when the memory is closed, in a forked child, and when the
         thread is in the middle of another call (this one then comes from a signal handler or a finalizer).
+
+        Raises
+        ------
+        OSError, ClosedError
+            The file cannot be made known to the pager (see :meth:`Session.add_source`). Nothing has changed.
         """
         if self._exclusion.is_mine or not self.usable:
             return DECLINED
@@ -73,7 +78,14 @@ class Regions:
         with self._exclusion.held():
             start = self._take(pages)
             if start is not None:
-                self._describe(start, pages, group, source)
+                try:
+                    self._describe(start, pages, group, source)
+                except BaseException:
+                    self._tables.page_columns["entry"][start : start + pages] = array("Q", bytes(8)) * pages
+                    self._erase(start, pages)
+                    self._extents.free(start, pages)
+                    self.commitment.give(pages)
+                    raise
                 self._live += 1
         self._free_queued()
         return 0 if start is None else self.session.address + start * self.page_size
@@ -99,23 +111,27 @@ class Regions:
             else:
                 return None
 
-    def _describe(self, start: int, pages: int, group: int, source: int) -> None:
-        """Write a region's row, so that the pager knows its pages when they fault."""
+    def _describe(self, start: int, pages: int, group: int, source: FileRange | None) -> None:
+        """Write a region's row, so that the pager knows its pages when they fault. What may fail comes first."""
         tables = self._tables
-        tables.region_group[start] = group
-        tables.region_source[start] = source
-        tables.region_advice[start] = 0
-        tables.region_shared[start] = 0
-        tables.region_born[start] = forks = self.session.forks
-        if forks:
-            tables.page_columns["given"][start : start + pages] = array("I", [forks]) * pages
-        tables.region_pages[start] = pages
-        if source:
-            first = pack(SLOTTED, len(self.session.nodes), 1)
-            tables.page_columns["entry"][start : start + pages] = array("Q", range(first, first + pages))
-        tables.page_columns["region"][start : start + pages] = array("I", [start + 1]) * pages
         # Addresses that were used before may still be poisoned: by a lost page, or by a touch after they were freed.
         libc.madvise(self.session.address + start * self.page_size, pages * self.page_size, libc.MADV_DONTNEED)
+        numbers = array("I", [start + 1]) * pages
+        first = pack(SLOTTED, len(self.session.nodes), 1)
+        entries = array("Q", range(first, first + pages)) if source is not None else None
+        forks = self.session.forks
+        given = array("I", [forks]) * pages if forks else None
+        tables.region_source[start] = self.session.add_source(source) if source is not None else 0
+        tables.region_group[start] = group
+        tables.region_advice[start] = 0
+        tables.region_shared[start] = 0
+        tables.region_born[start] = forks
+        if given is not None:
+            tables.page_columns["given"][start : start + pages] = given
+        tables.region_pages[start] = pages
+        if entries is not None:
+            tables.page_columns["entry"][start : start + pages] = entries
+        tables.page_columns["region"][start : start + pages] = numbers
 
     def free_block(self, address: int) -> None:
         """Give a block back. Never waits for a lock: any thread may call it at any moment, a finalizer too."""
@@ -151,12 +167,18 @@ class Regions:
             self._live -= 1
         while self._freeing and self._requests.is_answered(self._freeing[0][0]):
             _, start, pages = self._freeing.popleft()
-            if self._tables.region_source[start]:
-                self.session.drop_source(self._tables.region_source[start])
-            self._tables.region_pages[start] = 0
-            self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
+            self._erase(start, pages)
             self._release_page_tables(start, pages, self._extents.free(start, pages))
             self.commitment.give(pages)
+
+    def _erase(self, start: int, pages: int) -> None:
+        """Take a region's row back, and its source. The row of a free region has no source: it is dropped once."""
+        source = self._tables.region_source[start]
+        if source:
+            self._tables.region_source[start] = 0
+            self.session.drop_source(source)
+        self._tables.region_pages[start] = 0
+        self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
 
     def _is_held(self, start: int) -> bool:
         """Whether another process holds a region that is freed here, by a name that nobody else can use any more."""
@@ -215,19 +237,6 @@ class Regions:
         first, _ = self.pages_of(address, 1)
         pages: int = self._tables.region_pages[first]
         return pages * self.page_size
-
-    # -- sources ------------------------------------------------------------------------------------------------------
-
-    def add_source(self, fd: int, offset: int, length: int) -> int:
-        """See :meth:`~thermocline.live.session.Session.add_source`. It is dropped with the block made from it."""
-        self._must_be_usable()
-        with self._exclusion.held():
-            return self.session.add_source(fd, offset, length)
-
-    def drop_source(self, number: int) -> None:
-        """Take a source back of which no block was made after all."""
-        with self._exclusion.held():
-            self.session.drop_source(number)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
 from thermocline.errors import ThermoclineError
-from thermocline.live.ring import PENDING, REFUSED, Bell, Ring, What
+from thermocline.live.doorbell import Doorbell
+from thermocline.live.messages import say
+from thermocline.live.ring import PENDING, REFUSED, Ring, What
 from thermocline.live.tables import RING_ENTRIES, Tables
+
+#: Seconds after which who waits for an answer looks whether there is anybody to give one.
+_PATIENCE = 1.0
 
 
 class Exclusion:
@@ -65,12 +72,12 @@ class Exclusion:
 class Requests:
     """The program's end of the ring."""
 
-    def __init__(self, tables: Tables, request_bell: Bell, answer_bell: Bell) -> None:
-        self.request_bell = request_bell
-        self.answer_bell = answer_bell
+    def __init__(self, tables: Tables) -> None:
+        self._requests = Doorbell(tables, Tables.HEADER_RING_HEAD)
+        self._answers = Doorbell(tables, Tables.HEADER_ANSWERS)
+        self._header = tables.header
         self._ring = Ring(tables)
         self._writing = Exclusion()
-        self._waiting = threading.Lock()
 
     @property
     def is_busy_here(self) -> bool:
@@ -84,7 +91,7 @@ class Requests:
             if oldest >= 0:
                 self.wait_for(oldest)
             number = self._ring.submit(what, first, second)
-        self.request_bell.ring()
+        self._requests.wake()  # its word is the head of the ring, which has changed
         return number
 
     def is_answered(self, number: int) -> bool:
@@ -96,11 +103,22 @@ class Requests:
 
         The pager answers; were it to die, its successor would; were the supervisor to, this process is killed.
         """
-        while not self.is_answered(number):
-            with self._waiting:
-                if not self.is_answered(number):
-                    self.answer_bell.wait()
+        while True:
+            seen = self._answers.value
+            if self.is_answered(number):
+                break
+            if not self._answers.wait(seen, _PATIENCE):
+                self._assure_supervisor()
         return self._ring.answer_of(number) != REFUSED
+
+    def _assure_supervisor(self) -> None:
+        """End this process if the supervisor has ended: the program may have closed the lifeline that would."""
+        with contextlib.suppress(PermissionError):  # it is there, and this process has changed its user
+            try:
+                os.kill(self._header[Tables.HEADER_SUPERVISOR], 0)
+            except ProcessLookupError:
+                say("the supervisor has ended; the program is killed, its tiered memory cannot be served")
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def ask(self, what: What, first: int = 0, second: int = 0) -> bool:
         """Make a request and wait for its answer -> False when it was refused."""

@@ -1,4 +1,4 @@
-"""Requests of the program to the pager: a ring in the shared tables, and two eventfds as doorbells.
+"""Requests of the program to the pager: a ring in the shared tables, and two words as doorbells.
 
 Allocation needs no request: a page that nobody has touched is zeros, and a fault brings it. What does need one (free,
 advise, pin, read the books) is written here first and rung for second, so that a pager killed in between is no loss:
@@ -67,7 +67,7 @@ class Ring:
         return int(self._header[Tables.HEADER_RING_HEAD])
 
     def submit(self, what: What, first: int = 0, second: int = 0) -> int:
-        """Write a request -> its number. The caller has made sure that the entry is free and rings afterwards."""
+        """Write a request -> its number. The caller has made sure that the entry is free, and wakes the pager."""
         number = self.head
         at = number % RING_ENTRIES * RING_WORDS
         self._words[at + _WHAT] = what
@@ -112,7 +112,7 @@ class Ring:
 
 
 class Bell:
-    """An eventfd (eventfd(2)): rung by one process, waited for by another. Does not own the descriptor."""
+    """An eventfd (eventfd(2)) within the pager, which waits for it and for other descriptors. Does not own it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -125,10 +125,6 @@ class Bell:
     def ring(self) -> None:
         """Wake whoever waits."""
         os.eventfd_write(self.fd, 1)
-
-    def wait(self) -> None:
-        """Wait until rung since the last wait; a signal's handler runs meanwhile and may raise."""
-        os.eventfd_read(self.fd)
 
     def quiet(self) -> None:
         """Forget earlier rings (of a descriptor that does not block)."""

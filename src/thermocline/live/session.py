@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
 from thermocline.live import fence, injection, launch, libc
@@ -22,10 +23,10 @@ from thermocline.live.attachment import Attachment, Door, map_arena
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
+from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
-from thermocline.live.ring import Bell
 from thermocline.live.stores import STORES
 from thermocline.live.tables import MAX_PAGES, MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
@@ -35,6 +36,14 @@ from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
 _SPREAD = 4
+
+
+class FileRange(NamedTuple):
+    """A stretch of an open file, in bytes."""
+
+    fd: int
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Session:
         self.before_close: list[Callable[[], object]] = []
         self.released: Callable[[], object] = lambda: None
         self.closed = False
+        self._served_to_the_end = False
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
@@ -98,28 +108,25 @@ class Session:
             injection.parse(inject)  # a mistake in it is the program's to hear of
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as attached:
             opened = open_userfaultfd()
-            attached.callback(os.close, opened.fd)
-            self._arena = os.memfd_create("thermocline-arena", os.MFD_CLOEXEC)
-            undo.callback(os.close, self._arena)
+            uffd = Descriptor.opened(opened.fd)
+            attached.callback(uffd.close)
+            self._arena = Descriptor.opened(os.memfd_create("thermocline-arena", os.MFD_CLOEXEC))
+            undo.callback(self._arena.close)
             self.tables = Tables.create(self.pages)
             undo.callback(self.tables.close)
             self.children = Children(self.tables)
             self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             undo.callback(self.commitment.close)
-            request_bell = Bell(Bell.create(blocking=False))
-            undo.callback(os.close, request_bell.fd)
-            answer_bell = Bell(Bell.create(blocking=True))
-            undo.callback(os.close, answer_bell.fd)
-            self.requests = Requests(self.tables, request_bell, answer_bell)
-            self.address = self._map(opened.fd, undo)
-            peer, lifeline = self._start(opened.fd, settings, report, inject, attached)
+            self.requests = Requests(self.tables)
+            self.address = self._map(uffd, undo)
+            peer, lifeline = self._start(uffd, settings, report, inject, attached)
             self.attachment = Attachment(
                 self._arena,
                 self.address,
                 self.size,
                 peer=peer,
                 lifeline=lifeline,
-                uffd=opened.fd,
+                uffd=uffd,
                 features=opened.features,
                 serves_system_calls=opened.serves_system_calls,
                 door=self.door,
@@ -129,45 +136,52 @@ class Session:
             attached.pop_all()
             self._undo = undo.pop_all()
 
-    def _map(self, uffd: int, undo: contextlib.ExitStack) -> int:
+    def _map(self, uffd: Descriptor, undo: contextlib.ExitStack) -> int:
         """Map the arena and register it -> its address."""
-        os.ftruncate(self._arena, self.size)
+        os.ftruncate(self._arena.fileno(), self.size)
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(self.size)
-        undo.callback(space.give, address, self.size)
-        map_arena(self._arena, address, self.size, UserFaultFd(uffd))
+
+        def give_addresses() -> None:
+            if not self._served_to_the_end:
+                space.give(address, self.size)
+
+        undo.callback(give_addresses)
+        map_arena(self._arena.fileno(), address, self.size, UserFaultFd(uffd.fileno()))
         place_arena(self.nodes, address, self.size)
         return address
 
     def _start(
-        self, uffd: int, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack
-    ) -> tuple[socket.socket, socket.socket]:
+        self, uffd: Descriptor, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack
+    ) -> tuple[Channel, Channel]:
         """Open the stores and the sockets, and start the supervisor with all that is open -> control and lifeline."""
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(control.close)
-        lifeline, their_lifeline = socket.socketpair()
-        undo.callback(lifeline.close)
         with contextlib.ExitStack() as handed_over:
-            if report >= 0:
-                handed_over.callback(os.close, report)
+
+            def handed(fd: int) -> int:
+                """A descriptor that is the supervisor's when it has started."""
+                descriptor = Descriptor.opened(fd)
+                handed_over.callback(descriptor.close)
+                return descriptor.number
+
+            report = handed(report) if report >= 0 else -1
+            control, theirs = Channel.pair(socket.SOCK_SEQPACKET)
+            undo.callback(control.close)
             handed_over.callback(theirs.close)
+            lifeline, their_lifeline = Channel.pair(socket.SOCK_STREAM)
+            undo.callback(lifeline.close)
             handed_over.callback(their_lifeline.close)
             self.door, listener = Door.open()
-            handed_over.callback(listener.close)
-            saved = os.memfd_create("thermocline-saved", os.MFD_CLOEXEC)
-            handed_over.callback(os.close, saved)
+            listening = handed(listener.detach())
+            saved = handed(os.memfd_create("thermocline-saved", os.MFD_CLOEXEC))
             os.ftruncate(saved, self.size)
-            program = os.pidfd_open(self._process)
-            handed_over.callback(os.close, program)
+            program = handed(os.pidfd_open(self._process))
             stores = []
             for spec in self.nodes[1:]:
                 fds = () if spec.is_mapped else STORES[type(spec)].create(spec, self.page_size, self.pages)
-                stores.append(list(fds))
-                for fd in fds:
-                    handed_over.callback(os.close, fd)
+                stores.append([handed(fd) for fd in fds])
                 if isinstance(spec, File):
-                    self.commitment.watch(fds[0])
+                    self.commitment.watch(stores[-1][0], spec.directory)
             launch.start(
                 Config(
                     nodes=self.nodes,
@@ -175,14 +189,12 @@ class Session:
                     pages=self.pages,
                     arena_address=self.address,
                     program=program,
-                    uffd=uffd,
-                    arena=self._arena,
+                    uffd=uffd.fileno(),
+                    arena=self._arena.fileno(),
                     tables=self.tables.fd,
-                    request_bell=self.requests.request_bell.fd,
-                    answer_bell=self.requests.answer_bell.fd,
-                    control=theirs.fileno(),
-                    lifeline=their_lifeline.fileno(),
-                    door=listener.fileno(),
+                    control=theirs.number,
+                    lifeline=their_lifeline.number,
+                    door=listening,
                     secret=self.door.secret,
                     saved=saved,
                     report=report,
@@ -204,25 +216,36 @@ class Session:
         """How many forks came before what is allocated now."""
         return self.attachment.forks.over
 
-    def add_source(self, fd: int, offset: int, length: int) -> int:
+    def add_source(self, source: FileRange) -> int:
         """Make a stretch of an open file known to the pager -> its source number. One thread at a time.
 
         Raises
         ------
         OSError
             EMFILE: the helper processes may not open that many files.
+        ClosedError
+            The supervisor cannot be reached: the program has closed our descriptors.
         """
         number = self._free_sources.pop() if self._free_sources else self._sources + 1
         self._sources = max(self._sources, number)
-        if number <= MAX_SOURCES and self.attachment.ask("source", number, offset, length, fds=[fd]) is not None:
-            return number
-        self._free_sources.append(number)
-        raise OSError(errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)")
+        try:
+            answer = None
+            if number <= MAX_SOURCES:
+                answer = self.attachment.ask("source", number, source.offset, source.length, fds=[source.fd])
+        except BaseException:
+            self.attachment.tell("drop", number)  # it may have arrived; its number is not used again
+            raise
+        if answer is None:
+            self._free_sources.append(number)
+            raise OSError(
+                errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)"
+            )
+        return number
 
     def drop_source(self, number: int) -> None:
         """Forget a source: the region that was made from it is freed. One thread at a time."""
-        self.attachment.tell("drop", number)
-        self._free_sources.append(number)
+        if self.attachment.tell("drop", number):
+            self._free_sources.append(number)
 
     def reap(self) -> None:
         """Wait until the supervisor has let go of processes that have ended, or run another program by now."""
@@ -273,13 +296,16 @@ class Session:
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
         address, size = self.address + first * self.page_size, count * self.page_size
+        uffd = self.attachment.uffd
+        if not uffd.is_ours:
+            return  # they are used again for what is allocated there next
         # A table with a marker of write-protection in it is not empty.
-        UserFaultFd(self.attachment.uffd).write_unprotect(address, size)
+        UserFaultFd(uffd.number).write_unprotect(address, size)
         libc.madvise(address, size, libc.MADV_DONTNEED)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""
-        return os.fstat(self._arena).st_blocks * 512
+        return os.fstat(self._arena.fileno()).st_blocks * 512
 
     def close(self) -> None:
         """Give the memory up, and wait until what this process had of it is given back.
@@ -293,5 +319,5 @@ class Session:
         for callback in self.before_close:
             callback()
         forget_program(self.door)
-        self.attachment.close()
+        self._served_to_the_end = not self.attachment.close()
         self._undo.close()

@@ -39,6 +39,7 @@ from setproctitle import setproctitle
 from thermocline.live import control, injection, libc, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
+from thermocline.live.descriptor import Descriptor
 from thermocline.live.messages import say
 from thermocline.live.reception import Reception
 from thermocline.live.suspicion import CONVICTED_AFTER, Despair, Suspicion, read_note
@@ -56,7 +57,8 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._tables = Tables(config.tables, config.pages)
+        self._tables = Tables(Descriptor(config.tables), config.pages)
+        self._tables.header[Tables.HEADER_SUPERVISOR] = os.getpid()
         self._poll = select.poll()
         self._report_to = config.report
         self._reception = Reception(config, self._tables, self._poll, self._report)
@@ -175,15 +177,27 @@ def _how(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
 
 
+def _settle_standard_streams() -> None:
+    """Leave none of them closed: what is opened next, or received from a process, would stand in for it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(null, 2)
+    for standard in (0, 1):
+        os.dup2(null, standard)
+    if null > 2:
+        os.close(null)
+    if sys.stderr is None:  # it was closed when the interpreter started
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as this process lives
+
+
 def main(configuration: str) -> NoReturn:
     """Become the supervisor of a memory. Never returns."""
     libc.hide_process()  # the pager, too, which is forked from this one: it has pages and keys in its memory
     config = Config.loads(configuration)
     os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
+    _settle_standard_streams()
     # Every source that the program has open is open here and in the pager, too.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

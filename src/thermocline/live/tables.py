@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from thermocline.live import libc
+from thermocline.live.descriptor import Descriptor
 from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.lru import MAX_LISTS
 from thermocline.protocol.page import PageTable
@@ -54,6 +55,8 @@ class Tables:
 
     Attributes
     ----------
+    address : int
+        Where they are mapped.
     header : u64 x 32
         See the ``HEADER_*`` indices.
     counters, histograms, nodes, ring, group_limits : column of u64
@@ -91,12 +94,16 @@ class Tables:
     HEADER_RESTED = 13
     #: Bytes of the program's page tables, as it last looked.
     HEADER_PAGE_TABLES = 14
+    #: Answers that pagers have given: a doorbell (see :mod:`thermocline.live.doorbell`), as is the head of the ring.
+    HEADER_ANSWERS = 15
+    #: The supervisor's process id, 0 before it has begun.
+    HEADER_SUPERVISOR = 16
     #: Forks of the program that have begun, and the newest of them that has a process left.
-    HEADER_FORKS_BEGUN = 15
-    HEADER_NEWEST_FORK = 16
+    HEADER_FORKS_BEGUN = 17
+    HEADER_NEWEST_FORK = 18
 
-    def __init__(self, fd: int, pages: int) -> None:
-        self.fd = fd
+    def __init__(self, file: Descriptor, pages: int) -> None:
+        self._file = file
         self.pages = pages
         layout: list[tuple[str, str, int]] = [
             ("header", "Q", 32),
@@ -121,10 +128,13 @@ class Tables:
             offsets[name] = (code, size, count)
             # Each column begins on a base page of its own, so that unused rows of one take no memory for another.
             size += -(-count * _ITEM_SIZE[code] // mmap.PAGESIZE) * mmap.PAGESIZE
+        fd = file.fileno()
         if os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
-        self._map = mmap.mmap(fd, size)
-        self._view = memoryview(self._map)
+        # Not by Python's mmap, which keeps a duplicate of the descriptor and closes its number come what may.
+        self._size = size
+        self.address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
+        self._view = memoryview((ctypes.c_ubyte * size).from_address(self.address)).cast("B")
         self._columns: list[memoryview[Any]] = []
 
         def column(name: str) -> Any:
@@ -168,19 +178,23 @@ class Tables:
 
         It is given two addresses: of the region's word, and of the one that counts the forks that have begun.
         """
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        word = base + self._offsets["region_shared"][1] + start * self.region_shared.itemsize
-        return not share(word, base + Tables.HEADER_FORKS_BEGUN * self.header.itemsize)
+        word = self.address + self._offsets["region_shared"][1] + start * self.region_shared.itemsize
+        return not share(word, self.address + Tables.HEADER_FORKS_BEGUN * self.header.itemsize)
 
     @classmethod
     def create(cls, pages: int) -> Tables:
         """Fresh tables for an arena of this many pages."""
-        return cls(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC), pages)
+        return cls(Descriptor.opened(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC)), pages)
+
+    @property
+    def fd(self) -> int:
+        """Their descriptor (see :meth:`Descriptor.fileno`)."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Unmap the tables, and close their descriptor."""
         for made in self._columns:
             made.release()
         self._view.release()
-        self._map.close()
-        os.close(self.fd)
+        libc.munmap(self.address, self._size)
+        self._file.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from thermocline.errors import UnsupportedError
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
-ABI = 5
+ABI = 6
 
 _AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
 

@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 5
+#define TC_ABI 6
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -137,5 +137,9 @@ TC_EXPORT void tc_fork_unshare(struct tc_memory *memory, uint64_t address);
 TC_EXPORT const uint64_t *tc_fork_over(const struct tc_memory *memory);
 /* In a child: what it has of a memory. */
 TC_EXPORT struct tc_attached tc_fork_attached(const struct tc_memory *memory);
+/* futex.c */
+TC_EXPORT int tc_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
+TC_EXPORT void tc_futex_wake(uint32_t *word);
+TC_EXPORT int tc_futex_relay(uint32_t *word, uint32_t seen, int eventfd);
 
 #endif

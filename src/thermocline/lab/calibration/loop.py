@@ -10,17 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from thermocline.lab.calibration.contents import buffer_of, random_walk
 from thermocline.lab.calibration.meter import Meter, replaced
 from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples
-from thermocline.live import libc
+from thermocline.live import control, libc
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.pager import Pager
-from thermocline.live.ring import Bell
 from thermocline.live.session import Settings
 from thermocline.live.stores import STORES
 from thermocline.live.tables import Tables
@@ -61,9 +61,6 @@ class Loop:
             tables.region_pages[0] = _PAGES
             for page in range(_PAGES):
                 tables.page_columns["region"][page] = 1
-            bells = [Bell.create(blocking=False), Bell.create(blocking=True)]
-            undo.callback(os.close, bells[0])
-            undo.callback(os.close, bells[1])
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(theirs.close)
             undo.callback(self._control.close)
@@ -85,8 +82,6 @@ class Loop:
                     uffd=program.uffd.fd,
                     arena=program.arena,
                     tables=tables.fd,
-                    request_bell=bells[0],
-                    answer_bell=bells[1],
                     control=theirs.fileno(),
                     lifeline=-1,
                     stores=stores,
@@ -173,7 +168,8 @@ class Loop:
         """Costs by name: turn, effect."""
         scheduler = self._pager.scheduler
         turns, alone = Samples(), Samples()
-        scheduler.spawn(_reschedule(100 * rounds, turns), background=True, done=lambda _: self._control.close())
+        done = partial(control.send, self._control, "close")
+        scheduler.spawn(_reschedule(100 * rounds, turns), background=True, done=lambda _: done())
         self._pager.run()
         scheduler.spawn(_reschedule(100 * rounds, alone), background=True)
         while not scheduler.idle:
@@ -233,6 +229,7 @@ class Loop:
         self._pager.close()
         for thread in set(threading.enumerate()) - self._threads:
             thread.join()
+        os.close(self._pager.bell.fd)
 
     def close(self) -> None:
         """Stop the workers, and close all that it has open."""
