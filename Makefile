@@ -67,7 +67,7 @@ pytest: $(READY)
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.
-$(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch])
+$(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch] src/thermocline/native/*/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'make: Python 3.11 or newer is needed; write: make PYTHON=python3.12' >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \

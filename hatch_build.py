@@ -12,12 +12,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("src", "thermocline", "native")
-LIBRARY = "libthermocline.so"
+#: Each library, and the folder whose ``*.c`` it is compiled from.
+LIBRARIES = {"libthermocline.so": ".", "libthermocline-syscalls.so": "syscalls"}
 FLAGS = "-std=gnu11 -O2 -g -fPIC -shared -pthread -fvisibility=hidden -Wall -Wextra"
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
-    """Compiles ``src/thermocline/native/*.c`` into ``libthermocline.so`` beside them."""
+    """Compiles the C of ``src/thermocline/native`` into the libraries beside it."""
 
     PLUGIN_NAME = "custom"
 
@@ -27,8 +28,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         native = Path(self.root) / NATIVE
-        compile_library(native, native / LIBRARY)
-        build_data["artifacts"].append(str(NATIVE / LIBRARY))
+        for library, folder in LIBRARIES.items():
+            compile_library(native / folder, native / library)
+            build_data["artifacts"].append(str(NATIVE / library))
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{platform.machine()}"
 

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Sequence
 
 from thermocline.errors import UnsupportedError
-from thermocline.live import control, fence, launch, libc
+from thermocline.live import control, fence, launch, libc, system_calls
 from thermocline.live.address_space import AddressSpace
 from thermocline.live.children import Children
 from thermocline.live.control import Packet
@@ -80,7 +80,7 @@ class Attachment:
         self.peer = peer
         self.lifeline = lifeline
         self.uffd = uffd
-        self.serves_system_calls = serves_system_calls
+        self.serves_system_calls = serves_system_calls or system_calls.cover()
         self.row = 0
         self._children = children
         self._asking = Exclusion()
