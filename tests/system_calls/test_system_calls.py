@@ -1,0 +1,89 @@
+"""System calls on tiered arrays, for an ordinary user: user-mode faults are served, and those of the kernel are not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ordinary import ORDINARY, as_ordinary_user
+
+HERE = Path(__file__).parent
+RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", "dram=4MiB, zstd=16MiB"]
+BATTERY = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "--timeout=300", str(HERE / "battery.py")]
+
+
+@as_ordinary_user
+@pytest.mark.timeout(600)
+def test_every_wrapped_call_does_what_it_does_on_plain_memory(tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o777)
+    ran = subprocess.run(
+        [*ORDINARY, *RUN, "--", *BATTERY, f"--basetemp={tmp_path}/base"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-3000:]
+    assert "passed" in ran.stdout
+
+
+SAVED = """
+    import os, sys
+    import numpy as np
+    a = np.arange(3_000_000)
+    a.tofile("a")
+    print(np.array_equal(np.fromfile("a", a.dtype), np.arange(3_000_000)), os.environ.get("LD_PRELOAD"))
+"""
+
+
+def run_as_ordinary_user(script: str, directory: Path, **environment: str) -> tuple[int, str, str]:
+    os.chmod(directory, 0o777)
+    ran = subprocess.run(
+        [*ORDINARY, *RUN, "--", script],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@as_ordinary_user
+def test_a_program_saves_and_loads_its_arrays(script: Script) -> None:
+    assert run_as_ordinary_user(script(SAVED), script.directory) == (0, "True None\n", "")
+
+
+@as_ordinary_user
+def test_libraries_that_the_user_preloads_stay(script: Script) -> None:
+    """Before ours and behind it, by a space or a colon; what the program starts has them, and not ours."""
+    source = script("#include <unistd.h>\nint read_by_others = 1; pid_t getppid(void) { return 12345; }\n", "own.c")
+    own = str(script.directory / "own.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", own, source], check=True)
+    started = "; import os, subprocess; print(os.getppid()); subprocess.run(['sh', '-c', 'echo $LD_PRELOAD'])"
+    program = script(SAVED.rstrip() + started.replace("; import", "\n    import") + "\n")
+    for others in (own, f"{own} libdl.so.2", f"libdl.so.2:{own}"):
+        status, out, err = run_as_ordinary_user(program, script.directory, LD_PRELOAD=others)
+        assert (status, err) == (0, "")
+        assert out.splitlines() == [f"True {others}", "12345", others]
+
+
+def test_sanitizers_stay_the_first_of_all() -> None:
+    ours = str(system_calls.LIBRARY)
+    assert system_calls.preload(None) == ours
+    assert system_calls.preload("a.so b.so") == f"{ours}:a.so:b.so"
+    assert system_calls.preload("/lib/libasan.so.8:a.so") == f"/lib/libasan.so.8:{ours}:a.so"
+
+
+@as_ordinary_user
+def test_where_the_wrappers_are_missing_one_line_says_so(script: Script) -> None:
+    """A copy of the package without them."""
+    package = script.directory / "elsewhere" / "thermocline"
+    shutil.copytree(system_calls.LIBRARY.parents[1], package)
+    (package / "native" / system_calls.LIBRARY.name).unlink()
+    program = script("import numpy as np; print(np.ones(300_000).sum())")
+    environment = {"PYTHONPATH": str(package.parent)}
+    status, out, err = run_as_ordinary_user(program, script.directory, **environment)
+    assert (status, out) == (0, "300000.0\n")
+    assert err.count("\n") == 1 and "system calls on tiered arrays fail" in err and "install thermocline again" in err
