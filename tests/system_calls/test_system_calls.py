@@ -1,6 +1,7 @@
 """System calls on tiered arrays, for an ordinary user: user-mode faults are served, and those of the kernel are not."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 from ordinary import ORDINARY, as_ordinary_user
 
+from comparison import Script
+from thermocline.live import system_calls
+
 HERE = Path(__file__).parent
-RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", "dram=4MiB, zstd=16MiB"]
+RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", "dram=4MiB, zstd=16MiB, file:/var/tmp=1GiB"]
 BATTERY = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "--timeout=300", str(HERE / "battery.py")]
 
 
@@ -58,15 +62,15 @@ def test_a_program_saves_and_loads_its_arrays(script: Script) -> None:
 @as_ordinary_user
 def test_libraries_that_the_user_preloads_stay(script: Script) -> None:
     """Before ours and behind it, by a space or a colon; what the program starts has them, and not ours."""
-    source = script("#include <unistd.h>\nint read_by_others = 1; pid_t getppid(void) { return 12345; }\n", "own.c")
+    source = script("#include <unistd.h>\nint nice(int by) { return 7 + by; }\n", "own.c")
     own = str(script.directory / "own.so")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", own, source], check=True)
-    started = "; import os, subprocess; print(os.getppid()); subprocess.run(['sh', '-c', 'echo $LD_PRELOAD'])"
-    program = script(SAVED.rstrip() + started.replace("; import", "\n    import") + "\n")
+    started = "    print(os.nice(0)); import subprocess; subprocess.run(['sh', '-c', 'echo $LD_PRELOAD'])\n"
+    program = script(SAVED + started)
     for others in (own, f"{own} libdl.so.2", f"libdl.so.2:{own}"):
         status, out, err = run_as_ordinary_user(program, script.directory, LD_PRELOAD=others)
         assert (status, err) == (0, "")
-        assert out.splitlines() == [f"True {others}", "12345", others]
+        assert out.splitlines() == [f"True {others}", "7", others]
 
 
 def test_sanitizers_stay_the_first_of_all() -> None:
