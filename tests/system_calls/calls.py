@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from thermocline import Memory
+from thermocline.live import system_calls
 
+#: The wrappers before the C library; where they are not preloaded, through their own handle.
 C = ctypes.CDLL(None, use_errno=True)
+if not hasattr(C, "tc_syscalls_abi"):
+    C = ctypes.CDLL(str(system_calls.LIBRARY), use_errno=True)
 C.fdopen.restype = C.fopen.restype = ctypes.c_void_p
 
 

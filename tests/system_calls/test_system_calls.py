@@ -13,16 +13,18 @@ from comparison import Script
 from thermocline.live import system_calls
 
 HERE = Path(__file__).parent
-RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", "dram=4MiB, zstd=16MiB, file:/var/tmp=1GiB"]
+MEMORY = "dram=4MiB, zstd=16MiB, file:/var/tmp=1GiB"
+RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", MEMORY]
 BATTERY = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "--timeout=300", str(HERE / "battery.py")]
 
 
 @as_ordinary_user
 @pytest.mark.timeout(600)
-def test_every_wrapped_call_does_what_it_does_on_plain_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [[*RUN, "--"], [sys.executable]], ids=["preloaded", "redirected"])
+def test_every_wrapped_call_does_what_it_does_on_plain_memory(start: list[str], tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o777)
     ran = subprocess.run(
-        [*ORDINARY, *RUN, "--", *BATTERY, f"--basetemp={tmp_path}/base"],
+        [*ORDINARY, *start, *BATTERY, f"--basetemp={tmp_path}/base"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -30,6 +32,39 @@ def test_every_wrapped_call_does_what_it_does_on_plain_memory(tmp_path: Path) ->
     )
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-3000:]
     assert "passed" in ran.stdout
+
+
+API = """
+    import os, sys
+    import numpy as np
+    import thermocline as tc
+    assert "_socket" not in sys.modules
+    with tc.Memory("dram=1MiB, zstd=32MiB") as memory:
+        a = memory.array(np.arange(1_000_000))
+        b = memory.zeros(1_000_000, "i8")
+        a.tofile("a")
+        print(np.array_equal(np.fromfile("a", a.dtype), a))
+        fd = os.open("b", os.O_RDWR | os.O_CREAT)
+        print(os.write(fd, a), os.preadv(fd, [b], 0), np.array_equal(a, b))
+        os.close(fd)
+        b[:] = 0
+        import socket  # loaded after the memory was made
+        import threading
+        one, other = socket.socketpair()
+        thread = threading.Thread(target=one.sendall, args=(a,))
+        thread.start()
+        print(other.recv_into(b, 0, socket.MSG_WAITALL), np.array_equal(a, b), memory.serves_system_calls)
+        thread.join()
+        one.close(), other.close()
+        del a, b
+"""
+
+
+@as_ordinary_user
+def test_a_program_that_was_started_by_plain_python_has_the_wrappers(script: Script) -> None:
+    """Of what it has loaded when it makes a memory, and of what it imports later."""
+    ran = start_as_ordinary_user([sys.executable, script(API)], script.directory)
+    assert ran == (0, "True\n8000000 8000000 True\n8000000 True True\n", "")
 
 
 SAVED = """
@@ -41,10 +76,10 @@ SAVED = """
 """
 
 
-def run_as_ordinary_user(script: str, directory: Path, **environment: str) -> tuple[int, str, str]:
+def start_as_ordinary_user(command: list[str], directory: Path, **environment: str) -> tuple[int, str, str]:
     os.chmod(directory, 0o777)
     ran = subprocess.run(
-        [*ORDINARY, *RUN, "--", script],
+        [*ORDINARY, *command],
         cwd=directory,
         capture_output=True,
         text=True,
@@ -52,6 +87,10 @@ def run_as_ordinary_user(script: str, directory: Path, **environment: str) -> tu
         env=os.environ | environment,
     )
     return ran.returncode, ran.stdout, ran.stderr
+
+
+def run_as_ordinary_user(script: str, directory: Path, **environment: str) -> tuple[int, str, str]:
+    return start_as_ordinary_user([*RUN, "--", script], directory, **environment)
 
 
 @as_ordinary_user

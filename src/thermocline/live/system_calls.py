@@ -3,15 +3,20 @@
 The kernel then returns EFAULT for a buffer that is not in DRAM, or a short count. ``libthermocline-syscalls.so``
 (``native/syscalls/``) stands before those functions of the C library that hand buffers to the kernel, and copies what
 lies in tiered memory through ordinary memory. The dynamic linker puts it there (LD_PRELOAD, ld.so(8)), which
-``thermocline run`` asks for.
+``thermocline run`` asks for. A program that was started without it has what is loaded redirected when its first memory
+is made (``native/syscalls/got.c``), and again after each import of an extension module.
+
+``python -m thermocline.live.system_calls`` prints the path for LD_PRELOAD.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from functools import cache
+from functools import cache, wraps
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 from thermocline.live.address_space import address_space
 
@@ -27,7 +32,7 @@ _FIRST = ("libasan", "libtsan", "libhwasan", "libclang_rt")
 
 
 def cover() -> bool:
-    """Serve system calls on all tiered memory of this process, if it has the wrappers -> whether it has."""
+    """Serve system calls on all tiered memory of this process, if it can have the wrappers -> whether it can."""
     wrappers = _wrappers()
     if wrappers is None:
         return False
@@ -38,12 +43,37 @@ def cover() -> bool:
 
 @cache
 def _wrappers() -> ctypes.CDLL | None:
-    """The library, if the dynamic linker has put it before the C library."""
-    everything = ctypes.CDLL(None)
+    """The wrappers, in force: preloaded, or else put into what is loaded now and what is imported later."""
+    preloaded = ctypes.CDLL(None)
+    if _fits(preloaded):
+        return preloaded
     try:
-        return everything if everything.tc_syscalls_abi() == ABI else None
-    except AttributeError:
+        loaded = ctypes.CDLL(str(LIBRARY))
+    except OSError:
         return None
+    if not _fits(loaded) or loaded.tc_syscalls_redirect():
+        return None
+    _redirect_what_is_imported(loaded)
+    return loaded
+
+
+def _fits(library: ctypes.CDLL) -> bool:
+    try:
+        return bool(library.tc_syscalls_abi() == ABI)
+    except AttributeError:
+        return False
+
+
+def _redirect_what_is_imported(library: ctypes.CDLL) -> None:
+    load = ExtensionFileLoader.create_module
+
+    @wraps(load)
+    def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
+        module = load(self, spec)
+        library.tc_syscalls_redirect()
+        return module
+
+    ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign]
 
 
 def why_missing() -> str:
@@ -75,3 +105,7 @@ def preload(others: str | None) -> str | None:
     entries = (others or "").replace(":", " ").split()
     first = [entry for entry in entries if os.path.basename(entry).startswith(_FIRST)]
     return ":".join([*first, str(LIBRARY), *(entry for entry in entries if entry not in first)])
+
+
+if __name__ == "__main__":
+    print(LIBRARY)

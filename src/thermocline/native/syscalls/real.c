@@ -14,11 +14,10 @@ static ssize_t missing(void)
 	return -1;
 }
 
-static void find(const char *name, void *slot)
+static void find(void *where, const char *name, void *slot)
 {
 	ssize_t (*none)(void) = missing;
-	/* Not RTLD_DEFAULT, which finds the wrapper itself. */
-	void *found = dlsym(RTLD_NEXT, name);
+	void *found = dlsym(where, name);
 
 	/* A pointer to an object is no pointer to a function in ISO C; its bytes are (dlsym(3)). */
 	if (found)
@@ -35,8 +34,17 @@ __attribute__((constructor)) void tc_find_real(void)
 {
 	int saved = errno;
 
-#define TC_FIND(name) find(#name, &tc_real.name);
+	/* Not RTLD_DEFAULT: with this library preloaded, that finds the wrappers, or what calls them. */
+#define TC_FIND(name) find(RTLD_NEXT, #name, &tc_real.name);
 	TC_NAMES(TC_FIND)
 #undef TC_FIND
 	errno = saved;
+}
+
+/* Find what every other library calls, which may be a wrapper of the user's. This library was not preloaded. */
+void tc_find_default(void)
+{
+#define TC_FIND(name) find(RTLD_DEFAULT, #name, &tc_real.name);
+	TC_NAMES(TC_FIND)
+#undef TC_FIND
 }

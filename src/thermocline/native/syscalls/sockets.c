@@ -132,7 +132,7 @@ TC_WRAP(ssize_t, __recv_chk, int fd, void *buffer, size_t size, size_t room, int
 {
 	if (!tc_tiered(buffer, size) || size > room)
 		return TC_REAL(__recv_chk)(fd, buffer, size, room, flags);
-	return tc_wrap_recv(fd, buffer, size, flags);
+	return tc_own_recv(fd, buffer, size, flags);
 }
 
 TC_WRAP(ssize_t, recvfrom, int fd, void *buffer, size_t size, int flags, struct sockaddr *name,
@@ -153,7 +153,7 @@ TC_WRAP(ssize_t, __recvfrom_chk, int fd, void *buffer, size_t size, size_t room,
 {
 	if (!tc_tiered(buffer, size) || size > room)
 		return TC_REAL(__recvfrom_chk)(fd, buffer, size, room, flags, name, length);
-	return tc_wrap_recvfrom(fd, buffer, size, flags, name, length);
+	return tc_own_recvfrom(fd, buffer, size, flags, name, length);
 }
 
 /* Whether the kernel accepts the vector of a message, and a part of it, or the message's header, is tiered. */

@@ -39,9 +39,12 @@
 /*
  * Defines the wrapper of a function of the C library. It has its name in the symbol table only: the
  * headers declare some of these with types that a definition cannot repeat, or define them inline.
+ * Within this library it is tc_own_...: its public name may lead to the C library.
  */
 #define TC_WRAP(type, name, ...)                                                                   \
 	TC_EXPORT type tc_wrap_##name(__VA_ARGS__) __asm__(#name);                                 \
+	__typeof__(tc_wrap_##name) tc_own_##name                                                   \
+		__attribute__((alias(#name), visibility("hidden")));                               \
 	type tc_wrap_##name(__VA_ARGS__)
 
 /* What programs call that are compiled with _FORTIFY_SOURCE: the size of the buffer comes, too. */
@@ -76,6 +79,7 @@ struct tc_real {
 
 extern struct tc_real tc_real;
 void tc_find_real(void);
+void tc_find_default(void);
 
 #define TC_REAL(name)                                                                              \
 	(__builtin_expect(!__atomic_load_n(&tc_real.name, __ATOMIC_RELAXED), 0) ?                  \
