@@ -1,6 +1,7 @@
 # make demo        the main job on real data, with and without tiering
 # make test        everything CI checks, but for test-numa
-# make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second
+# make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second; with
+#                  USER_MODE=1, as an ordinary user for whom page faults of system calls are not served (wants root)
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
@@ -16,6 +17,11 @@ PEERS  := $(VENV)/.peers
 
 NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
+# The one capability left is to read this environment, wherever it is.
+ifdef USER_MODE
+ORDINARY := setpriv --reuid=65534 --regid=65534 --clear-groups \
+    --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search
+endif
 MINUTES ?= 10
 
 .PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint native types imports docs pytest sanitized wheel clean
@@ -27,7 +33,7 @@ demo: $(READY)
 test: lint native types imports docs pytest sanitized
 
 test-numpy: $(READY)
-	$(KILLER) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
+	$(KILLER) $(ORDINARY) $(BIN)/thermocline run --memory "$(NUMPY_MEMORY)" --min-array 4KiB -- tests/numpy_suite.py
 
 # Installs what it needs: QEMU and busybox by apt-get, Debian's kernel into the user's cache.
 test-numa: $(READY)
@@ -50,6 +56,7 @@ soak: $(READY)
 native: $(READY)
 	@mkdir -p build/native
 	CFLAGS='-Werror -fanalyzer' $(BIN)/python hatch_build.py build/native/libthermocline.so
+	CFLAGS='-Werror -fanalyzer' $(BIN)/python hatch_build.py build/native/libthermocline-syscalls.so
 
 sanitized: $(READY)
 	$(BIN)/python tests/sanitized.py
@@ -84,7 +91,7 @@ pytest: $(READY)
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.
-$(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch])
+$(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch] src/thermocline/native/*/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'make: Python 3.11 or newer is needed; write: make PYTHON=python3.12' >&2; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \

@@ -19,13 +19,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).resolve().parent
 NATIVE = Path("src", "thermocline", "native")
 LIBRARY = "libthermocline.so"
+#: Each library, and the folder whose ``*.c`` it is compiled from.
+LIBRARIES = {LIBRARY: ".", "libthermocline-syscalls.so": "syscalls"}
 # -fexceptions: the end of a thread unwinds through us, where it waits for the GIL of an interpreter that shuts down.
 FLAGS = "-std=gnu11 -O2 -g -fPIC -shared -pthread -fvisibility=hidden -fexceptions -Wall -Wextra"
 COMPILERS = ("cc", "gcc", "clang")
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
-    """Compiles ``src/thermocline/native/*.c`` into ``libthermocline.so`` beside them."""
+    """Compiles the C of ``src/thermocline/native`` into the libraries beside it."""
 
     PLUGIN_NAME = "custom"
 
@@ -35,8 +37,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         native = Path(self.root) / NATIVE
-        compile_library(native, native / LIBRARY)
-        build_data["artifacts"].append(str(NATIVE / LIBRARY))
+        for library, folder in LIBRARIES.items():
+            compile_library(native / folder, native / library)
+            build_data["artifacts"].append(str(NATIVE / library))
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{platform.machine()}"
 
@@ -82,4 +85,5 @@ def compiler() -> list[str]:
 
 
 if __name__ == "__main__":
-    compile_library(ROOT / NATIVE, Path(sys.argv[1]))
+    wanted = Path(sys.argv[1])
+    compile_library(ROOT / NATIVE / LIBRARIES.get(wanted.name, "."), wanted)

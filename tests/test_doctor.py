@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from thermocline.cli import doctor, main
-from thermocline.live import userfaultfd
+from thermocline.live import system_calls, userfaultfd
 from thermocline.topology import MemoryNode, Topology
 
 GIB = 1 << 30
@@ -64,7 +64,9 @@ def test_what_is_restricted_is_a_note_that_says_what_lifts_it(monkeypatch: pytes
         return userfaultfd.Opened(os.open(os.devnull, os.O_RDONLY), serves_system_calls=False, poisons=False)
 
     monkeypatch.setattr(userfaultfd, "open_userfaultfd", user_mode_only)
-    faults, lost = doctor._faults()
-    assert (faults.mark, lost.mark) == ("note", "note")
+    monkeypatch.setattr(system_calls, "cover", lambda: False)  # this process keeps the calls that it has
+    faults, calls, lost = doctor._faults()
+    assert (faults.mark, calls.mark, lost.mark) == ("note", "note", "note")
+    assert calls.says.startswith("not wrapped: ")
     assert "CAP_SYS_PTRACE" in faults.says
     assert "Linux 6.6" in lost.says

@@ -124,8 +124,10 @@ class Memory(Arrays):
     def serves_system_calls(self) -> bool:
         """Whether a system call may touch a page that is not in DRAM (``ndarray.tofile``, ``readinto``).
 
-        False where this process is only allowed to have user-mode faults served (see userfaultfd(2)): such a call
-        then fails with EFAULT. Copy to an ordinary array first, or :meth:`pin` the array.
+        True where the process may have every fault served (see userfaultfd(2)). Where it may have those of user mode
+        only, True if the calls of the C library are wrapped, which ``thermocline run`` sees to: then those work, and
+        direct system calls (io_uring, ``syscall(2)``) fail with EFAULT. False: all fail. Copy to an ordinary array
+        first, or :meth:`pin` the array.
         """
         return self._regions.session.attachment.serves_system_calls
 

@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _faults() -> Iterator[Finding]:
+    from thermocline.live import system_calls
     from thermocline.live.userfaultfd import FEATURE_POISON, open_userfaultfd
 
     try:
@@ -71,6 +72,10 @@ def _faults() -> Iterator[Finding]:
             "user mode only: a system call that touches what is not in DRAM fails with EFAULT; run with CAP_SYS_PTRACE,"
             " allow /dev/userfaultfd, or set vm.unprivileged_userfaultfd=1",
         )
+        if system_calls.cover():
+            yield Finding("ok", "system calls", "those of the C library are wrapped, and work; direct ones fail")
+        else:
+            yield Finding("note", "system calls", f"not wrapped: {system_calls.why_missing()}")
     if opened.features & FEATURE_POISON:
         yield Finding("ok", "lost pages", "whoever touches one gets SIGBUS")
     else:

@@ -35,6 +35,7 @@ def begin(settings: Mapping[str, Any]) -> None:
     os.set_inheritable(report, False)
     _die_with(settings["wrapper"])
     try:
+        from thermocline.live import system_calls
         from thermocline.memory import Memory
 
         memory = Memory(
@@ -45,6 +46,12 @@ def begin(settings: Mapping[str, Any]) -> None:
         )
     except BaseException as error:
         _refuse(error, report)
+
+    if not memory.serves_system_calls:
+        _say(
+            "thermocline run: only page faults of the program itself are served here, so system calls on tiered arrays"
+            f" fail (EFAULT), and their wrappers are not in place: {system_calls.why_missing()}\n"
+        )
 
     def look_once_more() -> None:
         with suppress(ThermoclineError):  # a forked child cannot, and need not
@@ -125,6 +132,11 @@ def _die_with(wrapper: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _say(message: str) -> None:
+    with suppress(OSError):  # a closed standard stream
+        os.write(2, message.encode(errors="replace"))
+
+
 def _refuse(error: BaseException, report: int) -> NoReturn:
     """End the process: a program that was to be tiered must not run on untiered and unsaid."""
     if isinstance(error, ThermoclineError):
@@ -138,8 +150,7 @@ def _refuse(error: BaseException, report: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    with suppress(OSError):  # a closed standard stream
-        os.write(2, message.encode(errors="replace"))
+    _say(message)
     with suppress(OSError):  # the supervisor may have the pipe already
         os.write(report, b"null\n")  # no counters, and that is known
     os._exit(2)

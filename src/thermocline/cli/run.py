@@ -205,10 +205,16 @@ def _moved_up(descriptor: int) -> int:
 
 
 def _environment(settings: Mapping[str, object]) -> dict[str, str]:
+    from thermocline.live import system_calls
+
     environment = dict(os.environ)
     path = environment.get("PYTHONPATH")
-    environment["THERMOCLINE_RUN"] = json.dumps({**settings, "pythonpath": path})
+    libraries = environment.get("LD_PRELOAD")
+    environment["THERMOCLINE_RUN"] = json.dumps({**settings, "pythonpath": path, "preload": libraries})
     environment["PYTHONPATH"] = f"{BOOTSTRAP}{os.pathsep}{path}" if path else str(BOOTSTRAP)
+    preloaded = system_calls.preload(libraries)
+    if preloaded is not None:
+        environment["LD_PRELOAD"] = preloaded
     return environment
 
 

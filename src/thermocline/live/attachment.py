@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thermocline.errors import ClosedError, UnsupportedError
-from thermocline.live import control, launch, libc
+from thermocline.live import control, launch, libc, system_calls
 from thermocline.live.address_space import AddressSpace
 from thermocline.live.control import Packet
 from thermocline.live.descriptor import Channel, Descriptor
@@ -115,7 +115,7 @@ class Attachment:
         self.peer = peer
         self.lifeline = lifeline
         self.uffd = uffd
-        self.serves_system_calls = serves_system_calls
+        self.serves_system_calls = serves_system_calls or system_calls.cover()
         self._asking = Exclusion()
         self.forks = Forks(
             address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
@@ -237,7 +237,7 @@ class Attachment:
         self.peer = Channel(attached.peer)
         self.lifeline = Channel(attached.lifeline)
         self.uffd = Descriptor(attached.uffd)
-        self.serves_system_calls = attached.serves_system_calls
+        self.serves_system_calls = attached.serves_system_calls or system_calls.cover()
 
 
 #: Every attachment of this process, for a child that is forked from it.

@@ -2,7 +2,8 @@
 
 It performs and decides nothing. It is C without ``Python.h``, compiled by ``pip install`` (``hatch_build.py``), and
 loaded by ctypes: one library serves every Python of a machine. Each ``*.c`` beside this file is one noun;
-``thermocline.h`` declares what they offer.
+``thermocline.h`` declares what they offer. ``syscalls/`` is another library, which is preloaded
+(:mod:`thermocline.live.system_calls`): it defines ``read`` and its like.
 """
 
 from __future__ import annotations

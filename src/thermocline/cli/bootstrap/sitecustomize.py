@@ -22,11 +22,11 @@ def _restore() -> dict[str, Any] | None:
     if text is None:
         return None
     settings: dict[str, Any] = json.loads(text)
-    path = settings.pop("pythonpath")
-    if path is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = path
+    for name, was in (("PYTHONPATH", settings.pop("pythonpath")), ("LD_PRELOAD", settings.pop("preload"))):
+        if was is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = was
     return settings
 
 
