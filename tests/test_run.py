@@ -345,3 +345,13 @@ def test_a_forked_child_may_make_a_memory_of_its_own(script: Script, command: li
     """
     done = run([*command, script(program)])
     assert outcome(done) == (0, "1000000.0 1000000.0 True\n0\n1000000.0\n", "")
+
+
+def test_a_wrapper_that_is_killed_is_no_error_of_the_helpers(script: Script) -> None:
+    """The supervisor writes the counters to a pipe that nobody reads any more."""
+    program = script("import numpy as np, time; np.ones(2**20); print('ready', flush=True); time.sleep(60)")
+    with subprocess.Popen([*TIERED, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as wrapper:
+        assert wrapper.stdout is not None
+        assert wrapper.stdout.readline() == b"ready\n"
+        wrapper.kill()
+        assert wrapper.communicate(timeout=SECONDS)[1] == b""

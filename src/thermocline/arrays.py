@@ -12,6 +12,7 @@ import operator
 import os
 import stat
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -187,16 +188,19 @@ class Blocks:
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._groups: tuple[int, ...] = (0,)
+        self._lock = threading.RLock()  # for those who replace the tuple; who allocates reads it
 
     @contextmanager
     def charged_to(self, group: int) -> Iterator[None]:
         """Charge what is allocated in this context, by any thread, to a group; the innermost counts."""
-        self._groups = (*self._groups, group)
+        with self._lock:
+            self._groups = (*self._groups, group)
         try:
             yield
         finally:
-            last = len(self._groups) - 1 - self._groups[::-1].index(group)
-            self._groups = self._groups[:last] + self._groups[last + 1 :]
+            with self._lock:
+                last = len(self._groups) - 1 - self._groups[::-1].index(group)
+                self._groups = self._groups[:last] + self._groups[last + 1 :]
 
     def allocate_block(self, nbytes: int) -> int:
         """See :meth:`~thermocline.live.regions.Regions.allocate_block`."""
@@ -212,21 +216,34 @@ class Blocks:
 
 
 _known_blocks: weakref.WeakKeyDictionary[Regions, Blocks] = weakref.WeakKeyDictionary()
+_knowing = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _knowing  # noqa: PLW0603 - a thread that is not here may have held it
+    _knowing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _blocks_of(regions: Regions) -> Blocks:
     """The blocks of a memory, made known to NumPy's allocator when first asked for."""
+    import numpy  # noqa: F401 - before the lock: a thread that imports it may be on its way to here
+
     from thermocline import numpy_allocator
 
-    blocks = _known_blocks.get(regions)
-    if blocks is None:
-        space = address_space()
-        numpy_allocator.install(space.low, space.high)
-        blocks = _known_blocks[regions] = Blocks(regions)
-        session = regions.session
-        numpy_allocator.register_source(blocks, session.address, session.address + session.size)
-        session.before_close.append(lambda: numpy_allocator.unregister_source(_known_blocks.pop(regions)))
-    return blocks
+    with _knowing:
+        blocks = _known_blocks.get(regions)
+        if blocks is None:
+            space = address_space()
+            numpy_allocator.install(space.low, space.high)
+            blocks = Blocks(regions)
+            session = regions.session
+            numpy_allocator.register_source(blocks, session.address, session.address + session.size)
+            _known_blocks[regions] = blocks
+            session.before_close.append(lambda: numpy_allocator.unregister_source(_known_blocks.pop(regions)))
+        return blocks
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -114,6 +115,7 @@ class Memory(Arrays):
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)
         self._pinned = 0
+        self._pinning = threading.RLock()
 
     @property
     def nodes(self) -> tuple[NodeSpec, ...]:
@@ -197,12 +199,13 @@ class Memory(Arrays):
         """
         first, count = self._regions.pages_of(*self._span(array))
         most = self.nodes[0].capacity // self.page_size // 2
-        if self._pinned + count > most:
-            raise SpecError(
-                f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
-                f"({format_size(most * self.page_size)}); pin less at a time"
-            )
-        self._pinned += count
+        with self._pinning:
+            if self._pinned + count > most:
+                raise SpecError(
+                    f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
+                    f"({format_size(most * self.page_size)}); pin less at a time"
+                )
+            self._pinned += count
         try:
             if not self._regions.pin(first, count):
                 self._say_what_is_lost(first, count)
@@ -212,7 +215,8 @@ class Memory(Arrays):
             finally:
                 self._regions.unpin(first, count)
         finally:
-            self._pinned -= count
+            with self._pinning:
+                self._pinned -= count
 
     def _say_what_is_lost(self, first: int, count: int) -> None:
         """StoreError if pages are lost."""

@@ -98,6 +98,13 @@ def some_costs() -> Costs:
     return Costs(cores=1, stores={"file": StoreCosts(Cost(1.0), Cost(1.0))}, **steps)
 
 
+def test_a_loop_ends_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its pager is told that it is over. One whose supervisor is gone raises an alarm."""
+    with Program(ARENA_BYTES) as running, closing(Loop(running, str(tmp_path))) as loop:
+        loop.measure(ROUNDS)
+    assert capfd.readouterr() == ("", "")
+
+
 class TestSamples:
     def test_a_line_is_found_again(self) -> None:
         call, byte = fit({size: 900 + 0.05 * size for size in (4096, 65536, 1 << 20)})

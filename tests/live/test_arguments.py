@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import PAGE
 from thermocline import Memory
 from thermocline.errors import OutOfMemory, SpecError
+
+PAGE = 64 << 10
 
 
 def write(file: Path, value: float, count: int = 100_000) -> Path:
@@ -172,7 +173,7 @@ def test_nonsense_leaves_a_memory_as_it_was(
     gc.collect()
     assert np.unique(memory.from_file(file)).tolist() == [1.0]
     assert np.unique(arrays[0]).tolist() == [2.0]
-    assert not memory.zeros(PAGE).any()
+    assert not memory.zeros(PAGE, "u1").any()
     arrays.clear()
     books = memory.stat()
     assert memory._regions.commitment.committed == 0

@@ -250,6 +250,18 @@ def test_ours_are_out_of_the_way(memory: Memory) -> None:
         assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1)] == ["/dev/null"] * 2
 
 
+def test_the_helpers_have_no_standard_stream_closed(tmp_path: Path) -> None:
+    """What a process sends them would stand in for it, and be written to by the next message."""
+    text = PROGRAM.format(how="print('ready', flush=True)", replace=False) + "sys.stdin.readline()"
+    command = ["bash", "-c", f"exec {shlex.join([sys.executable, '-c', text])} 2>&-"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert line(process) == "ready"
+        supervisor = find_supervisor(process.pid)
+        for pid in (supervisor, *children(supervisor)):
+            assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+        go_on(process)
+
+
 def test_few_descriptors_are_enough(script: Script) -> None:
     program = script(
         """

@@ -168,7 +168,8 @@ class Supervisor:
         if self._report_to >= 0:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
             report_to, self._report_to = self._report_to, -1
-            with os.fdopen(report_to, "w") as report, contextlib.suppress(BrokenPipeError):
+            # Whoever wanted to know may be gone; the file is flushed when it is closed, and says so then.
+            with contextlib.suppress(OSError), os.fdopen(report_to, "w") as report:
                 report.write(json.dumps(books) + "\n")
 
 
