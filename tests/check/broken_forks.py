@@ -30,9 +30,7 @@ def breaking(*steps: str) -> Callable[..., Protocol[None]]:
                 mapped = [*mapped, *(child.number for child in expected if child.inherits)]
             mm.abort_transaction(page)
             for step in steps:
-                if step == "save" and (mapped or expected):
-                    yield e.SaveCopy(page)
-                elif step == "save for the expected" and expected:
+                if (step == "save" and (mapped or expected)) or (step == "save for the expected" and expected):
                     yield e.SaveCopy(page)
                 elif step == "withdraw" and mapped:
                     yield e.Withdraw(page)
@@ -48,9 +46,7 @@ def breaking(*steps: str) -> Callable[..., Protocol[None]]:
                     yield e.Give(page, newest)
                 elif step == "give the newest":
                     yield e.Give(page, max(child.fork for child in mm.children.values()))
-                elif step == "drop" and not mm.expects_child:
-                    yield e.DropCopy(page)
-                elif step == "drop always":
+                elif (step == "drop" and not mm.expects_child) or step == "drop always":
                     yield e.DropCopy(page)
 
     return wrong
