@@ -14,7 +14,7 @@ from thermocline.check.search import Result, Search
 from thermocline.protocol.migrate import DESIGNS
 
 #: What takes minutes when pagers are killed: `thermocline check --crash` has it.
-_LONG = ("grandchild", "two children", "fork, dying child")
+_LONG = ("grandchild", "two children", "fork, dying child", "fork, reclaim", "fork, direct reclaim", "fork, no room")
 
 DESIGN = pytest.mark.parametrize("design", DESIGNS)
 

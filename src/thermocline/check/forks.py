@@ -93,7 +93,7 @@ def _dying() -> Configuration:
 def _reclaim() -> Configuration:
     """The page goes down and comes up while the program and its child write it."""
     return replace(
-        _one_page("fork, reclaim", {"thread A": (_FORK, writes(0))}, {"child": (either(0),)}),
+        _one_page("fork, reclaim", {"thread A": (_FORK, writes(0))}, {"child": (writes(0),)}),
         requests={"cold advice": cold(0)},
     )
 
