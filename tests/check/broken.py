@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from thermocline.check import cases
 from thermocline.check.configuration import Actor, Configuration, Placed
+from thermocline.check.forks import forks
 from thermocline.check.layout import Layout
 from thermocline.protocol import effects as e
 from thermocline.protocol import fault, promote, reclaim, recovery, region, verdict
@@ -559,7 +560,7 @@ BROKEN = (
 
 def case(name: str, *, crashes: int, cooperative: bool) -> Configuration:
     """A configuration by name."""
-    known = {configuration.name: configuration for configuration in [*cases.cases(), two_batches(), same_page()]}
+    known = {made.name: made for made in [*cases.cases(), *forks(), two_batches(), same_page()]}
     return replace(known[name], crashes=crashes, cooperative=cooperative)
 
 

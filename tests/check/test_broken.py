@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from broken import BROKEN, Broken, case
+from broken_forks import BROKEN_FORKS
 
 from thermocline.check.schedule import describe
 from thermocline.check.search import Found, Search, shorten
@@ -20,7 +21,7 @@ def find(broken: Broken, patch: pytest.MonkeyPatch) -> tuple[Found, str]:
     return found, describe(found, configuration, broken.design)
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", BROKEN + BROKEN_FORKS, ids=lambda broken: broken.name)
 def test_every_broken_protocol_is_caught(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     found, text = find(broken, monkeypatch)
     assert found.violation.kind in broken.kinds, text

@@ -8,9 +8,21 @@ import pytest
 
 from thermocline.check.cases import cases
 from thermocline.check.configuration import Configuration
+from thermocline.check.forks import forks
 from thermocline.check.schedule import describe
 from thermocline.check.search import Result, Search
 from thermocline.protocol.migrate import DESIGNS
+
+#: What takes minutes when pagers are killed: `thermocline check --crash` has it.
+_LONG = {
+    "grandchild",
+    "two children",
+    "fork, dying child",
+    "fork, reclaim",
+    "fork, absent pages",
+    "fork, direct reclaim",
+    "fork, no room",
+}
 
 DESIGN = pytest.mark.parametrize("design", DESIGNS)
 
@@ -32,6 +44,32 @@ def test_every_schedule_is_right_and_comes_to_an_end(configuration: Configuratio
 @pytest.mark.parametrize("configuration", cases(crash=True), ids=lambda configuration: configuration.name)
 def test_every_schedule_with_a_kill_is_right(configuration: Configuration, design: str) -> None:
     search(configuration, design)
+
+
+@pytest.mark.parametrize("configuration", forks(), ids=lambda configuration: configuration.name)
+def test_every_schedule_with_forked_children_is_right(configuration: Configuration) -> None:
+    search(configuration, "transactional", livelocks=True)
+
+
+@DESIGN
+def test_a_page_that_a_child_is_owed_is_moved_by_every_design(design: str) -> None:
+    (configuration,) = (made for made in forks() if made.name == "fork, refused")
+    search(configuration, design)
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [made for made in forks(crash=True) if made.name not in _LONG],
+    ids=lambda configuration: configuration.name,
+)
+def test_every_schedule_with_forked_children_and_a_kill_is_right(configuration: Configuration) -> None:
+    search(configuration, "batch")
+
+
+@pytest.mark.parametrize("name", ["fork", "fork, two threads", "two forks"])
+def test_copies_are_made_by_tasks_that_take_turns_at_every_effect(name: str) -> None:
+    (configuration,) = (made for made in forks(cooperative=False) if made.name == name)
+    search(configuration, "batch")
 
 
 @DESIGN

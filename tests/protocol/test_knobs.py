@@ -9,6 +9,7 @@ import pytest
 from machines import FILE, held, machine, read, states, write
 
 from thermocline.check.layout import Extent, Limits, Place
+from thermocline.protocol.child import Child
 from thermocline.protocol.effects import Commit, Effect, Protocol, Reserve
 from thermocline.protocol.fault import fault
 from thermocline.protocol.group import Group, GroupReclaim
@@ -148,6 +149,15 @@ def charged_to(group: int) -> list[int]:
     return [group.used[0] for group in made.mm.groups.values()]
 
 
+def owes(shared: int) -> object:
+    """Which of two forks' children are owed a page of a region."""
+    made = machine(1, 1)
+    made.regions[1].shared = shared
+    for number in (1, 2):
+        made.mm.children[number] = Child(number, number)
+    return [child.number for child in made.mm.owed(0)]
+
+
 #: Class -> its settings, each with what happens under either of two values. State that is no setting is named last.
 KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], object]]], set[str]]] = {
     Policy: (
@@ -178,6 +188,7 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "advice": (lambda: advised(Advice.NORMAL), lambda: advised(Advice.SEQUENTIAL)),
             "source": (lambda: filled_from(False), lambda: filled_from(True)),
             "group": (lambda: charged_to(0), lambda: charged_to(1)),
+            "shared": (lambda: owes(0), lambda: owes(1)),
         },
         {"index", "start", "pages", "stream"},
     ),

@@ -65,7 +65,7 @@ def _both_read_old() -> Configuration:
     return _one_page(
         "two children",
         {"thread A": (_FORK, (Fork("second"),), writes(0))},
-        {"child": (either(0),), "second": (reads(0), _END)},
+        {"child": (reads(0),), "second": (reads(0),)},
     )
 
 
@@ -74,7 +74,7 @@ def _grandchild() -> Configuration:
     return _one_page(
         "grandchild",
         {"thread A": (_FORK, writes(0))},
-        {"child": (either(0), (Fork("grandchild"),), _END), "grandchild": (reads(0),)},
+        {"child": (reads(0), (Fork("grandchild"),), _END), "grandchild": (reads(0),)},
     )
 
 
@@ -93,9 +93,14 @@ def _dying() -> Configuration:
 def _reclaim() -> Configuration:
     """The page goes down and comes up while the program and its child write it."""
     return replace(
-        _one_page("fork, reclaim", {"thread A": (_FORK, writes(0))}, {"child": (either(0),)}),
+        _one_page("fork, reclaim", {"thread A": (_FORK, writes(0))}, {"child": (writes(0),)}),
         requests={"cold advice": cold(0)},
     )
+
+
+def _refused() -> Configuration:
+    """The page is to go down, and the node below refuses it: it is let be written again, or not."""
+    return replace(_reclaim(), name="fork, refused", children={"child": (reads(0),)}, refused=(0,))
 
 
 def _absent() -> Configuration:
@@ -127,7 +132,7 @@ def _shadow() -> Configuration:
     return Configuration(
         "fork, shadow",
         Layout(1, 1, (file(2),)),
-        {"thread A": (_FORK, writes(0))},
+        {"thread A": (_FORK,), "thread B": (writes(0), writes(0))},
         children={"child": (reads(0),)},
         placed=(Placed(0, 1, shadow=True),),
         requests={"cold advice": cold(0)},
@@ -205,6 +210,7 @@ _FORKS = (
     _grandchild,
     _dying,
     _reclaim,
+    _refused,
     _absent,
     _short_of_room,
     _shadow,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from thermocline.check.cases import LARGEST_PAGES, LARGEST_THREADS, cases
 from thermocline.check.configuration import Configuration
+from thermocline.check.forks import forks
 from thermocline.check.schedule import describe
 from thermocline.check.search import Result, Search, shorten
 from thermocline.cli.parser import Parser, checked
@@ -24,7 +25,8 @@ def main(argv: Sequence[str]) -> int:
     """Check the designs that `argv` names, or all, and return the exit status."""
     options = _parser().parse(argv)
     designs = [DESIGNS[name] for name in options.designs or DESIGNS]
-    configurations = cases(options.pages, options.threads, crash=options.crash, cooperative=not options.every_effect)
+    settings = {"crash": options.crash, "cooperative": not options.every_effect}
+    configurations = [*cases(options.pages, options.threads, **settings), *forks(**settings)]
     right = [
         _check(design, configurations, max_states=options.max_states, max_memory=options.max_memory)
         for design in designs

@@ -9,6 +9,7 @@ In which order to read it:
 | mapping | which touches go through without the pager |
 | thread | a thread of the program: a trace of touches, thousands of hits at a time |
 | program | all threads, the processors they share with the pager, their faults |
+| child | a forked child: its threads, and its private view of the mapping |
 | store, workers | what a page takes in a lower node, and the threads of slow ones |
 | inbox | what reaches the pager at a known time |
 | interpreter | what each effect does to mapping and clock |

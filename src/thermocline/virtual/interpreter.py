@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dictionary
 from typing import Any
 
+import numpy as np
+
 from thermocline.protocol import effects
 from thermocline.protocol.effects import ZERO, CopyList
 from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
@@ -17,6 +19,7 @@ from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, runs
 from thermocline.protocol.scheduler import PARKED, Handler, Scheduler, Task
+from thermocline.virtual.child import PrivateMapping
 from thermocline.virtual.clock import NS, Clock
 from thermocline.virtual.costs import Cost, Costs
 from thermocline.virtual.inbox import Inbox
@@ -57,6 +60,9 @@ class VirtualInterpreter(Interpreter):
         self.program = program
         self.inbox = inbox
         self._workers = Workers()
+        #: Forked children's mappings, by number; and the pages of which a copy is saved.
+        self.private: dict[int, PrivateMapping] = {}
+        self._saved: set[int] = set()
 
     def charge_effects(self, recorder: Recorder) -> None:
         """From now on let each effect take its time, and be recorded."""
@@ -95,8 +101,12 @@ class VirtualInterpreter(Interpreter):
             self.mapping.protect(start, count)
 
     def remap(self, effect: effects.Remap, _: Task) -> None:
-        for start, count in runs(sorted(effect.pages)):
+        free = [page for page in effect.pages if not self.mm.owed(page)]
+        for start, count in runs(sorted(free)):
             self._unprotect(start, count)
+        if len(free) < len(effect.pages):
+            for page in effect.pages:
+                self.program.wake(page, 1)
 
     def _unprotect(self, start: int, count: int) -> None:
         self._call(self.costs.unprotect, count * self.mm.page_size)
@@ -125,7 +135,8 @@ class VirtualInterpreter(Interpreter):
         self.program.wake(effect.page, 1)
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
-        self._unprotect(effect.page, 1)  # as `live` does, to be rid of a marker that the kernel takes for a page
+        if not self.mm.owed(effect.page):
+            self._unprotect(effect.page, 1)  # as `live` does, to be rid of a marker that the kernel takes for a page
         self._call(self.costs.poison, self.mm.page_size)
         self.mapping.poisoned.add(effect.page)
         self.program.wake(effect.page, 1)
@@ -162,7 +173,8 @@ class VirtualInterpreter(Interpreter):
         size = sum(self.mm.bytes_of(effect.parts or self.mm.missing(page)) for page in effect.pages)
         homes = [self.mm.table.place(page)[0] for page in effect.pages]
         if not any(homes):
-            self._call(self.costs.zero, count * self.mm.page_size)
+            owed = any(self.mm.owed(page) for page in effect.pages)  # UFFDIO_ZEROPAGE cannot write-protect
+            self._call(self.costs.install if owed else self.costs.zero, count * self.mm.page_size)
             self._install(first, count, True)
             return True
         slow = [home for home in homes if self._is_slow(home)]
@@ -183,7 +195,68 @@ class VirtualInterpreter(Interpreter):
 
     def _install(self, first: int, count: int, writable: bool) -> None:
         self.mapping.install(first, count, writable=writable)
+        if self.mm.children:
+            for page in range(first, first + count):
+                if self.mm.owed(page):
+                    self.mapping.protect(page, 1)
         self.program.wake(first, count)
+
+    # -- forked children ----------------------------------------------------------------------------------------------
+
+    def protect_present(self, _: effects.ProtectPresent, __: Task) -> None:
+        present = {int(page) for page in np.flatnonzero(self.mapping.readable)} | self.mapping.hinted
+        for start, count in runs(sorted(present)):
+            self._call(self.costs.protect, count * self.mm.page_size)
+            self.mapping.protect(start, count)
+
+    def copy_to_children(self, effect: effects.CopyToChildren, _: Task) -> list[int]:
+        attached = [child.number for child in self.mm.owed(effect.page) if not child.expected]
+        return [number for number in attached if not self._give(effect.page, number)]
+
+    def copy_saved(self, effect: effects.CopySaved, _: Task) -> None:
+        self._give(effect.page, effect.child)
+
+    def _give(self, page: int, number: int) -> bool:
+        self._call(self.costs.install, self.mm.page_size)
+        given = self.private[number].give(page)
+        if given:
+            self.mm.vmstat.add("cow_copies")
+            self.program.wake(page, 1)
+        return given
+
+    def save_copy(self, effect: effects.SaveCopy, _: Task) -> None:
+        self._call(self.costs.read, self.mm.page_size)
+        self._saved.add(effect.page)
+
+    def withdraw(self, effect: effects.Withdraw, _: Task) -> None:
+        self._call(self.costs.punch, self.mm.page_size)
+        self.mapping.punch(effect.page, 1)
+
+    def restore_copy(self, effect: effects.RestoreCopy, _: Task) -> None:
+        self._call(self.costs.install, self.mm.page_size)
+        self.mapping.install(effect.page, 1, writable=False)
+
+    def drop_copy(self, effect: effects.DropCopy, _: Task) -> None:
+        self._call(self.costs.punch, self.mm.page_size)
+        self._saved.discard(effect.page)
+
+    def saved_pages(self, _: effects.SavedPages, __: Task) -> list[int]:
+        return sorted(self._saved)
+
+    def give(self, effect: effects.Give, _: Task) -> None:
+        self.mm.table.given[effect.page] = effect.fork
+
+    def abandon(self, effect: effects.Abandon, _: Task) -> None:
+        self.program.kill(effect.child)
+
+    def deny(self, effect: effects.Deny, _: Task) -> None:
+        self._call(self.costs.poison, self.mm.page_size)
+        private = self.private[effect.child]
+        if not private.readable[effect.page]:
+            private.poisoned.add(effect.page)
+        self.program.wake(effect.page, 1)
+
+    # -- copies to slots ----------------------------------------------------------------------------------------------
 
     def copy(self, effect: effects.Copy, task: Task) -> Any:
         listed = CopyList([effect.page], effect.node, [effect.slot], effect.group)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thermocline.errors import SpecError
+from thermocline.protocol.child import Child
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.fault import LONGEST_RUN, read_ahead
 from thermocline.protocol.group import Group
@@ -21,6 +22,7 @@ from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
 from thermocline.spec import Dram, NodeSpec, check_minimum, check_page_size
+from thermocline.virtual.child import ChildProgram
 from thermocline.virtual.client import ColdClient
 from thermocline.virtual.clock import NS, Clock
 from thermocline.virtual.costs import Costs
@@ -139,6 +141,8 @@ class VirtualMemory:
         self._cold: list[tuple[ColdClient, int]] = []
         self._promotion = promotion
         self._ran = False
+        self._children: list[ChildProgram] = []
+        self._forked_at = 0
         made = nodes_of(specs, [slot_bytes(spec, page_size) for spec in specs[1:]], page_size)
         self.mm = Mm(
             page_size,
@@ -274,16 +278,44 @@ class VirtualMemory:
         keep_stalls : bool
             Keep each stall, and not their distribution only.
         """
+        return self._thread(trace, mapping=self._mapping, child=0, think_ns=think_ns, keep_stalls=keep_stalls)
+
+    def _thread(
+        self, trace: Iterable[NDArray[np.uint32]], *, mapping: Mapping, child: int, think_ns: int, keep_stalls: bool
+    ) -> ProgramThread:
         made = ProgramThread(
             len(self._program.threads),
             trace,
-            self._mapping,
+            mapping,
             self._clock,
             think_ns=think_ns,
             think=self._costs.think,
             keep_stalls=keep_stalls,
+            child=child,
         )
         self._program.threads.append(made)
+        return made
+
+    def fork(self, *, at_ns: int = 0) -> ChildProgram:
+        """Let the program fork at that time -> the child, which wants threads. Forks are made in the order of time.
+
+        The child sees the memory as it is then, and what it writes is its own. The time that the fork of a process
+        takes without tiered memory is not counted.
+
+        Raises
+        ------
+        SpecError
+            An earlier call had a later time.
+        """
+        elder = self._children[-1] if self._children else None
+        if elder is not None and at_ns < self._forked_at:
+            raise SpecError(f"a fork at {at_ns} ns comes behind one at {self._forked_at} ns; give them in order")
+        self._forked_at = at_ns
+        number = len(self._children) + 1
+        made = ChildProgram(Child(number, number), self._pager, self._mapping, self._thread, elder)
+        self._children.append(made)
+        self._interpreter.private[number] = made.mapping
+        made.fork(at_ns * NS)
         return made
 
     def drive_cold(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from thermocline.virtual.child import PrivateMapping
 
 
 class Mapping:
@@ -23,6 +28,8 @@ class Mapping:
         Pages whose touch is a SIGBUS.
     hinted : set of int
         Pages that were unmapped to see who uses them: the next touch maps them again, without the pager.
+    children : list of PrivateMapping
+        Those of forked children, which see the same frames.
     version : int
         Grows when touches stop to be allowed: what was looked up before is worth nothing then.
     """
@@ -37,6 +44,7 @@ class Mapping:
         self.poisoned: set[int] = set()
         self.hinted: set[int] = set()
         self.version = 0
+        self.children: list[PrivateMapping] = []
         self._may_write = self.allowed[1::2]
 
     def install(self, start: int, count: int, *, writable: bool) -> None:
@@ -67,6 +75,8 @@ class Mapping:
         run = slice(start, start + count)
         self.readable[run] = False
         self.protect(start, count)
+        for child in self.children:
+            child.lose(start, count)
 
     def hint(self, page: int) -> bool:
         """Unmap a page whose frame stays -> whether it was mapped."""

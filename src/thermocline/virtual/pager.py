@@ -113,9 +113,9 @@ class Pager:
         def answered(_: None) -> None:
             stopwatch.fault.add(stopwatch.clock() - now)
 
-        for page, write in self.program.take_messages():
+        for page, write, child in self.program.take_messages():
             self.clock.take(self.costs.message)
-            self.scheduler.spawn(fault(self.mm, page, write), done=answered)
+            self.scheduler.spawn(fault(self.mm, page, write, child=child), done=answered)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

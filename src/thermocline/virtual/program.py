@@ -32,6 +32,8 @@ class Program:
         All; and those that neither wait for a page nor have ended.
     messages : list of ProgramThread
         Those whose faults the pager has not taken yet.
+    unborn : list of ProgramThread
+        Those of children that are not forked yet.
     waiting : dict of int to list of ProgramThread
         Those that wait, by page.
     """
@@ -40,6 +42,7 @@ class Program:
         self.threads: list[ProgramThread] = []
         self.running: list[ProgramThread] = []
         self.messages: list[ProgramThread] = []
+        self.unborn: list[ProgramThread] = []
         self.waiting: dict[int, list[ProgramThread]] = {}
         self._mapping = mapping
         self._clock = clock
@@ -52,13 +55,39 @@ class Program:
     def begin(self) -> None:
         """Let the clock start."""
         for thread in self.threads:
-            thread.begin()
-        self._set_running([thread for thread in self.threads if thread.ended is None])
+            if thread.child:
+                self.unborn.append(thread)
+            else:
+                thread.begin()
+        self._set_running([thread for thread in self.threads if thread.ended is None and not thread.child])
+
+    def bear(self, child: int, time: int) -> None:
+        """Let the threads of a forked child begin at that time."""
+        born = [thread for thread in self.unborn if thread.child == child]
+        self.unborn = [thread for thread in self.unborn if thread.child != child]
+        for thread in born:
+            thread.begin(time)
+        self._set_running([*self.running, *(thread for thread in born if thread.ended is None)])
+
+    def kill(self, child: int) -> None:
+        """End the threads of a forked child."""
+        ended = [thread for thread in self.threads if thread.child == child and thread.ended is None]
+        for thread in ended:
+            thread.killed = True
+            thread.waits = False
+            thread.ended = self._clock.now
+        self.unborn = [thread for thread in self.unborn if thread.child != child]
+        self.messages = [thread for thread in self.messages if thread.child != child]
+        for page, waiting in list(self.waiting.items()):
+            self.waiting[page] = [thread for thread in waiting if thread.child != child]
+            if not self.waiting[page]:
+                del self.waiting[page]
+        self._set_running([thread for thread in self.running if thread.child != child])
 
     @property
     def over(self) -> bool:
         """Whether every thread has ended."""
-        return not self.running and not self.waiting
+        return not self.running and not self.waiting and not self.unborn
 
     @property
     def ended(self) -> int:
@@ -129,11 +158,11 @@ class Program:
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
-    def take_messages(self) -> Sequence[tuple[int, bool]]:
-        """The faults that nobody has taken yet, in the order of the touches -> page, and whether it was a write."""
+    def take_messages(self) -> Sequence[tuple[int, bool, int]]:
+        """The faults that nobody has taken yet, in the order of the touches -> page, whether to write, whose child."""
         taken, self.messages = self.messages, []
         taken.sort(key=lambda thread: (thread.at, thread.number))
-        return [(thread.access >> 1, bool(thread.access & 1)) for thread in taken]
+        return [(thread.access >> 1, bool(thread.access & 1), thread.child) for thread in taken]
 
     def wake(self, start: int, count: int) -> None:
         """Let all that wait for these pages make their touch again."""

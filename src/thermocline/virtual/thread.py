@@ -39,6 +39,9 @@ class ProgramThread:
     keep_stalls : bool
         Whether to keep each stall, and not their distribution only.
 
+    child : int
+        The forked child that it belongs to; 0: the program.
+
     Attributes
     ----------
     at : int
@@ -71,8 +74,10 @@ class ProgramThread:
         think_ns: int = 0,
         think: Cost,
         keep_stalls: bool = False,
+        child: int = 0,
     ) -> None:
         self.number = number
+        self.child = child
         self.name = f"thread {number}"
         self.at = 0
         self.since = self.access = -1
@@ -99,12 +104,12 @@ class ProgramThread:
         self._pauses: list[int] = []
         self._spent = 0
 
-    def begin(self) -> None:
-        """Let the clock start."""
+    def begin(self, time: int = 0) -> None:
+        """Let it begin, when the clock starts or at that time."""
         if not self._load():
-            self.ended = 0
+            self.ended = time
             return
-        self.at = self._asleep + self._clock.draw(self._think) if self._asleep else 0
+        self.at = time + (self._asleep + self._clock.draw(self._think) if self._asleep else 0)
 
     def step(self, hit: int) -> int:
         """What a touch takes, the pause behind it included, if a hit takes so long."""
