@@ -140,12 +140,32 @@ def test_a_page_in_slow_memory_is_lifted_first() -> None:
     look(made, child, 0)
 
 
-def test_a_child_that_is_owed_nothing_of_a_page_and_has_none_gets_a_sigbus() -> None:
+def test_a_child_that_touches_an_array_that_was_made_after_its_fork_gets_a_sigbus() -> None:
     made, child = forked()
-    made.table.given[0] = 1
+    made.table.given[0] = made.regions[1].born = 1
     made.arena.punch(0)
     made.run(fault(made.mm, 0, False, 0, child.number))
     assert child.poisoned[0] == [True, True]
+
+
+def test_zeros_that_a_child_was_given_and_lost_with_the_frame_are_given_again() -> None:
+    """The kernel's zero page is unmapped with every hole that is punched, and copies are not."""
+    made = machine(1, 1)
+    child = fork(made)
+    write(made, 0)
+    assert child.zeros[0] == [True, True]
+    made.run(reclaim_pages(made.mm, [0]))
+    assert child.own[0] == [None, None]
+    write(made, 0)
+    assert not child.allows(made.arena, 0, 0), "the child would map what the program has written"
+    assert look(made, child, 0) == [0, 0]
+
+
+def test_a_frame_is_mapped_in_a_child_whose_touches_are_seen() -> None:
+    made, child = forked()
+    child.seen[0] = True
+    made.run(fault(made.mm, 0, False, 0, child.number))
+    assert child.mapped[0] == [True, True]
 
 
 # -- a fork under way -------------------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Copies(World):
             effects.SavedPages: self._saved_pages,
             effects.Give: self._give,
             effects.Abandon: self._abandon,
+            effects.MapFrame: self._map_frame,
+            effects.GiveZeros: self._give_zeros,
             effects.Deny: self._deny,
         }
 
@@ -92,9 +94,10 @@ class Copies(World):
         version = self.arena.versions[page][part] if saved is None else saved[part]
         if version is None:
             raise Violation("lost", f"part {part} of page {page} is to be given to children, and is nowhere")
+        zeros = not any(self.arena.versions[page] if saved is None else saved)
         for number in numbers:
             child = self._living(number)
-            if child is not None and not child.install(page, part, version) and number not in mapped:
+            if child is not None and not child.install(page, part, version, zeros=zeros) and number not in mapped:
                 mapped.append(number)
 
     def _save_copy(self, effect: effects.SaveCopy, task: Task) -> Job:
@@ -146,7 +149,7 @@ class Copies(World):
         self.footprint.write("arena", page)
         saved, child = self.saved.get(page), self._living(number)
         if saved is not None and child is not None:
-            child.install(page, part, saved[part])
+            child.install(page, part, saved[part], zeros=not any(saved))
 
     def _drop_copy(self, effect: effects.DropCopy, _: Task) -> None:
         self.footprint.write("arena", effect.page)
@@ -170,4 +173,19 @@ class Copies(World):
         child = self._living(effect.child)
         if child is not None:
             child.poison(self.arena, effect.page)
+        self.wake_child(effect.page, effect.child)
+
+    def _map_frame(self, effect: effects.MapFrame, _: Task) -> None:
+        self.footprint.write("arena", effect.page)
+        child = self._living(effect.child)
+        if child is not None:
+            child.map_frame(self.arena, effect.page)
+        self.wake_child(effect.page, effect.child)
+
+    def _give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
+        self.footprint.write("arena", effect.page)
+        child = self._living(effect.child)
+        if child is not None:
+            for part in range(PARTS):
+                child.install(effect.page, part, 0, zeros=True)
         self.wake_child(effect.page, effect.child)

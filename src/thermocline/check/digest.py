@@ -126,6 +126,8 @@ class Describer:
             child.lives,
             tuple(self._versions(page, child.own[page]) for page in pages),
             tuple(tuple(child.mapped[page]) for page in pages),
+            tuple(tuple(child.zeros[page]) for page in pages),
+            tuple(child.seen),
             tuple(tuple(child.poisoned[page]) for page in pages),
             () if truth is None else tuple(self._versions(page, truth[page]) for page in pages),
         )

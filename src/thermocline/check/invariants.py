@@ -101,6 +101,8 @@ def _check_child(machine: Machine, page: int, entry: Entry, child: PrivateMappin
             found = child.own[page][part]
         elif child.expected and saved is not None:
             found = saved[part]
+        elif not owed and child.seen[page]:
+            found = 0  # its touch is a fault, and is answered with zeros
         elif not owed:
             raise Violation("lost", f"{where} is taken for given, and it has no copy of {meant}")
         elif frame is not None:

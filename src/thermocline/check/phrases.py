@@ -64,6 +64,8 @@ _PHRASES: dict[type[e.Effect], Callable[[Any, list[str], Any], str]] = {
     e.SavedPages: lambda effect, names, answer: f"asks which pages are saved: {answer}",
     e.Give: lambda effect, names, answer: f"writes that page {effect.page} is given to fork {effect.fork}",
     e.Abandon: lambda effect, names, answer: f"ends child {effect.child}",
+    e.MapFrame: lambda effect, names, answer: f"maps the frame of page {effect.page} in child {effect.child}",
+    e.GiveZeros: lambda effect, names, answer: f"gives child {effect.child} zeros for page {effect.page} again",
     e.Deny: lambda effect, names, answer: f"denies page {effect.page} to child {effect.child}",
     e.WakeKswapd: lambda effect, names, answer: f"wakes kswapd of {names[effect.node]}",
     e.SleepKswapd: lambda effect, names, answer: "sleeps until it is woken",

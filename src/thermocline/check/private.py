@@ -25,6 +25,10 @@ class PrivateMapping:
         By page and part: the version of the child's own copy, None where it has none.
     mapped : list of list of bool
         By page and part: whether the frame of the arena is in its page table.
+    zeros : list of list of bool
+        By page and part: whether the child's own copy is the kernel's zero page, which goes when a hole is punched.
+    seen : list of bool
+        By page: whether the first touch of it is a fault, even where its frame is there (UFFDIO_REGISTER_MODE_MINOR).
     poisoned : list of list of bool
         By page and part: whether a touch is a SIGBUS, if there is nothing mapped.
     truth : list of list of int or None
@@ -39,6 +43,8 @@ class PrivateMapping:
         self.lives = self.died = False
         self.own: list[list[int | None]] = [[None] * PARTS for _ in range(pages)]
         self.mapped = [[False] * PARTS for _ in range(pages)]
+        self.zeros = [[False] * PARTS for _ in range(pages)]
+        self.seen = [False] * pages
         self.poisoned = [[False] * PARTS for _ in range(pages)]
         self.truth: list[list[int]] | None = None
 
@@ -47,11 +53,13 @@ class PrivateMapping:
         self.truth = [list(parts) for parts in truth]
 
     def inherit(self, parent: PrivateMapping) -> None:
-        """Be what fork(2) makes of a private mapping: its copies, and its page table."""
+        """Be what fork(2) makes of a private mapping: its copies, and its page table. Its touches are seen."""
         assert parent.truth is not None
         self.see(parent.truth)
         self.own = [list(parts) for parts in parent.own]
         self.mapped = [list(parts) for parts in parent.mapped]
+        self.zeros = [list(parts) for parts in parent.zeros]
+        self.seen = [True] * len(self.seen)
 
     def has(self, page: int, part: int) -> bool:
         """Whether anything is mapped: to install something is an EEXIST then."""
@@ -59,30 +67,48 @@ class PrivateMapping:
 
     def allows(self, arena: Arena, page: int, part: int) -> bool:
         """Whether a touch, of either kind, succeeds without the pager."""
-        return self.own[page][part] is not None or arena.versions[page][part] is not None
+        if self.own[page][part] is not None:
+            return True
+        return arena.versions[page][part] is not None and (self.mapped[page][part] or not self.seen[page])
 
     def version(self, arena: Arena, page: int, part: int) -> int | None:
         """What is read."""
         own = self.own[page][part]
         return arena.versions[page][part] if own is None else own
 
-    def install(self, page: int, part: int, version: int) -> bool:
-        """UFFDIO_COPY into a private mapping -> False where something is mapped, which stays (EEXIST)."""
+    def install(self, page: int, part: int, version: int, *, zeros: bool = False) -> bool:
+        """UFFDIO_COPY into a private mapping -> False where something is mapped, which stays (EEXIST).
+
+        A page of ``zeros`` is not copied: UFFDIO_ZEROPAGE, and its touches are seen from then on.
+        """
+        if zeros:
+            self.seen[page] = True
         if self.has(page, part):
             return False
         self.own[page][part] = version
+        self.zeros[page][part] = zeros
         self.poisoned[page][part] = False
         return True
+
+    def map_frame(self, arena: Arena, page: int) -> None:
+        """UFFDIO_CONTINUE: what is there of the frame is mapped, where nothing is."""
+        for part in range(PARTS):
+            if arena.versions[page][part] is not None and self.own[page][part] is None:
+                self.mapped[page][part] = True
+                self.poisoned[page][part] = False
 
     def write(self, page: int, part: int) -> None:
         """Let the child write a version that nothing else ever had: the kernel copies the frame for it."""
         assert self.truth is not None
         self.own[page][part] = self.truth[page][part] = next_version(self.truth[page][part], page, part, self.number)
-        self.mapped[page][part] = False
+        self.mapped[page][part] = self.zeros[page][part] = False
 
     def unmap(self, page: int, part: int) -> None:
         """The frame is gone."""
         self.mapped[page][part] = False
+        if self.zeros[page][part]:
+            self.own[page][part] = None
+            self.zeros[page][part] = False
 
     def poison(self, arena: Arena, page: int) -> None:
         """UFFDIO_POISON: only where nothing can be had."""

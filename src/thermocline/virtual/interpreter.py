@@ -249,6 +249,16 @@ class VirtualInterpreter(Interpreter):
     def abandon(self, effect: effects.Abandon, _: Task) -> None:
         self.program.kill(effect.child)
 
+    def map_frame(self, effect: effects.MapFrame, _: Task) -> None:
+        self._call(self.costs.unprotect, self.mm.page_size)  # as that, it changes page table entries and wakes
+        self.private[effect.child].note_touch(effect.page)
+        self.program.wake(effect.page, 1)
+
+    def give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
+        self._call(self.costs.zero, self.mm.page_size)
+        self.private[effect.child].give(effect.page)
+        self.program.wake(effect.page, 1)
+
     def deny(self, effect: effects.Deny, _: Task) -> None:
         self._call(self.costs.poison, self.mm.page_size)
         private = self.private[effect.child]
