@@ -1,5 +1,5 @@
 # make demo        the main job on real data, with and without tiering
-# make test        everything CI checks, but for test-numa
+# make test        everything CI checks, but for wheel and test-numa
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second; with
 #                  USER_MODE=1, as an ordinary user for whom page faults of system calls are not served (wants root)
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated

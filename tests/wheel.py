@@ -72,9 +72,10 @@ def interpreters() -> dict[str, Path]:
 def try_out(python: Path, wheel: Path, directory: Path) -> None:
     """Install a wheel into an environment of this Python, and use it. Raises CalledProcessError."""
     environment = directory / "environment"
-    subprocess.run([python, "-m", "venv", environment], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
     own = environment / "bin" / "python"
-    install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", wheel]
+    pip = [sys.executable, "-m", "pip", "--python", own, "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet", "--no-compile", "--only-binary=:all:", wheel]
     done = subprocess.run(install, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stderr)
