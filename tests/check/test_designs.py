@@ -19,6 +19,7 @@ _LONG = {
     "two children",
     "fork, dying child",
     "fork, reclaim",
+    "fork, refused",
     "fork, absent pages",
     "fork, direct reclaim",
     "fork, no room",

@@ -121,7 +121,7 @@ def _short_of_room() -> Configuration:
         "fork, direct reclaim",
         Layout(2, 1, (file(4),)),
         {"thread A": (_FORK, writes(0))},
-        children={"child": (reads(1), reads(0))},
+        children={"child": (reads(1),)},
         placed=(Placed(0, 0), Placed(1, 1)),
         kswapd=False,
     )
@@ -135,7 +135,6 @@ def _shadow() -> Configuration:
         {"thread A": (_FORK,), "thread B": (writes(0), writes(0))},
         children={"child": (reads(0),)},
         placed=(Placed(0, 1, shadow=True),),
-        requests={"cold advice": cold(0)},
         kswapd=False,
     )
 
