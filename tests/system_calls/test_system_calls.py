@@ -18,20 +18,53 @@ RUN = [sys.executable, "-m", "thermocline.cli", "run", "--quiet", "--memory", ME
 BATTERY = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "--timeout=300", str(HERE / "battery.py")]
 
 
-@as_ordinary_user
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("start", [[*RUN, "--"], [sys.executable]], ids=["preloaded", "redirected"])
-def test_every_wrapped_call_does_what_it_does_on_plain_memory(start: list[str], tmp_path: Path) -> None:
-    os.chmod(tmp_path, 0o777)
+def start_as_ordinary_user(command: list[str], directory: Path, **environment: str) -> tuple[int, str, str]:
+    os.chmod(directory, 0o777)
     ran = subprocess.run(
-        [*ORDINARY, *start, *BATTERY, f"--basetemp={tmp_path}/base"],
-        cwd=tmp_path,
+        [*ORDINARY, *command],
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | environment,
     )
-    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-3000:]
-    assert "passed" in ran.stdout
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def battery(directory: Path, start: list[str], *options: str) -> None:
+    """Run every test of `battery.py` in a process that was started in some way."""
+    status, out, err = start_as_ordinary_user([*start, *BATTERY, f"--basetemp={directory}/base", *options], directory)
+    assert status == 0, out[-5000:] + err[-3000:]
+    assert "passed" in out
+
+
+@as_ordinary_user
+@pytest.mark.timeout(600)
+def test_every_wrapped_call_does_what_it_does_on_plain_memory(tmp_path: Path) -> None:
+    battery(tmp_path, [*RUN, "--"])
+
+
+@as_ordinary_user
+@pytest.mark.timeout(600)
+def test_every_wrapped_call_is_right_where_the_wrappers_came_later(tmp_path: Path) -> None:
+    battery(tmp_path, [sys.executable], "-k", "not plain")
+
+
+@as_ordinary_user
+@pytest.mark.timeout(600)
+def test_the_wrappers_are_clean_under_sanitizers(tmp_path: Path) -> None:
+    flags = ["-std=gnu11", "-O1", "-g", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    sources = map(str, (system_calls.LIBRARY.parent / "syscalls").glob("*.c"))
+    library = tmp_path / "sanitized.so"
+    built = subprocess.run(["gcc", *flags, *sanitize, "-o", str(library), *sources], check=False, capture_output=True)
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=False, capture_output=True, text=True)
+    runtime = os.path.realpath(found.stdout.strip())
+    if built.returncode or not os.path.exists(runtime):
+        pytest.skip("gcc has no sanitizers here")
+    # Python itself is not clean of leaks.
+    environment = ["env", "ASAN_OPTIONS=detect_leaks=0", f"LD_PRELOAD={runtime}:{library}"]
+    battery(tmp_path, [*environment, sys.executable], "-k", "not plain")
 
 
 API = """
@@ -74,19 +107,6 @@ SAVED = """
     a.tofile("a")
     print(np.array_equal(np.fromfile("a", a.dtype), np.arange(3_000_000)), os.environ.get("LD_PRELOAD"))
 """
-
-
-def start_as_ordinary_user(command: list[str], directory: Path, **environment: str) -> tuple[int, str, str]:
-    os.chmod(directory, 0o777)
-    ran = subprocess.run(
-        [*ORDINARY, *command],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
-    return ran.returncode, ran.stdout, ran.stderr
 
 
 def run_as_ordinary_user(script: str, directory: Path, **environment: str) -> tuple[int, str, str]:
