@@ -127,9 +127,13 @@ class TieredArrays(RuleBasedStateMachine):
         readahead=st.sampled_from([0, 4, 32]),
         wrong=what_goes_wrong,
         last=st.sampled_from(["close", "leave", "end", "vanish", "kill"]),
+        fork=st.sampled_from(["copy", "share"]),
     )
-    def open(self, page: int, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...], last: str) -> None:
+    def open(
+        self, page: int, clean: str, keep: bool, readahead: int, wrong: tuple[list[str], ...], last: str, fork: str
+    ) -> None:
         self.page = page
+        self.shares = fork == "share"
         kills, nuisances, lossy_reads, deaths = wrong
         self.deaths = len(kills)
         self.lossy = bool(lossy_reads) or any(death.startswith("fail any") for death in deaths)
@@ -153,6 +157,7 @@ class TieredArrays(RuleBasedStateMachine):
             design=self.design,
             clean=clean,
             readahead=readahead,
+            fork=fork,
         )
         self.program.find_helpers()
 
@@ -246,13 +251,24 @@ class TieredArrays(RuleBasedStateMachine):
 
     # -- what children and guests do ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.holders.children < MOST_CHILDREN)
+    @precondition(lambda self: self.holders.arrays() and not self.shares and not self.lossy)
+    @rule(seed=st.integers(0, 1000))
+    def diverge(self, seed: int) -> None:
+        """The program forks a child that has the arrays for itself."""
+        self.tally.forks += 1
+        self.tell("diverge", seed=seed)
+
+    @precondition(lambda self: self.holders.children < MOST_CHILDREN and self.forking())
     @rule(data=st.data(), others_verify=st.booleans())
     def fork(self, data: st.DataObject, others_verify: bool) -> None:
         """Any process may, while the others are at work."""
-        parent = data.draw(st.sampled_from(list(self.holders)))
+        parent = data.draw(st.sampled_from(self.forking()))
         others = [who for who in self.holders if who != parent] if others_verify else []
         self.begin_child(parent, others)
+
+    def forking(self) -> list[int]:
+        """The processes whose children share what they have. Those of guests always do."""
+        return [who for who in self.holders if who != PROGRAM or self.shares]
 
     def begin_child(self, parent: int, others: list[int]) -> None:
         """Let a process fork, while others verify what they have."""

@@ -4,8 +4,9 @@ Each line names a method of :class:`Program` and its arguments; the answer is a 
 that were found lost meanwhile, or what was wrong. Who tells it can kill its pager, time it and survive it.
 
 It begins without a memory, and one that is told to fork becomes two, each with a line of its own to whoever tells. So
-the first of them starts all others: programs that make a memory, and guests. A child of a program with a memory shares
-its arrays, and so do that one's children.
+the first of them starts all others: programs that make a memory, and guests. Where a memory is made for that
+(``fork="share"``), a child of its program shares the arrays, and so do that one's children; where it is not, a child is
+forked for one step, and has the arrays for itself.
 
 What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``.
 """
@@ -45,6 +46,19 @@ def contents(kind: str, size: int, seed: int) -> np.ndarray:
     if kind == "ramp":
         return np.arange(seed, seed + size, dtype="u8").astype("u1")
     return np.full(size, 0 if kind == "zeros" else seed % 255 + 1, "u1")
+
+
+def _scribble(diverging: list[Twins], plain: list[np.ndarray], seed: int) -> bool:
+    """Write to arrays and to their copies alike -> whether they are the same."""
+    random = np.random.default_rng(seed)
+    for _ in range(2):
+        for twins, copy in zip(diverging, plain, strict=True):
+            if not np.array_equal(twins.tiered, copy):
+                return False
+            start, step = int(random.integers(0, len(copy))), int(random.integers(1, 5000))
+            for array in (twins.tiered, copy):
+                array[start::step] += 3
+    return all(np.array_equal(twins.tiered, copy) for twins, copy in zip(diverging, plain, strict=True))
 
 
 class Program:
@@ -91,6 +105,30 @@ class Program:
             # Nobody waits for this one's children, and its memories must not mind.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         return pid or os.getpid()
+
+    def diverge(self, seed: int) -> None:
+        """Fork a child that writes at random, beside copies in plain memory that are forked along, and write on.
+
+        What either of them writes is nothing to the other. Pagers die meanwhile, as planned.
+        """
+        diverging = [twins for twins in self.twins.values() if not isinstance(twins.tiered, SharedArray)]
+        plain = [twins.plain.copy() for twins in diverging]
+        pid = os.fork()
+        if not pid:
+            ended = 1
+            try:
+                ended = 0 if _scribble(diverging, plain, seed) else 2
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(ended)
+        for twins in diverging:
+            twins.write(0, len(twins), lambda old: old + 5, self.page // 2)
+            twins.compare()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status:
+            raise WrongError(f"a child that has its arrays for itself ended with status {status}")
 
     def status(self, pid: int) -> int | None:
         """How a process has ended; None when this one has not started it."""
