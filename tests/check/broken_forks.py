@@ -7,14 +7,14 @@ from typing import Any
 
 from broken import Broken
 
-from thermocline.check import family
+from thermocline.check import family, program
 from thermocline.check.machine import Machine
 from thermocline.check.store import PARTS, Buffer
-from thermocline.protocol import cow, fault, recovery
 from thermocline.protocol import effects as e
+from thermocline.protocol import fault, recovery
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.mm import Mm
-from thermocline.protocol.page import RESIDENT, SHADOWED
+from thermocline.protocol.page import PARTIAL
 
 
 def breaking(*steps: str) -> Callable[..., Protocol[None]]:
@@ -121,13 +121,21 @@ def an_attached_child_gets_nothing(mm: Mm, number: int) -> Protocol[None]:
     mm.children[number].expected = False
 
 
-def a_part_is_let_go_though_the_page_is_owed(mm: Mm, page: int) -> Protocol[None]:
-    """A page of which only a part is there is taken for given."""
-    if mm.table.state(page) in (RESIDENT, SHADOWED):
-        yield from cow.break_cow(mm, page)
-    elif mm.owed(page):
-        yield e.Give(page, max(child.fork for child in mm.owed(page)))
+def a_part_is_let_go(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Protocol[None]:
+    """A page of which only a part is there is taken for given when that part is written."""
+    yield e.Lock(page)
+    owed = mm.owed(page)
+    if write and not child and owed and mm.table.state(page) == PARTIAL and mm.links.present[page] >> part & 1:
+        mm.links.dirty[page] = 1
+        yield e.Give(page, max(other.fork for other in owed))
+        yield e.Remap([page])
+        yield e.Unlock(page)
+        return
+    yield e.Unlock(page)
+    yield from right_fault(mm, page, write, part, child)
 
+
+right_fault = fault.fault
 
 BROKEN_FORKS = (
     Broken(
@@ -193,7 +201,7 @@ BROKEN_FORKS = (
         "a part is let go",
         "fork, parts",
         {"lost", "stale"},
-        patches=((fault, "break_cow", a_part_is_let_go_though_the_page_is_owed),),
+        patches=((program, "fault", a_part_is_let_go),),
     ),
     Broken(
         "recovery leaves a withdrawn page where it is",

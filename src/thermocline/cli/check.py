@@ -26,7 +26,9 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse(argv)
     designs = [DESIGNS[name] for name in options.designs or DESIGNS]
     settings = {"crash": options.crash, "cooperative": not options.every_effect}
-    configurations = [*cases(options.pages, options.threads, **settings), *forks(**settings)]
+    configurations = cases(options.pages, options.threads, **settings)
+    if options.threads > 1:  # a forked child is one more thread
+        configurations += forks(**settings)
     right = [
         _check(design, configurations, max_states=options.max_states, max_memory=options.max_memory)
         for design in designs
@@ -49,7 +51,7 @@ def _parser() -> Parser:
         metavar="N",
         type=checked(_number("threads", 1, LARGEST_THREADS)),
         default=2,
-        help="threads of the program (default 2)",
+        help="threads of the program (default 2); 1: no forked children either",
     )
     parser.add_argument("--crash", action="store_true", help="kill the pager between any two steps, too")
     parser.add_argument(
