@@ -191,13 +191,18 @@ class Arena:
         """Make the waiters of pages fault again."""
         self._everywhere(lambda mapping: mapping.wake(page, count), self.mappings)
 
-    def poison(self, page: int) -> list[Mapping]:
-        """Make every touch of an absent page a SIGBUS -> where this kernel cannot (before Linux 6.6)."""
+    def poison(self, page: int, *, owed: bool = False) -> list[Mapping]:
+        """Make every touch of an absent page a SIGBUS -> where this kernel cannot (before Linux 6.6).
+
+        What is there of a page that a child is ``owed`` stays write-protected.
+        """
         unable: list[Mapping] = []
+        begin = page * self.page_size
+        keeps = owed and any(libc.data_extents(self.fd, begin, begin + self.page_size))
 
         def poison(mapping: Mapping) -> None:
             # A page that was demoted leaves a write-protect marker behind, which the kernel takes for a page.
-            if not mapping.is_private:
+            if not mapping.is_private and not keeps:
                 mapping.unprotect(page, 1)
             try:
                 mapping.poison(page)

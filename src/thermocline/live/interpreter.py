@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import select
 import signal
 from collections import Counter
 from typing import Any
@@ -27,6 +28,8 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 #: call that touches the page is not ended by a signal that could be caught: the kernel tries the fault again for as
 #: long as one is pending, and never comes to deliver it. Nor is a program that goes on after it, or ignores it.
 _HOPELESS = 16
+#: Milliseconds that a process may take to end that was killed.
+_DYING_MS = 10_000
 
 
 class LiveInterpreter(Interpreter):
@@ -111,7 +114,7 @@ class LiveInterpreter(Interpreter):
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
         page = effect.page
-        unable = self.arena.poison(page)
+        unable = self.arena.poison(page, owed=bool(self.mm.owed(page)))
         if not unable:
             return
         touched = self.unpoisoned.get(page)
@@ -220,6 +223,10 @@ class LiveInterpreter(Interpreter):
                 self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
+                # What it runs until it has ended must not see what its parent is going to write.
+                ended = select.poll()
+                ended.register(mapping.process, select.POLLIN)
+                ended.poll(_DYING_MS)
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""

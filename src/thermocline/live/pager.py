@@ -417,9 +417,9 @@ class Pager:
 
         self.scheduler.spawn(begin(), done=lambda _: self._answer(packet))
 
-    def _pinned(self) -> list[int]:
-        """The pages that are pinned."""
-        return [page for page, pins in self.tables.written_rows("pins") if pins]
+    def _pinned(self) -> Iterator[int]:
+        """The pages that are pinned, at the time that they are asked for."""
+        return (page for page, pins in self.tables.written_rows("pins") if pins)
 
     def _end_everybody(self) -> None:
         """The supervisor is gone. Kill the processes of this memory before the last userfaultfd is closed.
