@@ -1,7 +1,8 @@
 """A program that verifies every byte it reads, for as long as pagers have to die: ``workload.py PAGERS STEPS [PAGE]``.
 
 Threads write, read, allocate, free, pin and send away tiered arrays, each beside a plain one that shows what is right;
-each page carries a counter of its writes. One more thread keeps losing a page, on purpose, and must be told each time.
+each page carries a counter of its writes. One more thread keeps losing a page, on purpose, and must be told each time;
+another forks children that must see an array as it was.
 It ends when that many pagers were started, when no new one was for that many steps, or, with STEPS 0, when
 standard input does. It prints what came of it as JSON.
 """
@@ -27,6 +28,8 @@ WORDS = PAGE // 8
 #: Words of a part.
 PART = 512
 THREADS = 3
+#: Pages of the array that children see as it was.
+FORKED_PAGES = 24
 SPEC = f"dram={64 * PAGE}, lz4={32 * PAGE};incompressible=demote, file:{{directory}}={4096 * PAGE}"
 
 
@@ -41,7 +44,7 @@ class Workload:
         self.header = memory._regions.session.tables.header
         self.groups = [memory, memory.group("tight", dram=16 * PAGE), memory.group("total", memory=40 * PAGE)]
         self.stop = threading.Event()
-        self.steps = [0] * (THREADS + 1)
+        self.steps = [0] * (THREADS + 2)
         self.wrong: list[str] = []
 
     @property
@@ -121,6 +124,23 @@ class Workload:
                 plain[at + 7] += 1
             self.compare(tiered[at : at + PART], plain[at : at + PART], "a part")
 
+    def fork(self, thread: int) -> None:
+        """Fork children that have an array as it was, and write to it; the program writes on meanwhile."""
+        random = np.random.default_rng(thread)
+        tiered, plain = self.memory.zeros(FORKED_PAGES * WORDS, "u8"), np.zeros(FORKED_PAGES * WORDS, "u8")
+        while self.go_on(thread):
+            before = plain.copy()
+            child = os.fork()
+            if not child:
+                os._exit(_look(tiered, before, grandchild=bool(random.integers(0, 2))))
+            for word in random.integers(0, len(plain), FORKED_PAGES):
+                tiered[word] += 1
+                plain[word] += 1
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if status:
+                self.wrong.append(f"a forked child ended with status {status}")
+            self.compare(tiered, plain, "of a program that has forked")
+
     def lose(self, thread: int) -> None:
         """Lose the second page of a file's array: a system call that reads it fails, and never gets other bytes."""
         reader, writer = os.pipe()
@@ -155,7 +175,7 @@ class Workload:
                 self.wrong.append(repr(error))
 
         roles = [(self.work, index) for index in range(THREADS)]
-        roles += [(self.lose, THREADS)]
+        roles += [(self.lose, THREADS), (self.fork, THREADS + 1)]
         threads = [threading.Thread(target=safely, args=role) for role in roles]
         for thread in threads:
             thread.start()
@@ -168,6 +188,21 @@ class Workload:
         for thread in threads:
             thread.join()
         return {"wrong": self.wrong, "steps": sum(self.steps), **self.memory.stat()["pager"]}
+
+
+def _look(tiered: np.ndarray, plain: np.ndarray, *, grandchild: bool) -> int:
+    """See in a forked child, or in a child of one, that an array is as it was, and stays what is made of it."""
+    try:
+        if grandchild:
+            child = os.fork()
+            if child:
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        same = np.array_equal(tiered, plain)
+        for array in (tiered, plain):
+            array[::700] += 1
+        return 0 if same and np.array_equal(tiered, plain) else 1
+    except BaseException:
+        return 3
 
 
 def main() -> None:
