@@ -84,11 +84,14 @@ class Loop:
                     tables=tables.fd,
                     control=theirs.fileno(),
                     lifeline=-1,
+                    door=-1,
+                    secret=0,
+                    saved=-1,
                     stores=stores,
                     **vars(Settings(readahead_pages=0)),
                 ),
                 theirs,
-                [Packet("attach", (0, program.address), (program.uffd.fd, process))],
+                [Packet("attach", (0, program.address, 0), (program.uffd.fd, process))],
             )
             undo.callback(self._stop)
             self._arena = program.arena
