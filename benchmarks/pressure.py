@@ -9,6 +9,7 @@ Sections: regions, pages, sparse, churn, page-tables, cycles, threads (all of th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import os
@@ -31,8 +32,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 def memfd(name: str) -> os.stat_result:
     """The status of the memory file of this name that is open here."""
     for fd in os.listdir("/proc/self/fd"):
-        if name in os.readlink(f"/proc/self/fd/{fd}"):
-            return os.stat(f"/proc/self/fd/{fd}")
+        with contextlib.suppress(FileNotFoundError):  # the one that has just listed them
+            if name in os.readlink(f"/proc/self/fd/{fd}"):
+                return os.stat(f"/proc/self/fd/{fd}")
     raise LookupError(name)
 
 

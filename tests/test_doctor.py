@@ -61,7 +61,7 @@ def test_a_machine_where_no_memory_can_be_made_is_told_and_the_status_says_so() 
 
 def test_what_is_restricted_is_a_note_that_says_what_lifts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def user_mode_only() -> userfaultfd.Opened:
-        return userfaultfd.Opened(os.open(os.devnull, os.O_RDONLY), serves_system_calls=False, poisons=False)
+        return userfaultfd.Opened(os.open(os.devnull, os.O_RDONLY), features=0, serves_system_calls=False)
 
     monkeypatch.setattr(userfaultfd, "open_userfaultfd", user_mode_only)
     monkeypatch.setattr(system_calls, "cover", lambda: False)  # this process keeps the calls that it has
