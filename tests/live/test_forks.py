@@ -457,3 +457,27 @@ def test_a_snapshot_is_not_torn(memory: Memory, tmp_path: Path) -> None:
         assert status_of(child) == 0
         assert (np.load(tmp_path / "snapshot.npy") == number).all()
     (tmp_path / "snapshot.npy").unlink()
+
+
+def test_an_array_that_is_sent_to_a_child_is_shared_with_it(memory: Memory) -> None:
+    """It was made, or shared, after the fork: the child joins the memory as any process does."""
+    memory.share(memory.zeros(10))
+    before = memory.zeros(1 << 16, "i8")
+    ours, theirs = multiprocessing.Pipe()
+
+    def work() -> bool:
+        for _ in range(2):
+            array = theirs.recv()
+            array += 1
+            theirs.send("done")
+        return not before.any()
+
+    child = forked(work)
+    for array in (memory.share(before), memory.share(memory.zeros(1 << 16, "i8"))):
+        ours.send(array)
+        assert ours.recv() == "done"
+        assert (array == 1).all()
+    ours.close()
+    theirs.close()
+    assert status_of(child) == 0
+    del array

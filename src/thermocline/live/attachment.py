@@ -116,6 +116,8 @@ class Attachment:
         self.lifeline = lifeline
         self.uffd = uffd
         self.serves_system_calls = serves_system_calls or system_calls.cover()
+        #: Whether a child that is forked from here has the arrays for itself.
+        self.copies = copies
         self._asking = Exclusion()
         self.forks = Forks(
             address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies

@@ -98,6 +98,11 @@ class Guest:
         self._released()
 
     @property
+    def is_private_in_children(self) -> bool:
+        """Whether a forked child has for itself what this process shares with others."""
+        return self._attachment.copies
+
+    @property
     def holds_any(self) -> bool:
         """Whether any region is held here."""
         return any(True for _ in self._held.values())
@@ -135,6 +140,9 @@ def guest_of(door: Door) -> Guest:
 def _after_fork_in_child() -> None:
     global _joining  # noqa: PLW0603 - whoever held it in the parent is not here
     _joining = threading.Lock()
+    for door, guest in list(_guests.items()):
+        if guest.is_private_in_children:
+            del _guests[door]  # an array that is sent here is to be shared, so this process joins as any other
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
