@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from thermocline.live.guest import Ticket, guest_of
+from thermocline.live.guest import Ticket, hold
 
 
 class SharedArray(np.ndarray[Any, np.dtype[Any]]):
@@ -54,7 +54,7 @@ def _receive(
     dtype: np.dtype[Any],
     writeable: bool,
 ) -> SharedArray:
-    held = guest_of(ticket.door).hold(ticket)
+    held = hold(ticket)
     view = memoryview(held) if writeable else memoryview(held).toreadonly()
     array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, offset, strides)
     return share(array, ticket, ctypes.addressof(held), len(held))

@@ -116,8 +116,9 @@ class Attachment:
         self.lifeline = lifeline
         self.uffd = uffd
         self.serves_system_calls = serves_system_calls or system_calls.cover()
-        #: Whether a child that is forked from here has the arrays for itself.
+        #: Whether a child that is forked from here has the arrays for itself, and whether this process is such a child.
         self.copies = copies
+        self.is_child = False
         self._asking = Exclusion()
         self.forks = Forks(
             address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
@@ -231,6 +232,7 @@ class Attachment:
     def go_on_as_child(self) -> None:
         """This process was forked: take over what the native library has made of it."""
         self._asking = Exclusion()
+        self.is_child = True
         self._forget()
         attached = self.forks.attached()
         if attached is None:

@@ -98,9 +98,9 @@ class Guest:
         self._released()
 
     @property
-    def is_private_in_children(self) -> bool:
-        """Whether a forked child has for itself what this process shares with others."""
-        return self._attachment.copies
+    def lacks_some(self) -> bool:
+        """Whether this is a forked child, which has for itself what was not shared before it was forked."""
+        return self._attachment.copies and self._attachment.is_child
 
     @property
     def holds_any(self) -> bool:
@@ -137,12 +137,24 @@ def guest_of(door: Door) -> Guest:
         return guest
 
 
+def hold(ticket: Ticket) -> ctypes.Array[ctypes.c_char]:
+    """Hold a region by the mapping that this process has, or by another one if it has the region for itself there."""
+    guest = guest_of(ticket.door)
+    try:
+        return guest.hold(ticket)
+    except ClosedError:
+        if not guest.lacks_some:
+            raise
+    with _joining:
+        if _guests.get(ticket.door) is guest:
+            _guests[ticket.door] = Guest.join(ticket.door)
+        guest = _guests[ticket.door]
+    return guest.hold(ticket)
+
+
 def _after_fork_in_child() -> None:
     global _joining  # noqa: PLW0603 - whoever held it in the parent is not here
     _joining = threading.Lock()
-    for door, guest in list(_guests.items()):
-        if guest.is_private_in_children:
-            del _guests[door]  # an array that is sent here is to be shared, so this process joins as any other
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -81,6 +81,7 @@ class Reception:
         #: Where processes come in, and what they have to know.
         self._door = socket.socket(fileno=config.door)
         self._secret = config.secret
+        self._tables = tables
         #: Forks that have to wait for another one to be over: the child to be, and its parent.
         self._forking: deque[tuple[Tenant, Tenant]] = deque()
         #: What has been asked of it that is answered when processes that are gone are let go, and by whom.
@@ -271,6 +272,9 @@ class Reception:
 
     def _hold(self, tenant: Tenant, packet: Packet) -> None:
         held = self._shares.hold(tenant.number, *packet.numbers)
+        if held is not None and tenant.copies and not 0 < self._tables.region_shared[held[0]] <= tenant.fork:
+            self._shares.release(tenant.number, packet.numbers[0])
+            held = None  # this child has it for itself: it has to join as other processes do
         if held is None:
             self._refuse(tenant, packet)
         else:
