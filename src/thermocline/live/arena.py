@@ -23,7 +23,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
@@ -91,6 +91,10 @@ class Arena:
     def shared(self) -> tuple[Mapping, ...]:
         """The mappings that see what comes up, and whose writes others see."""
         return tuple(mapping for mapping in self.mappings if not mapping.is_private)
+
+    def private(self, children: Collection[int]) -> tuple[Mapping, ...]:
+        """The mappings of forked children that see the arrays as they were, by number."""
+        return tuple(mapping for mapping in self.mappings if mapping.is_private and mapping.number in children)
 
     def protect_present(self) -> None:
         """Stop the writers of all that is there: a fork is about to be made."""

@@ -79,9 +79,7 @@ class Copies:
         is_zero = libc.is_zero(buffer.address, self._size)
         had: list[int] = []
         given = 0
-        for mapping in self._arena.mappings:
-            if not mapping.is_private or mapping.number not in children:
-                continue
+        for mapping in self._arena.private(children):
             at = page * self._size
             try:
                 if is_zero and self._sees_touches(mapping, region):

@@ -1,7 +1,8 @@
 """Forks of this process: the native library attaches each child to the memories of its parent (``native/fork.c``).
 
 The child is attached before fork(2) returns in it, whoever calls fork(2): Python, or a C library behind its back. What
-Python knows of a memory is brought up to date in :func:`Forks.take_over`, in children that Python forks.
+Python knows of a memory is brought up to date by its attachment (:mod:`thermocline.live.attachment`), in children that
+Python forks.
 """
 
 from __future__ import annotations

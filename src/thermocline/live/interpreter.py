@@ -174,10 +174,9 @@ class LiveInterpreter(Interpreter):
     def map_frame(self, effect: effects.MapFrame, _: Task) -> None:
         size = self.mm.part_size if effect.part is not None else self.mm.page_size
         at = effect.page * self.mm.page_size + (effect.part or 0) * size
-        for mapping in self.arena.mappings:
-            if mapping.number == effect.child and mapping.is_private:
-                with contextlib.suppress(ProcessLookupError):
-                    mapping.map_present(at, size)
+        for mapping in self.arena.private((effect.child,)):
+            with contextlib.suppress(ProcessLookupError):
+                mapping.map_present(at, size)
 
     def drop_copy(self, effect: effects.DropCopy, _: Task) -> None:
         self.copies.drop(effect.page)
@@ -189,15 +188,12 @@ class LiveInterpreter(Interpreter):
         self.mm.table.given[effect.page] = effect.fork
 
     def give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
-        for mapping in self.arena.mappings:
-            if mapping.number == effect.child and mapping.is_private:
-                with contextlib.suppress(ProcessLookupError):
-                    mapping.zero(effect.page * self.mm.page_size, self.mm.page_size)
+        for mapping in self.arena.private((effect.child,)):
+            with contextlib.suppress(ProcessLookupError):
+                mapping.zero(effect.page * self.mm.page_size, self.mm.page_size)
 
     def deny(self, effect: effects.Deny, _: Task) -> None:
-        for mapping in self.arena.mappings:
-            if mapping.number != effect.child or not mapping.is_private:
-                continue
+        for mapping in self.arena.private((effect.child,)):
             with contextlib.suppress(ProcessLookupError):
                 try:
                     mapping.poison(effect.page)
@@ -218,15 +214,14 @@ class LiveInterpreter(Interpreter):
         self._give_up_child(effect.child)
 
     def _give_up_child(self, number: int) -> None:
-        for mapping in self.arena.mappings:
-            if mapping.number == number and mapping.is_private:
-                self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
-                # What it runs until it has ended must not see what its parent is going to write.
-                ended = select.poll()
-                ended.register(mapping.process, select.POLLIN)
-                ended.poll(_DYING_MS)
+        for mapping in self.arena.private((number,)):
+            self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
+            # What it runs until it has ended must not see what its parent is going to write.
+            ended = select.poll()
+            ended.register(mapping.process, select.POLLIN)
+            ended.poll(_DYING_MS)
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""
