@@ -10,7 +10,7 @@ from machines import FILE, held, machine, read, states, write
 
 from thermocline.check.layout import Extent, Limits, Place
 from thermocline.protocol.child import Child
-from thermocline.protocol.effects import Commit, Effect, Protocol, Reserve
+from thermocline.protocol.effects import Commit, Effect, Lock, Protocol, Reserve
 from thermocline.protocol.fault import fault
 from thermocline.protocol.group import Group, GroupReclaim
 from thermocline.protocol.mm import Policy
@@ -158,6 +158,17 @@ def owes(shared: int) -> object:
     return [child.number for child in made.mm.owed(0)]
 
 
+def answers_a_child(born: int) -> str:
+    """What a child gets that touches a page it is not owed: zeros, or nothing where the region came after its fork."""
+    made = machine(1, 1)
+    made.regions[1].born = born
+    made.mm.children[1] = Child(1, 1)
+    made.table.given[0] = 1
+    protocol = fault(made.mm, 0, False, child=1)
+    assert type(protocol.send(None)) is Lock
+    return type(protocol.send(None)).__name__
+
+
 #: Class -> its settings, each with what happens under either of two values. State that is no setting is named last.
 KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], object]]], set[str]]] = {
     Policy: (
@@ -188,6 +199,7 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "advice": (lambda: advised(Advice.NORMAL), lambda: advised(Advice.SEQUENTIAL)),
             "source": (lambda: filled_from(False), lambda: filled_from(True)),
             "group": (lambda: charged_to(0), lambda: charged_to(1)),
+            "born": (lambda: answers_a_child(0), lambda: answers_a_child(1)),
             "shared": (lambda: owes(0), lambda: owes(1)),
         },
         {"index", "start", "pages", "stream"},
