@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from thermocline.live import libc
+from conftest import ARENA_PAGES as PAGES
+from conftest import PAGE
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
-from thermocline.live.mapping import Mapping
 from thermocline.live.placement import Placement
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.stores.file import FileStore
-from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 from thermocline.live.workers import Workers
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.effects import CopyList, Fill
@@ -32,7 +31,6 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.spec import Compressed, File
 
-PAGE, PAGES = 64 << 10, 8
 QUICK, SLOW = 1, 2
 
 
@@ -44,21 +42,6 @@ class HangingFile(FileStore):
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         self.answers.wait()
         super().read(slot, buffer, offset)
-
-
-@pytest.fixture
-def arena() -> Iterator[Arena]:
-    """A real arena, mapped by this process and served by it, too."""
-    opened = open_userfaultfd()
-    fd = os.memfd_create("arena", os.MFD_CLOEXEC)
-    os.ftruncate(fd, PAGES * PAGE)
-    address = libc.mmap(None, PAGES * PAGE, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
-    uffd = UserFaultFd(opened.fd)
-    uffd.register(address, PAGES * PAGE)
-    yield Arena(fd, PAGE, [Mapping(0, uffd, address, PAGE, -1)])
-    libc.munmap(address, PAGES * PAGE)
-    os.close(fd)
-    os.close(opened.fd)
 
 
 @pytest.fixture

@@ -66,7 +66,10 @@ class Arena:
         self.last_faulted: Mapping | None = None
         #: The newest fork that has begun and whose child, or another one, may be owed pages; 0: none is.
         self.newest_fork = 0
-        self._given = array_column("I", 0) if given is None else given
+        pages = os.fstat(fd).st_size // page_size
+        self._given = array_column("I", pages) if given is None else given
+        #: Per page, 1: no process may write to what is there of it. 0: one may, or this pager has not seen to it.
+        self._stopped = Buffer(pages).view
         self._zeros: Buffer | None = None
         #: Held while a page comes up, by whatever thread, so that a mapping is there for all of it or for none of it.
         self._coming_up = threading.Lock()
@@ -97,10 +100,14 @@ class Arena:
         return tuple(mapping for mapping in self.mappings if mapping.is_private and mapping.number in children)
 
     def protect_present(self) -> None:
-        """Stop the writers of all that is there: a fork is about to be made."""
+        """Stop the writers of all that is there: a fork is about to be made.
+
+        What has not been written since the last one is passed over: the kernel would go through its page tables again.
+        """
         with self._coming_up:
             for page, count in self.present_runs():
-                self.protect(page, count)
+                for first, pages in _runs_of_zeros(self._stopped[page : page + count]):
+                    self.protect(page + first, pages)
 
     def detach(self, mapping: Mapping) -> None:
         """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
@@ -120,8 +127,11 @@ class Arena:
     def _come_up(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
         """Make bytes appear through one shared mapping, the likeliest first, and wake the waiters of the others."""
         source = buffer.address + offset
+        pages = self._pages_of(at, size)
         if protect:
-            self.protect(*self._pages_of(at, size))
+            self.protect(*pages)
+        else:
+            self._note_writers(*pages)
         for mapping in sorted(self.shared, key=lambda mapping: mapping is not self.last_faulted):
             if isinstance(mapping, SharedRanges):
                 continue
@@ -135,7 +145,7 @@ class Arena:
                 raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
             # Only forked children are left. None of them writes to a frame, so what is there already is the same.
             os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
-        self.wake(*self._pages_of(at, size))
+        self.wake(*pages)
 
     # -- pages --------------------------------------------------------------------------------------------------------
 
@@ -150,6 +160,8 @@ class Arena:
         with self._coming_up:
             mapping = self._only
             if mapping is not None:  # as it mostly is, and a fault waits for this
+                if not protect:
+                    self._note_writers(*self._pages_of(at, size))
                 mapping.copy(at, size, buffer.address + offset, protect=protect)
                 return
             # Looked at only now: a fork may have begun while the bytes were read.
@@ -161,6 +173,7 @@ class Arena:
         with self._coming_up:
             mapping = self._only
             if mapping is not None:
+                self._note_writers(*self._pages_of(at, size))
                 mapping.zero(at, size)
                 return
             if self._zeros is None or self._zeros.size < size:
@@ -186,9 +199,15 @@ class Arena:
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages, wherever they are mapped or will be."""
         self._everywhere(lambda mapping: mapping.protect(page, count), self.shared)
+        self._stopped[page : page + count] = b"\1" * count
+
+    def _note_writers(self, page: int, count: int) -> None:
+        """Pages are about to be writable."""
+        self._stopped[page : page + count] = bytes(count)
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of resident pages go on."""
+        self._note_writers(page, count)
         self._everywhere(lambda mapping: mapping.unprotect(page, count), self.shared)
 
     def wake(self, page: int, count: int = 1) -> None:
@@ -201,6 +220,7 @@ class Arena:
         What is there of a page that a child is ``owed`` stays write-protected.
         """
         unable: list[Mapping] = []
+        self._note_writers(page, 1)
         begin = page * self.page_size
         keeps = owed and any(libc.data_extents(self.fd, begin, begin + self.page_size))
 
@@ -254,3 +274,15 @@ class Arena:
 def _bits(first: int, end: int) -> int:
     """The bits from one number to before another."""
     return (1 << end) - (1 << first) if first < end else 0
+
+
+def _runs_of_zeros(flags: memoryview) -> Iterator[tuple[int, int]]:
+    """Runs of bytes that are 0: the first, and how many."""
+    found = bytes(flags)
+    begin = found.find(0)
+    while begin >= 0:
+        end = found.find(1, begin)
+        if end < 0:
+            end = len(found)
+        yield begin, end - begin
+        begin = found.find(0, end)
