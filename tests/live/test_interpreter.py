@@ -7,8 +7,9 @@ import os
 import time
 
 import pytest
-from test_copier import PAGE, PAGES, arena
 
+from conftest import ARENA_PAGES as PAGES
+from conftest import PAGE
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
@@ -27,8 +28,6 @@ from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.scheduler import Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
-
-__all__ = ["arena"]
 
 
 def test_the_touch_of_a_process_that_has_gone_since_is_nobody_s(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
