@@ -3,16 +3,18 @@
 The process has user-mode faults served only: without a wrapper each of these calls is EFAULT, or short.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import random
+import select
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thermocline import Memory
+from thermocline.live import libc
 from thermocline.live.address_space import address_space
-from thermocline.live.userfaultfd import open_userfaultfd
+from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
 MIB = 1 << 20
 SIZES = [1, 4096, 4097, 2 * MIB + 17]
@@ -515,6 +518,79 @@ class TestSockets:
     def test_a_signal_interrupts(self, place: Place, streams: tuple[int, int]) -> None:
         with signalled(), pytest.raises(InterruptedError):
             RECEIVERS["recv"](streams[0], place.buffer(2 * MIB), 0)
+
+
+class TestASignalBetweenTwoPieces:
+    """It comes while a piece is copied: the buffer is covered as tiered memory is, and its faults are served here."""
+
+    def test_ends_a_write_with_what_has_been_written(self, pipe: tuple[int, int]) -> None:
+        with signalling(3 * MIB, at=MIB + 4096) as buffer:
+            reader = Reader(pipe[0], MIB)
+            with unstuck(lambda: Reader(pipe[0], 2 * MIB)):
+                assert WRITERS["write"](pipe[1], buffer, 0) == MIB
+            reader.join()
+
+    def test_ends_a_receive_that_waits_for_all_with_what_has_come(self, streams: tuple[int, int]) -> None:
+        with signalling(3 * MIB, at=4096) as buffer:
+            sender = threading.Thread(target=os.write, args=(streams[1], DATA[:MIB]))
+            sender.start()
+            with unstuck(lambda: os.write(streams[1], DATA[: 2 * MIB])):
+                assert RECEIVERS["recv"](streams[0], buffer, socket.MSG_WAITALL) == MIB
+            sender.join()
+            # Not more of it: a fault of a thread that holds the GIL could not be served by another one.
+            assert buffer.parts[0][:MIB].tobytes() == DATA[:MIB]
+
+    @pytest.mark.parametrize("ignored", [signal.SIG_IGN, signal.SIG_DFL])
+    def test_that_does_nothing_ends_no_call(self, pipe: tuple[int, int], ignored: signal.Handlers) -> None:
+        with signalling(3 * MIB, at=MIB + 4096, handler=ignored, number=signal.SIGWINCH) as buffer:
+            reader = Reader(pipe[0], 3 * MIB)
+            assert WRITERS["write"](pipe[1], buffer, 0) == 3 * MIB
+            reader.join()
+
+
+@contextlib.contextmanager
+def signalling(
+    size: int, *, at: int, number: int = signal.SIGALRM, handler: object = lambda *_: None
+) -> Iterator[Buffer]:
+    """A buffer that is covered. A touch of one of its pages sends a signal to this thread before it is served."""
+    uffd = UserFaultFd(open_userfaultfd().fd)
+    address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS)
+    uffd.register(address, size)
+    thread, ends, over = threading.get_ident(), select.poll(), os.eventfd(0)
+    ends.register(uffd.fd, select.POLLIN)
+    ends.register(over, select.POLLIN)
+
+    def serve() -> None:
+        while over not in (ready for ready, _ in ends.poll()):
+            for fault in uffd.read():
+                if fault.address == address + at:
+                    signal.pthread_kill(thread, number)
+                uffd.zero(fault.address, mmap.PAGESIZE)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    before = signal.signal(number, handler)
+    space = address_space()
+    C.tc_syscalls_cover(ctypes.c_size_t(address), ctypes.c_size_t(address + size))
+    try:
+        yield Buffer(np.frombuffer((ctypes.c_uint8 * size).from_address(address), "u1"))
+    finally:
+        C.tc_syscalls_cover(ctypes.c_size_t(space.low), ctypes.c_size_t(space.high))
+        signal.signal(number, before)
+        os.eventfd_write(over, 1)
+        server.join()
+        libc.munmap(address, size)
+        for fd in (uffd.fd, over):
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def unstuck(help: Callable[[], object]) -> Iterator[None]:
+    """Help a call that waits for ever, so that the test fails instead."""
+    timer = threading.Timer(10, help)
+    timer.start()
+    yield
+    timer.cancel()
 
 
 class TestABufferThatIsPartlyTiered:

@@ -9,41 +9,30 @@ struct items {
 	char *buffer;
 	size_t total;
 	bool locked; /* one fread is one for other threads, too */
-	size_t (*pieces)(struct items *items);
+	bool writes;
 	struct bounce bounce;
 	size_t piece;
 	int error;
 };
 
-static size_t read_pieces(struct items *items)
+static size_t move_pieces(struct items *items)
 {
-	struct cursor cursor;
 	struct iovec all = { items->buffer, items->total };
+	struct cursor cursor = { &all, 0 };
 	size_t done = 0, size, here;
+	char *data = items->bounce.data;
 
-	cursor = (struct cursor){ &all, 0 };
 	do {
 		size = items->total - done < items->piece ? items->total - done : items->piece;
-		here = TC_REAL(fread_unlocked)(items->bounce.data, 1, size, items->stream);
-		items->error = errno;
-		tc_scatter(&cursor, items->bounce.data, here);
-		done += here;
-	} while (here == size && done < items->total);
-	return done;
-}
-
-static size_t write_pieces(struct items *items)
-{
-	struct cursor cursor;
-	struct iovec all = { items->buffer, items->total };
-	size_t done = 0, size, here;
-
-	cursor = (struct cursor){ &all, 0 };
-	do {
-		size = items->total - done < items->piece ? items->total - done : items->piece;
-		tc_gather(&cursor, items->bounce.data, size);
-		here = TC_REAL(fwrite_unlocked)(items->bounce.data, 1, size, items->stream);
-		items->error = errno;
+		if (items->writes) {
+			tc_gather(&cursor, data, size);
+			here = TC_REAL(fwrite_unlocked)(data, 1, size, items->stream);
+			items->error = errno;
+		} else {
+			here = TC_REAL(fread_unlocked)(data, 1, size, items->stream);
+			items->error = errno;
+			tc_scatter(&cursor, data, here);
+		}
 		done += here;
 	} while (here == size && done < items->total);
 	return done;
@@ -65,7 +54,7 @@ static size_t run_locked(struct items *items)
 	if (items->locked)
 		flockfile(items->stream);
 	pthread_cleanup_push(let_go, items);
-	done = items->pieces(items);
+	done = move_pieces(items);
 	pthread_cleanup_pop(1);
 	return done;
 }
@@ -103,7 +92,7 @@ static bool covers(const void *buffer, size_t size, size_t items, size_t *total)
 #define FREAD(name, lock)                                                                          \
 	TC_WRAP(size_t, name, void *buffer, size_t size, size_t count, FILE *stream)               \
 	{                                                                                          \
-		struct items items = { stream, buffer, 0, lock, read_pieces, { 0 }, 0, 0 };        \
+		struct items items = { stream, buffer, 0, lock, false, { 0 }, 0, 0 };        \
                                                                                                    \
 		if (!covers(buffer, size, count, &items.total))                                    \
 			return TC_REAL(name)(buffer, size, count, stream);                         \
@@ -116,7 +105,7 @@ FREAD(fread_unlocked, false)
 #define FREAD_CHK(name, lock)                                                                      \
 	TC_WRAP(size_t, name, void *buffer, size_t room, size_t size, size_t count, FILE *stream)  \
 	{                                                                                          \
-		struct items items = { stream, buffer, 0, lock, read_pieces, { 0 }, 0, 0 };        \
+		struct items items = { stream, buffer, 0, lock, false, { 0 }, 0, 0 };        \
                                                                                                    \
 		if (!covers(buffer, size, count, &items.total) || items.total > room)              \
 			return TC_REAL(name)(buffer, room, size, count, stream);                   \
@@ -129,7 +118,7 @@ FREAD_CHK(__fread_unlocked_chk, false)
 #define FWRITE(name, lock)                                                                         \
 	TC_WRAP(size_t, name, const void *buffer, size_t size, size_t count, FILE *stream)         \
 	{                                                                                          \
-		struct items items = { stream, (void *)buffer, 0, lock, write_pieces, { 0 }, 0, 0 }; \
+		struct items items = { stream, (void *)buffer, 0, lock, true, { 0 }, 0, 0 }; \
                                                                                                    \
 		if (!covers(buffer, size, count, &items.total))                                    \
 			return TC_REAL(name)(buffer, size, count, stream);                         \

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -131,6 +132,11 @@ enum tc_kind {
 };
 
 enum tc_kind tc_kind_of(int fd);
+
+/* signals.c */
+void tc_signals_hold(sigset_t *before);
+/* -> whether one has come meanwhile that interrupts a call. */
+bool tc_signals_release(const sigset_t *before);
 
 /* transfer.c */
 #define TC_PIECE ((size_t)1 << 20)

@@ -30,6 +30,7 @@ struct transfer {
 	size_t total;
 	size_t piece;
 	bool goes_on; /* reading, after a complete piece */
+	bool waits;   /* for the other end: a signal between two pieces ends it */
 	int error;
 };
 
@@ -43,10 +44,17 @@ static ssize_t put_pieces(struct transfer *transfer)
 	const struct call *call = transfer->call;
 	size_t done = 0, size;
 	ssize_t moved;
+	sigset_t signals;
+	bool between;
 
 	do {
 		size = least(transfer->total - done, transfer->piece);
+		between = transfer->waits && done;
+		if (between)
+			tc_signals_hold(&signals);
 		tc_gather(&transfer->cursor, transfer->bounce.data, size);
+		if (between && tc_signals_release(&signals))
+			break;
 		moved = call->step(call, transfer->bounce.data, size, done);
 		if (moved < 0) {
 			transfer->error = errno;
@@ -63,6 +71,8 @@ static ssize_t take_pieces(struct transfer *transfer)
 	struct cursor before;
 	size_t done = 0, size;
 	ssize_t moved;
+	sigset_t signals;
+	bool goes_on, between;
 
 	do {
 		size = least(transfer->total - done, transfer->piece);
@@ -75,10 +85,16 @@ static ssize_t take_pieces(struct transfer *transfer)
 			transfer->error = errno;
 			return done ? (ssize_t)done : -1;
 		}
+		goes_on = transfer->goes_on && (size_t)moved == size && done + size < transfer->total;
+		between = transfer->waits && goes_on;
+		if (between)
+			tc_signals_hold(&signals);
 		/* A datagram's length may be more than what there was room for (MSG_TRUNC). */
 		tc_scatter(&transfer->cursor, transfer->bounce.data, least((size_t)moved, size));
+		if (between && tc_signals_release(&signals))
+			goes_on = false;
 		done += (size_t)moved;
-	} while ((size_t)moved == size && done < transfer->total && transfer->goes_on);
+	} while (goes_on);
 	return (ssize_t)done;
 }
 
@@ -113,6 +129,7 @@ static ssize_t run_without_room(struct transfer *transfer, ssize_t (*pieces)(str
 		transfer->error = ENOMEM;
 		return -1;
 	}
+	transfer->waits = kind == TC_STREAM;
 	if (kind != TC_STREAM)
 		transfer->goes_on = true;
 	transfer->piece = TC_SMALL;
@@ -130,6 +147,7 @@ ssize_t tc_put(const struct call *call, const struct iovec *vector, size_t count
 	transfer.total = transfer.piece = (size_t)tc_total(vector, count);
 	if (transfer.total > TC_PIECE && !call->whole) {
 		kind = call->append ? TC_APPEND : tc_kind_of(call->fd);
+		transfer.waits = kind == TC_STREAM;
 		if (kind == TC_APPEND)
 			transfer.piece = least(transfer.total, TC_APPENDED);
 		else if (kind != TC_RECORDS)
@@ -157,8 +175,8 @@ ssize_t tc_take(const struct call *call, const struct iovec *vector, size_t coun
 	transfer.total = transfer.piece = (size_t)tc_total(vector, count);
 	if (transfer.total > TC_PIECE && !call->whole) {
 		kind = tc_kind_of(call->fd);
-		transfer.goes_on = kind == TC_FILE || kind == TC_APPEND ||
-				   (kind == TC_STREAM && call->waits);
+		transfer.waits = kind == TC_STREAM && call->waits;
+		transfer.goes_on = kind == TC_FILE || kind == TC_APPEND || transfer.waits;
 		/* As large as the request, if it is one call: pages that nothing comes into cost nothing. */
 		if (transfer.goes_on)
 			transfer.piece = TC_PIECE;
