@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from families import Steps
 
 from thermocline import Memory
 from thermocline.live import libc
@@ -54,3 +55,11 @@ def arena() -> Iterator[Arena]:
     with mapped(fd) as mapping:
         yield Arena(fd, PAGE, [mapping])
     os.close(fd)
+
+
+@pytest.fixture
+def steps() -> Iterator[Steps]:
+    """For one child."""
+    made = Steps()
+    yield made
+    made.close()

@@ -4,51 +4,23 @@ import faulthandler
 import mmap
 import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from families import Steps, forked, kill_pagers, starts, status_of, wait_for
 from test_processes import helpers, program, wait_for_all
 
 from thermocline import Memory
 from thermocline.errors import ClosedError
-from thermocline.live.tables import Tables
-from thermocline.protocol.vmstat import INDEX
 
 PAGE = 4 << 10
 WORDS = PAGE // 8
-
-
-def forked(action: Callable[[], object]) -> int:
-    """Run something in a forked child -> its pid. The status says whether it was true."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        status = 0 if action() else 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def status_of(pid: int) -> int:
-    """How a child ended."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def starts(memory: Memory) -> int:
-    """How many pagers there were."""
-    count: int = memory.stat()["pager"]["starts"]
-    return count
 
 
 @pytest.fixture
@@ -101,58 +73,6 @@ def test_words_of_one_page_are_written_by_many_processes(small: Memory, kills: i
     assert starts(small) == 1 + kills
     arrays.clear()
     small.close()
-
-
-def kill_pagers(memory: Memory, program: int, kills: int) -> bool:
-    """Kill one pager after the other, each when it has answered a fault."""
-    header, counters = memory._regions.session.tables.header, memory._regions.session.tables.counters
-    for _ in range(kills):
-        began, faults = header[Tables.HEADER_PAGER_STARTS], counters[INDEX["pgfault"]]
-        while counters[INDEX["pgfault"]] == faults:
-            os.sched_yield()
-        os.kill(helpers(program)["thermocline-pager"], signal.SIGKILL)
-        while header[Tables.HEADER_PAGER_STARTS] == began:
-            os.sched_yield()
-    return True
-
-
-class Steps:
-    """Makes a child wait for its turn, and the parent for the child's."""
-
-    def __init__(self) -> None:
-        self._go, self._done = os.pipe(), os.pipe()
-
-    @property
-    def descriptors(self) -> list[int]:
-        """What a child needs for it."""
-        return [*self._go, *self._done]
-
-    def turn(self) -> None:
-        """In the child: wait until the parent lets it go on."""
-        assert os.read(self._go[0], 1)
-
-    def done(self) -> None:
-        """In the child: let the parent go on."""
-        os.write(self._done[1], b".")
-
-    def let(self) -> None:
-        """In the parent: let the child take its turn, and wait until it is done."""
-        self.go_on()
-        assert select.select([self._done[0]], [], [], 30)[0], "the child does not answer"
-        os.read(self._done[0], 1)
-
-    def go_on(self) -> None:
-        """In the parent: let the child go on."""
-        os.write(self._go[1], b".")
-
-
-@pytest.fixture
-def steps() -> Iterator[Steps]:
-    """For one child."""
-    made = Steps()
-    yield made
-    for fd in made.descriptors:
-        os.close(fd)
 
 
 def test_a_child_s_first_write_to_a_page_that_came_up_clean_is_seen(shared: Memory, steps: Steps) -> None:
@@ -212,13 +132,6 @@ def test_what_the_program_frees_is_the_child_s_until_it_ends(memory: Memory, ste
     assert status_of(child) == 0
     wait_for(memory, processes=1)
     assert committed.committed == 0
-
-
-def wait_for(memory: Memory, processes: int) -> None:
-    """Wait until so many processes use a memory: the supervisor learns of an end as we do, and may be slower."""
-    while memory.stat()["processes"] != processes:
-        os.sched_yield()
-    memory.stat()
 
 
 def test_blocks_made_while_another_thread_forks_are_held_for_the_child(memory: Memory) -> None:

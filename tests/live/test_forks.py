@@ -10,27 +10,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_children import Steps, forked, kill_pagers, starts, status_of, wait_for
+from families import Steps, forked, kill_pagers, starts, status_of, wait_for
 
 from thermocline import Memory
 
 PAGE = 4 << 10
 WORDS = PAGE // 8
-
-
-@pytest.fixture
-def steps() -> Iterator[Steps]:
-    """For one child."""
-    made = Steps()
-    yield made
-    for fd in made.descriptors:
-        os.close(fd)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from families import Steps, forked, status_of
 
 from thermocline import Memory
 from thermocline.errors import UnsupportedError
@@ -46,19 +47,22 @@ def forbid_userfaultfd() -> None:
     forbid(323)
 
 
-def forbid(number: int) -> None:
-    """From now on a system call, by its x86-64 number, fails with EPERM (seccomp(2), a BPF filter)."""
+def forbid(*numbers: int) -> None:
+    """From now on system calls, by their x86-64 numbers, fail with EPERM (seccomp(2), a BPF filter)."""
 
     def statement(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
         return struct.pack("HBBI", code, jump_true, jump_false, value)
 
     program = ctypes.create_string_buffer(
         statement(0x20, 0, 0, 0)  # load the system call's number
-        + statement(0x15, 0, 1, number)  # is it that one?
-        + statement(0x06, 0, 0, 0x00050001)  # then EPERM
+        + b"".join(
+            statement(0x15, 0, 1, number)  # is it that one?
+            + statement(0x06, 0, 0, 0x00050001)  # then EPERM
+            for number in numbers
+        )
         + statement(0x06, 0, 0, 0x7FFF0000)  # else allow
     )
-    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(program)))
+    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 2 * len(numbers) + 2, ctypes.addressof(program)))
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
     assert libc.prctl(22, 2, filters, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
@@ -150,6 +154,32 @@ def test_a_child_of_one_that_has_dropped_its_privileges_is_served(memory: Memory
 
     assert in_child(child) == "True True"
     assert array[0] == 0, "what a child writes is its own"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names system calls by their x86-64 numbers")
+def test_a_fork_needs_no_right_to_look_into_another_process(steps: Steps) -> None:
+    """Nor would it matter what Yama says (``ptrace_scope``): none of the calls that it is asked about is made."""
+    ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd, process_madvise = 101, 310, 311, 312, 438, 440
+
+    def run() -> str:
+        forbid(ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd, process_madvise)
+        with Memory("dram=1MiB, zstd=64MiB") as memory:
+            array = memory.array(np.arange(1 << 19))
+            before = int(array.sum())
+
+            def look() -> bool:
+                seen = int(array[: 1 << 16].sum())  # their frames are mapped here, others are not
+                steps.done()
+                steps.turn()
+                return seen + int(array[1 << 16 :].sum()) == before == int(array.sum())
+
+            child = forked(look)
+            steps.wait()
+            array[:] = -1
+            steps.go_on()
+            return f"{status_of(child)} {bool((array == -1).all())}"
+
+    assert in_child(run) == "0 True"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names the system call by its x86-64 number")

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from abilities import poisons
-from test_children import PAGE, forked, status_of, wait_for
+from families import forked, status_of, wait_for
+from test_children import PAGE
 from test_processes import helpers, wait_for_all
 
 from thermocline import Memory
