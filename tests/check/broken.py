@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from thermocline.check import cases
+from thermocline.check.cases import cases
 from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.forks import forks
+from thermocline.check.ingredients import either, file
 from thermocline.check.layout import Layout
 from thermocline.protocol import effects as e
 from thermocline.protocol import fault, promote, reclaim, recovery, region, verdict
@@ -560,7 +561,7 @@ BROKEN = (
 
 def case(name: str, *, crashes: int, cooperative: bool) -> Configuration:
     """A configuration by name."""
-    known = {made.name: made for made in [*cases.cases(), *forks(), two_batches(), same_page()]}
+    known = {made.name: made for made in [*cases(), *forks(), two_batches(), same_page()]}
     return replace(known[name], crashes=crashes, cooperative=cooperative)
 
 
@@ -574,7 +575,7 @@ def two_batches() -> Configuration:
 
     return Configuration(
         "two batches",
-        Layout(2, 2, (cases.file(4),)),
+        Layout(2, 2, (file(4),)),
         placed=(Placed(0, 0), Placed(1, 0)),
         reclaimers={"batch of 0 and 1": batch_of(0, 1), "batch of 1 and 0": batch_of(1, 0)},
         kswapd=False,
@@ -583,10 +584,10 @@ def two_batches() -> Configuration:
 
 def same_page() -> Configuration:
     """Two threads want the same page."""
-    script = (cases.either(0),)
+    script = (either(0),)
     return Configuration(
         "same page",
-        Layout(1, 2, (cases.file(2),)),
+        Layout(1, 2, (file(2),)),
         {"thread A": script, "thread B": script},
         placed=(Placed(0, 1),),
         kswapd=False,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from thermocline.check.cases import cases, cold, file, reads, writes
+from thermocline.check.cases import cases
 from thermocline.check.configuration import Configuration, Placed
 from thermocline.check.digest import Describer
 from thermocline.check.footprint import Footprint, conflict
+from thermocline.check.ingredients import cold, file, reads, writes
 from thermocline.check.layout import Layout
 from thermocline.check.machine import Machine
 from thermocline.check.program import Program

@@ -6,124 +6,34 @@ follow from how many pages and threads were asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from thermocline.check.configuration import Actor, Configuration, Placed
+from thermocline.check.configuration import Configuration, Placed
+from thermocline.check.ingredients import (
+    all_but_one_in_dram,
+    cold,
+    either,
+    file,
+    frees,
+    in_dram,
+    part_writes,
+    parts,
+    pins,
+    promotion,
+    reads,
+    reclaimer,
+    slow_memory,
+    threads_of,
+    writes,
+    zstd,
+)
 from thermocline.check.layout import Extent, Layout, Limits, Place
-from thermocline.check.machine import Machine
-from thermocline.check.program import Access, Script
+from thermocline.check.program import Access
 from thermocline.check.store import PARTS
-from thermocline.protocol.effects import Protocol, Resched
 from thermocline.protocol.fault import read_ahead
-from thermocline.protocol.pin import bring_up_pinned
-from thermocline.protocol.promote import NumaScan, promote_pages
-from thermocline.protocol.reclaim import reclaim_pages, shrink_node
-from thermocline.protocol.region import Advice, free_region
-from thermocline.protocol.scan_control import Cause
+from thermocline.protocol.region import Advice
 
 LARGEST_PAGES, LARGEST_THREADS = 6, 4
-
-
-def reads(page: int) -> tuple[Access, ...]:
-    """One access of a script."""
-    return (Access(page, False),)
-
-
-def writes(page: int) -> tuple[Access, ...]:
-    """One access of a script."""
-    return (Access(page, True),)
-
-
-def either(page: int) -> tuple[Access, ...]:
-    """One access of a script: both a read and a write are tried."""
-    return (Access(page, False), Access(page, True))
-
-
-def slow_memory(frames: int) -> Place:
-    """A node that the program addresses as it does DRAM."""
-    return Place("numa:1", frames, mapped=True)
-
-
-def file(slots: int) -> Place:
-    """A node at the end of the path."""
-    return Place("file", slots, charged_to_memory=False)
-
-
-def zstd(slots: int) -> Place:
-    """A node that parts of pages come up from by themselves."""
-    return Place("zstd", slots, reads_parts=True)
-
-
-def parts(page: int, part: int) -> tuple[Access, ...]:
-    """One access of a script, to a part of a page: both a read and a write are tried."""
-    return (Access(page, False, part), Access(page, True, part))
-
-
-def part_writes(page: int, part: int) -> tuple[Access, ...]:
-    """One access of a script."""
-    return (Access(page, True, part),)
-
-
-def cold(*pages: int) -> Actor:
-    """The program says that these pages are cold."""
-    return lambda machine: reclaim_pages(machine.mm, pages)
-
-
-def reclaimer(node: int) -> Actor:
-    """Direct reclaim of a node, for somebody else's sake."""
-    return lambda machine: shrink_node(machine.mm, machine.nodes[node], Cause.DIRECT)
-
-
-def promotion(node: int) -> Actor:
-    """Slow memory is looked over once for pages that are used."""
-
-    def actor(machine: Machine) -> Protocol[int]:
-        source = machine.nodes[node]
-        scan = NumaScan(source)
-        hinted = yield from scan.hint(machine.mm)
-        hot = yield from scan.judge(machine.mm, hinted or [])
-        return (yield from promote_pages(machine.mm, hot, source))
-
-    return actor
-
-
-def frees(start: int) -> Actor:
-    """The array that starts at a page is freed."""
-
-    def actor(machine: Machine) -> Protocol[None]:
-        return free_region(machine.mm, machine.regions[start + 1])
-
-    return actor
-
-
-def pins(*pages: int) -> Actor:
-    """The program pins contiguous pages: it counts the pins, once, and asks for the pages."""
-
-    def actor(machine: Machine) -> Protocol[bool]:
-        for page in pages:
-            if not machine.table.pins[page]:
-                machine.table.pins[page] += 1
-        yield Resched()
-        pinned: bool = yield from bring_up_pinned(machine.mm, pages[0], len(pages))
-        if pinned:
-            machine.footprint.write("pinned")
-            machine.pinned.update(pages)
-        return pinned
-
-    return actor
-
-
-def _threads(count: int, script: Callable[[int], Script]) -> dict[str, Script]:
-    return {f"thread {'ABCD'[index]}": script(index) for index in range(count)}
-
-
-def _in_dram(first: int, end: int) -> tuple[Placed, ...]:
-    return tuple(Placed(page, 0) for page in range(first, end))
-
-
-def _all_but_one_in_dram(pages: int) -> tuple[Placed, ...]:
-    return (Placed(0, 1), *_in_dram(1, pages))
 
 
 def cases(pages: int = 2, threads: int = 2, *, crash: bool = False, cooperative: bool = True) -> list[Configuration]:
@@ -137,8 +47,8 @@ def _direct_reclaim(pages: int, threads: int) -> Configuration:
     return Configuration(
         "direct reclaim",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(threads, lambda index: (writes(index % pages), reads((index + 1) % pages))[: 2 - index % 2]),
-        placed=_all_but_one_in_dram(pages),
+        threads_of(threads, lambda index: (writes(index % pages), reads((index + 1) % pages))[: 2 - index % 2]),
+        placed=all_but_one_in_dram(pages),
         kswapd=False,
     )
 
@@ -148,8 +58,8 @@ def _kswapd(pages: int, threads: int) -> Configuration:
     return Configuration(
         "kswapd",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
-        placed=_in_dram(1, pages),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=in_dram(1, pages),
     )
 
 
@@ -159,8 +69,8 @@ def _second_reclaimer(pages: int, threads: int) -> Configuration:
     return Configuration(
         "second reclaimer",
         Layout(pages, pages, (file(2 * pages),)),
-        _threads(threads - 1, lambda index: (either(index % pages),)),
-        placed=_in_dram(0, pages),
+        threads_of(threads - 1, lambda index: (either(index % pages),)),
+        placed=in_dram(0, pages),
         requests={"cold advice": cold(*everything)},
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
@@ -172,7 +82,7 @@ def _tight_target(pages: int, threads: int) -> Configuration:
     return Configuration(
         "tight target",
         Layout(pages, 1, (Place("zstd", 1, slot_bytes=72, packed=40), file(pages))),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
         placed=(*(Placed(page, 1 if page == pages - 2 else 2) for page in range(pages - 1)), Placed(pages - 1, 0)),
         reclaimers={"reclaim of zstd": reclaimer(1)},
         kswapd=False,
@@ -184,7 +94,7 @@ def _full_target(pages: int, threads: int) -> Configuration:
     return Configuration(
         "full target",
         Layout(pages + 1, 2, (file(1),), extents=(Extent(0, 2), Extent(2, pages - 1, source=True))),
-        _threads(threads, lambda index: (reads(2 + index % (pages - 1)), writes(1))[: 2 - index % 2]),
+        threads_of(threads, lambda index: (reads(2 + index % (pages - 1)), writes(1))[: 2 - index % 2]),
         placed=(Placed(0, 1), Placed(1, 0)),
         kswapd=False,
     )
@@ -201,7 +111,7 @@ def _group(pages: int, threads: int) -> Configuration:
             extents=(Extent(0, pages, group=1),),
             groups=(Limits(1, dram=1, memory=2),),
         ),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
         placed=(*(Placed(page, 1) for page in range(1, pages)), Placed(0, 0)),
         reclaimers={"global reclaim": reclaimer(0)},
         kswapd=False,
@@ -213,7 +123,7 @@ def _group_limit(pages: int, threads: int) -> Configuration:
     return Configuration(
         "group limit",
         Layout(pages, pages, (file(pages + 1),), extents=(Extent(0, pages, group=1),), groups=(Limits(1, dram=1),)),
-        _threads(threads, lambda index: (writes(index % pages),)),
+        threads_of(threads, lambda index: (writes(index % pages),)),
         kswapd=False,
     )
 
@@ -229,7 +139,7 @@ def _group_without_outlet(pages: int, threads: int) -> Configuration:
             extents=(Extent(0, 1), Extent(1, pages, group=1)),
             groups=(Limits(1, dram=1),),
         ),
-        _threads(threads, lambda index: (writes(1 + index % pages),)),
+        threads_of(threads, lambda index: (writes(1 + index % pages),)),
         placed=(Placed(0, 1),),
     )
 
@@ -239,8 +149,8 @@ def _free(pages: int, threads: int) -> Configuration:
     return Configuration(
         "free",
         Layout(pages + 1, pages, (file(2 * pages),), extents=(Extent(0, pages), Extent(pages, 1))),
-        _threads(max(threads - 1, 1), lambda index: (either(pages),)),
-        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        threads_of(max(threads - 1, 1), lambda index: (either(pages),)),
+        placed=(Placed(0, 1), *in_dram(1, pages)),
         requests={"free": frees(0)},
         reclaimers={"second reclaimer": reclaimer(0)},
         freed=tuple(range(pages)),
@@ -253,8 +163,8 @@ def _shadow(pages: int, threads: int) -> Configuration:
     return Configuration(
         "shadow",
         Layout(pages, pages, (file(pages + 1), Place("disk", pages + 1, charged_to_memory=False))),
-        _threads(threads - 1, lambda index: (either(0),)),
-        placed=(Placed(0, 1, shadow=True), *_in_dram(1, pages)),
+        threads_of(threads - 1, lambda index: (either(0),)),
+        placed=(Placed(0, 1, shadow=True), *in_dram(1, pages)),
         requests={"cold advice": cold(0)},
         reclaimers={"reclaim of file": reclaimer(1)},
         kswapd=False,
@@ -266,7 +176,7 @@ def _readahead(pages: int, threads: int) -> Configuration:
     return Configuration(
         "readahead",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(threads - 1, lambda index: (either(index % pages),)),
+        threads_of(threads - 1, lambda index: (either(index % pages),)),
         placed=tuple(Placed(page, 1) for page in range(pages)),
         reclaimers={"readahead": lambda machine: read_ahead(machine.mm, range(pages), False)},
         kswapd=False,
@@ -278,8 +188,8 @@ def _pins(pages: int, threads: int) -> Configuration:
     return Configuration(
         "pin",
         Layout(pages, pages, (file(pages + 1),)),
-        _threads(threads - 1, lambda index: (either(index % pages),)),
-        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        threads_of(threads - 1, lambda index: (either(index % pages),)),
+        placed=(Placed(0, 1), *in_dram(1, pages)),
         requests={"pin": pins(*range(pages))},
         pinned=tuple(range(pages)),
         reclaimers={"second reclaimer": reclaimer(0)},
@@ -292,8 +202,8 @@ def _failures(pages: int, threads: int) -> Configuration:
     return Configuration(
         "failing device",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
-        placed=_all_but_one_in_dram(pages),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=all_but_one_in_dram(pages),
         kswapd=False,
         failures=1,
         may_lose=True,
@@ -306,8 +216,8 @@ def _dead_device(pages: int, threads: int) -> Configuration:
     return Configuration(
         "dead device",
         Layout(pages, pages - 1, (file(pages + 1), Place("disk", pages + 1, charged_to_memory=False))),
-        _threads(max(threads - 1, 1), lambda index: (either(index % pages),)),
-        placed=_all_but_one_in_dram(pages),
+        threads_of(max(threads - 1, 1), lambda index: (either(index % pages),)),
+        placed=all_but_one_in_dram(pages),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
         failures=1,
@@ -320,8 +230,8 @@ def _last_device(pages: int, threads: int) -> Configuration:
     return Configuration(
         "last device dead",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
-        placed=_all_but_one_in_dram(pages),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), either((index + 1) % pages))),
+        placed=all_but_one_in_dram(pages),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
         failures=1,
@@ -335,7 +245,7 @@ def _parts(pages: int, threads: int) -> Configuration:
     return Configuration(
         "parts",
         Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
-        _threads(threads, lambda index: ((Access(0, False, 1),),) if index else (part_writes(0, 0),)),
+        threads_of(threads, lambda index: ((Access(0, False, 1),),) if index else (part_writes(0, 0),)),
         placed=(Placed(0, 1),),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
@@ -347,7 +257,7 @@ def _last_slots(pages: int, threads: int) -> Configuration:
     return Configuration(
         "last slots",
         Layout(pages + 1, 3, (zstd(pages),), extents=(Extent(0, pages + 1, advice=Advice.RANDOM),)),
-        _threads(threads, lambda index: (part_writes(index % pages, 0), *((part_writes(0, 1),) if index else ()))),
+        threads_of(threads, lambda index: (part_writes(index % pages, 0), *((part_writes(0, 1),) if index else ()))),
         placed=(*(Placed(page, 1) for page in range(pages)), Placed(pages, 0)),
         kswapd=False,
     )
@@ -363,7 +273,7 @@ def _parts_freed(pages: int, threads: int) -> Configuration:
             (zstd(2 * pages),),
             extents=(Extent(0, 2, advice=Advice.RANDOM), Extent(2, pages - 1, advice=Advice.RANDOM)),
         ),
-        _threads(max(threads - 1, 1), lambda index: (part_writes(1, index % PARTS),)),
+        threads_of(max(threads - 1, 1), lambda index: (part_writes(1, index % PARTS),)),
         placed=tuple(Placed(page, 1) for page in range(pages + 1)),
         requests={"free": frees(2), "pin": pins(1)},
         reclaimers={"second reclaimer": reclaimer(0)},
@@ -378,7 +288,7 @@ def _parts_lost(pages: int, threads: int) -> Configuration:
     return Configuration(
         "part lost",
         Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),
-        _threads(max(threads - 1, 1), lambda index: (parts(0, index % PARTS), part_writes(0, 1))),
+        threads_of(max(threads - 1, 1), lambda index: (parts(0, index % PARTS), part_writes(0, 1))),
         placed=(Placed(0, 1),),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
@@ -393,8 +303,8 @@ def _doomed(pages: int, threads: int) -> Configuration:
     return Configuration(
         "doomed page",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(max(threads - 1, 1), lambda index: (either(index % pages), writes((index + 1) % pages))),
-        placed=_all_but_one_in_dram(pages),
+        threads_of(max(threads - 1, 1), lambda index: (either(index % pages), writes((index + 1) % pages))),
+        placed=all_but_one_in_dram(pages),
         reclaimers={"second reclaimer": reclaimer(0)},
         kswapd=False,
         doomed=(0,),
@@ -407,8 +317,8 @@ def _full_disk(pages: int, threads: int) -> Configuration:
     return Configuration(
         "full disk",
         Layout(pages, pages - 1, (file(pages + 1),)),
-        _threads(max(threads - 1, 1), lambda index: (writes((pages - 1 + index) % pages),)),
-        placed=_in_dram(0, pages - 1),
+        threads_of(max(threads - 1, 1), lambda index: (writes((pages - 1 + index) % pages),)),
+        placed=in_dram(0, pages - 1),
         refused=tuple(range(pages)),
         may_lose=True,
     )
@@ -420,8 +330,8 @@ def _incompressible(pages: int, threads: int) -> Configuration:
     return Configuration(
         "incompressible",
         Layout(pages, pages, (zstd, file(pages + 1))),
-        _threads(threads - 1, lambda index: (either(0),)),
-        placed=_in_dram(0, pages),
+        threads_of(threads - 1, lambda index: (either(0),)),
+        placed=in_dram(0, pages),
         requests={"cold advice": cold(*range(pages))},
         reclaimers={"reclaim of zstd": reclaimer(1)},
         kswapd=False,
@@ -433,8 +343,8 @@ def _mapped_node(pages: int, threads: int) -> Configuration:
     return Configuration(
         "mapped node",
         Layout(pages, pages - 1, (slow_memory(1), file(pages + 1))),
-        _threads(max(threads - 1, 1), lambda index: (either(index % pages),)),
-        placed=(Placed(0, 1), *_in_dram(1, pages)),
+        threads_of(max(threads - 1, 1), lambda index: (either(index % pages),)),
+        placed=(Placed(0, 1), *in_dram(1, pages)),
         requests={"cold advice": cold(*range(pages))},
         reclaimers={"reclaim of numa:1": reclaimer(1)},
         kswapd=False,
@@ -446,7 +356,7 @@ def _promotion(pages: int, threads: int) -> Configuration:
     return Configuration(
         "promotion",
         Layout(pages, pages + 1, (slow_memory(pages), file(pages + 1))),
-        _threads(max(threads - 1, 1), lambda index: (either(0),)),
+        threads_of(max(threads - 1, 1), lambda index: (either(0),)),
         placed=(*(Placed(page, 1) for page in range(pages - 1)), Placed(pages - 1, 0)),
         reclaimers={"promotion": promotion(1), "reclaim of numa:1": reclaimer(1)},
         kswapd=False,
@@ -458,8 +368,8 @@ def _failing_moves(pages: int, threads: int) -> Configuration:
     return Configuration(
         "failing moves",
         Layout(pages, pages - 1, (slow_memory(pages), file(pages + 1))),
-        _threads(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
-        placed=(Placed(0, 2), *_in_dram(1, pages)),
+        threads_of(max(threads - 1, 1), lambda index: (writes(index % pages), reads((index + 1) % pages))),
+        placed=(Placed(0, 2), *in_dram(1, pages)),
         kswapd=False,
         failures=1,
         may_lose=True,

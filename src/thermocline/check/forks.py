@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from thermocline.check.cases import cold, either, file, frees, part_writes, pins, reads, slow_memory, writes, zstd
 from thermocline.check.configuration import Configuration, Placed
 from thermocline.check.family import End, Fork
+from thermocline.check.ingredients import cold, either, file, frees, part_writes, pins, reads, slow_memory, writes, zstd
 from thermocline.check.layout import Extent, Layout
 from thermocline.check.program import Access, Script
 from thermocline.protocol.region import Advice
