@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,19 @@ def helpers(program: int) -> dict[str, int]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
-            if name.startswith("thermocline-") and any(
-                os.stat(f"/proc/{pid}/fd/{fd}").st_ino == arena for fd in os.listdir(f"/proc/{pid}/fd")
-            ):
+            if name.startswith("thermocline-") and arena in inodes_of(int(pid)):
                 found[name] = int(pid)
         except OSError:
             continue
+    return found
+
+
+def inodes_of(pid: int) -> set[int]:
+    """The files that a process has open, whatever else it opens and closes meanwhile."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
     return found
 
 
