@@ -42,7 +42,7 @@ class Arrays:
         self._group = group
 
     def empty(self, shape: Shape, dtype: DTypeLike = float) -> NDArray[Any]:
-        """An array of zeros; `zeros` by the name for those who do not care.
+        """An array of zeros: the same as `zeros`.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class Arrays:
 
     @contextmanager
     def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Iterator[None]:
-        """While this context is open, every large array that NumPy makes, for anybody in the process, is made here.
+        """While this context is open, every large array that NumPy makes, in any thread and library, is made here.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ class Blocks:
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._groups: tuple[int, ...] = (0,)
-        self._lock = threading.RLock()  # for those who replace the tuple; who allocates reads it
+        self._lock = threading.RLock()  # held to replace the tuple; allocations read it without
 
     @contextmanager
     def charged_to(self, group: int) -> Iterator[None]:

@@ -160,7 +160,7 @@ class Memory(Arrays):
         return self._regions.statistics()
 
     def times(self) -> dict[str, Distribution]:
-        """What is timed (see :data:`thermocline.protocol.stopwatch.TIMED`), as distributions: who waits, how long."""
+        """Distributions of the times in :data:`thermocline.protocol.stopwatch.TIMED`: waits, and locks held."""
         return self._regions.times()
 
     def advise(self, array: NDArray[Any], advice: str) -> None:
@@ -231,10 +231,10 @@ class Memory(Arrays):
             )
 
     def share(self, array: NDArray[Any]) -> SharedArray:
-        """The same array, as one that is pickled as a handle: whoever it is sent to works on this very memory.
+        """An array over the same pages that is pickled as a handle: the receiver works on these pages.
 
         It can be sent to any process of this user on this machine, a pool's or joblib's for example, and so can its
-        views. Keep it until the receiver has it; who has it may keep it for as long as he likes.
+        views. Keep it until the receiver has it; the receiver may then keep it for as long as it runs.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A run that cannot go on says who waits for what, and does not go on for ever."""
+"""A run that cannot go on says which thread waits for what, and does not go on for ever."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_thread_that_faults_again_and_again(monkeypatch: pytest.MonkeyPatch) -
     made.region(1)
     made._mapping.install = lambda start, count, writable: None  # type: ignore[method-assign]
     made.thread([reads(0)])
-    with pytest.raises(Stalled, match=r"thread 0 waits for page 0 \(RESIDENT, not locked\).*nobody got any further"):
+    with pytest.raises(Stalled, match=r"thread 0 waits for page 0 \(RESIDENT, not locked\).*no thread got any further"):
         made.run()
 
 

@@ -46,7 +46,7 @@ class Arena:
     nodes : list of list of int
         By page and part: the mapped node that its frame is on, if it is present.
     hinted : list of bool
-        By page: whether it was unmapped, to see who uses it. The next touch maps it again, without a fault of ours.
+        By page: whether it was unmapped to sample its use. The next touch maps it again; the pager gets no message.
     """
 
     def __init__(self, pages: int) -> None:

@@ -129,7 +129,7 @@ def _group_limit(pages: int, threads: int) -> Configuration:
 
 
 def _group_without_outlet(pages: int, threads: int) -> Configuration:
-    """A group over its limit, and the only node below is full of another group's pages: nobody waits for ever."""
+    """A group over its limit, and the only node below is full of another group's pages: no task waits for ever."""
     return Configuration(
         "group without outlet",
         Layout(
@@ -212,7 +212,7 @@ def _failures(pages: int, threads: int) -> Configuration:
 
 
 def _dead_device(pages: int, threads: int) -> Configuration:
-    """From some write on a node's device refuses all. There is another node below: nobody is to notice."""
+    """From some write on a node's device refuses all. There is another node below, so no access may fail."""
     return Configuration(
         "dead device",
         Layout(pages, pages - 1, (file(pages + 1), Place("disk", pages + 1, charged_to_memory=False))),
@@ -284,7 +284,7 @@ def _parts_freed(pages: int, threads: int) -> Configuration:
 
 
 def _parts_lost(pages: int, threads: int) -> Configuration:
-    """The rest of a page that is there in part cannot be read, or nobody takes it."""
+    """The rest of a page that is there in part cannot be read, or no node takes the page."""
     return Configuration(
         "part lost",
         Layout(pages, pages, (zstd(2 * pages),), extents=(Extent(0, pages, advice=Advice.RANDOM),)),

@@ -1,4 +1,4 @@
-"""Configurations: what is searched. A layout, what the program does, who else is about, and what may go wrong."""
+"""Configurations: what is searched. A layout, what the program does, which other tasks run, and what may go wrong."""
 
 from __future__ import annotations
 

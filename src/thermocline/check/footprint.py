@@ -220,7 +220,7 @@ class _WatchedUse(list[int]):
 
 
 class WatchedGroup(Group):
-    """A group whose charges are an object, if it has limits: without, nobody reads them."""
+    """A group whose charges are an object, if it has limits: without limits, no step reads them."""
 
     def __init__(self, footprint: Footprint, index: int, name: str, nodes: int, **limits: int | None) -> None:
         self.footprint = footprint

@@ -62,7 +62,7 @@ def cold(*pages: int) -> Actor:
 
 
 def reclaimer(node: int) -> Actor:
-    """Direct reclaim of a node, for somebody else's sake."""
+    """Direct reclaim of a node, for another task's allocation."""
     return lambda machine: shrink_node(machine.mm, machine.nodes[node], Cause.DIRECT)
 
 

@@ -192,7 +192,7 @@ def _check_frame(machine: Machine, page: int, entry: Entry) -> tuple[int, int]:
             raise Violation("budget", f"page {page} is charged to node {entry.frame}, and is on {sorted(found)}")
         return entry.frame, PAGE
     if machine.arena.present(page):
-        raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame, and nobody knows")
+        raise Violation("leak", f"page {page} ({State(entry.state).name}) has a frame that its entry does not name")
     return DRAM, 0
 
 

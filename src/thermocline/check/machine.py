@@ -21,7 +21,7 @@ from thermocline.protocol.node import Kind
 
 
 class Machine(Transfers):
-    """Performs effects, one step at a time; who steps next is the caller's choice.
+    """Performs effects, one step at a time; the caller chooses which task steps next.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Machine(Transfers):
         super().__init__(layout, policy, footprint)
         #: The result of the effect that was performed last.
         self.answer: Any = None
-        #: How often the allocations that wait have looked for room since one of anybody's found any.
+        #: How often the waiting allocations have looked for room since any allocation found some.
         self.fruitless = 0
         self.wake_thread = lambda page: None
         self.wake_child = lambda page, number: None
@@ -194,7 +194,7 @@ class Machine(Transfers):
             self.resume_throttled(True)
 
     def _progress(self) -> None:
-        """A frame has changed hands. (A slot that was reserved and given back unused has brought nobody further.)"""
+        """A frame has changed hands. (A slot that was reserved and released unused is no progress.)"""
         self.footprint.read("throttled")
         if self.fruitless:
             self.footprint.write("throttled")

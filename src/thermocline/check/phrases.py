@@ -51,7 +51,7 @@ _PHRASES: dict[type[e.Effect], Callable[[Any, list[str], Any], str]] = {
     ),
     e.Wake: lambda effect, names, answer: f"wakes those that wait for page {effect.page}",
     e.Poison: lambda effect, names, answer: f"poisons page {effect.page}",
-    e.Hint: lambda effect, names, answer: f"unmaps {_pages(effect.pages)}, to see who uses them",
+    e.Hint: lambda effect, names, answer: f"unmaps {_pages(effect.pages)}, to find out which are used",
     e.HintFaults: lambda effect, names, answer: f"looks which of {_pages(effect.pages)} were used: {answer}",
     e.ScanDelay: lambda effect, names, answer: f"waits for {effect.seconds:g} s",
     e.ProtectPresent: lambda effect, names, answer: "write-protects all that is in memory",

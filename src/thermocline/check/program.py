@@ -1,7 +1,7 @@
 """The program: threads that read and write tiered memory and know nothing of it.
 
 An access succeeds at once where the mapping allows it. Otherwise the kernel queues a fault and the thread waits until
-somebody wakes the page; then it tries again, and faults again if it must. Every read is compared with what was
+it is woken for the page; then it tries again, and faults again if it must. Every read is compared with what was
 written last. A thread of a forked child touches the child's own mapping: it must read what was there at the fork, or
 what the child has written since.
 """
@@ -92,7 +92,7 @@ class Program:
         self.threads = {name: Thread(name, script) for name, script in scripts.items()}
         for name, script in (children or {}).items():
             self.threads[name] = Thread(name, script, self.family.numbers[name])
-        #: False while nobody reads the queue of faults: they are answered when the pager is back.
+        #: False while no pager reads the queue of faults: they are answered when the pager is back.
         self.pager_listens = True
         machine.wake_thread = machine.wake_child = self._wake
 

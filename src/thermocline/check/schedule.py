@@ -1,4 +1,4 @@
-"""A schedule that a reader can follow: who did what, in order, and in the end who waits for whom."""
+"""A schedule that a reader can follow: the steps of each actor in order, and at the end which waits for which."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _RECOVERY = "recovery"
 
 
 class Step(NamedTuple):
-    """Who takes a step, and which of its choices."""
+    """The actor that takes a step, and which of its choices."""
 
     actor: str
     choice: int = 0

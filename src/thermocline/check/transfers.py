@@ -66,7 +66,7 @@ class Transfers(Copies):
         buffers = [
             Buffer(page, self._read_slot(page, node, slot)) for page, (node, slot) in zip(pages, places, strict=True)
         ]
-        # As in `live`: zeros alone are installed writable, whoever asked.
+        # As in `live`: zeros alone are installed writable, whatever the request was.
         protect = not writable and any(node for node, _ in places)
         for part in wanted:
             if part != wanted[0]:
@@ -107,7 +107,7 @@ class Transfers(Copies):
         for index, (page, slot, buffer) in enumerate(zip(pages, effect.slots, buffers, strict=True), start=1):
             self.footprint.write("slot", effect.node, slot)
             if slot not in store.slots:
-                raise Violation("slot", f"{task.name} writes slot {slot} of {target.name}, which nobody has reserved")
+                raise Violation("slot", f"{task.name} writes slot {slot} of {target.name}, which is not reserved")
             if index == failing and self.mortal:
                 self.footprint.write("device", effect.node)
                 self.dead_devices.add(effect.node)

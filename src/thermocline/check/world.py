@@ -39,9 +39,9 @@ class World:
     Attributes
     ----------
     owners : dict of page to Task
-        Who holds the lock of each locked page; ``waiters``: who queues for it.
+        The holder of the lock of each locked page; ``waiters``: the tasks that queue for it.
     dying : set of int
-        Pages of arrays that are being freed: their bytes are nobody's concern.
+        Pages of arrays that are being freed: their bytes do not matter any more.
     dead_devices : set of int
         Nodes whose devices refuse every write, and ``failed_nodes``: those of them that are out of use, as the pager
         tells its successor. ``refusals`` counts what they have refused, and is the pager's own.

@@ -77,9 +77,9 @@ def _faults() -> Iterator[Finding]:
         else:
             yield Finding("note", "system calls", f"not wrapped: {system_calls.why_missing()}")
     if opened.features & FEATURE_POISON:
-        yield Finding("ok", "lost pages", "whoever touches one gets SIGBUS")
+        yield Finding("ok", "lost pages", "a thread that touches one gets SIGBUS")
     else:
-        yield Finding("note", "lost pages", "whoever touches one is ended; Linux 6.6 can poison the page alone")
+        yield Finding("note", "lost pages", "a process that touches one is ended; Linux 6.6 can poison the page alone")
 
 
 def _memory() -> Iterator[Finding]:
@@ -137,7 +137,7 @@ def _slow_memory(machine: Topology) -> Iterator[Finding]:
     elif not privileged:
         yield Finding("note", "promotion", "hot pages of slow memory stay there; run with CAP_SYS_NICE")
     else:
-        yield Finding("ok", "promotion", "who is used in slow memory can be seen")
+        yield Finding("ok", "promotion", "the pager can see which pages of slow memory are used")
 
 
 def _capabilities() -> int:

@@ -78,7 +78,8 @@ def begin(settings: Mapping[str, Any]) -> None:
 class AfterImport(MetaPathFinder):
     """Calls a function once, right after a module was first imported.
 
-    The module is found and loaded by whoever would without this; only the execution of its code is followed.
+    The module is found and loaded by the same finder and loader as without this; only the execution of its code is
+    followed.
     An eager import is out of the question: programs set OMP_NUM_THREADS and the like before they import
     NumPy.
 
@@ -125,7 +126,7 @@ class AfterImport(MetaPathFinder):
 
 
 def _die_with(wrapper: int) -> None:
-    """Have the kernel kill this process when `thermocline run` is killed: then nobody speaks for it."""
+    """Have the kernel kill this process when `thermocline run` is killed: then no wrapper passes signals on to it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have died before the call, which then does nothing (prctl(2)).
     if os.getppid() != wrapper:

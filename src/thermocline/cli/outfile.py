@@ -13,7 +13,7 @@ class OutFile:
 
     A regular file appears whole or not at all (written beside it and renamed, rename(2)). Pipes, devices and
     this process's own descriptors (``/dev/stdout``, ``/dev/fd/9``, as a shell's ``>(...)`` passes them) are
-    written in place: renaming over them would cut off whoever reads.
+    written in place: renaming over them would cut off their readers.
 
     Parameters
     ----------
@@ -30,8 +30,7 @@ class OutFile:
         self.path = path
         numbered = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
         self._descriptor = int(numbered[1] or numbered[2]) if numbered else _DESCRIPTORS.get(path)
-        # Through a symbolic link: what it points to is replaced, not the link. Absolute: nobody's chdir
-        # matters.
+        # Through a symbolic link: what it points to is replaced, not the link. Absolute: a chdir does not matter.
         self._target = os.path.realpath(path)
         self._special = False
         if self._descriptor is not None:

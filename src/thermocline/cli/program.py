@@ -1,15 +1,15 @@
-"""The program as a child process that nobody should notice is one.
+"""The program as a child process, made to look like the wrapper itself.
 
-Whoever started the wrapper (a shell, a service manager, a test) sees the wrapper's process id, sends it
-signals and waits for it. So signals are passed on, a stop and a continuation are mirrored, and the end is
+The process that started the wrapper (a shell, a service manager, a test) sees the wrapper's process id, sends it
+signals and waits for it. So signals are passed on, a stop and a continuation are mirrored, and the exit status is
 repeated.
 
 All signals are blocked here and taken one at a time from a queue (sigwaitinfo(2)), with what the kernel says
 of their origin. That matters for Ctrl-C: the terminal sends it to the whole foreground process group, so the
 program has it already, and a second copy would end programs that give the first one a meaning (siginfo's
 `si_code` is above zero for what the kernel sends, tty_io.c, and not above zero for kill(2), sigqueue(3) and
-tgkill(2)). A signal that somebody sends to the whole group with kill(2) cannot be told from one sent to the
-wrapper: it is passed on and arrives twice.
+tgkill(2)). A signal that is sent to the whole group with kill(2) cannot be told from one sent to the wrapper: it is
+passed on and arrives twice.
 """
 
 import os
@@ -58,8 +58,7 @@ class Program:
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        # If whoever started us ignores SIGCHLD, the kernel would throw the program's exit status away
-        # (wait(2)).
+        # If the process that started us ignores SIGCHLD, the kernel would discard the program's exit status (wait(2)).
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
         try:
@@ -115,8 +114,8 @@ class Program:
                 return status
             if os.WSTOPSIG(status) != signal.SIGSTOP or _in_foreground():
                 # The shell that waits for us learns that the job stopped, and continues the whole group. A
-                # SIGSTOP where no shell watches was meant for the program alone (cpulimit, a debugger): who
-                # sent it will not continue us, so we stay.
+                # SIGSTOP where no shell watches was meant for the program alone (cpulimit, a debugger): its sender
+                # will not continue us, so we stay.
                 os.kill(os.getpid(), signal.SIGSTOP)
 
 

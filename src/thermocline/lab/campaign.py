@@ -23,7 +23,7 @@ def run_live_cells(experiment: Experiment, groups: Sequence[Sequence[Cell]], pro
             made = [stack.enter_context(LiveCell(experiment, cell)) for cell in group]
             segments: dict[Cell, list[Segment]] = {cell: [] for cell in group}
             for repeat in range(experiment.repeats):
-                # Each design is the first in its turn: who comes first finds a machine that has just been idle.
+                # Each design is the first in its turn: the first one finds a machine that has just been idle.
                 for offset in range(len(made)):
                     live = made[(repeat + offset) % len(made)]
                     progress("live", live.cell)

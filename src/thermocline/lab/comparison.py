@@ -45,7 +45,7 @@ class Prediction:
 
     @property
     def stall_p99(self) -> float | None:
-        """Error in the p99 of the stalls; None if nobody stalled live."""
+        """Error in the p99 of the stalls; None if no thread stalled live."""
         return _error(self.live.stalls.p99, self.virtual.stalls.p99)
 
 

@@ -98,7 +98,7 @@ class Prober:
             raise ValueError(f"word is {word}; a page of {page_size} bytes has words 0 to {page_size // WORD - 1}")
         if think < 0:
             raise ValueError(f"think is {think} s; write 0 (no pause) or more")
-        # A copy: nobody can change it once it is known that no touch goes beyond the pages.
+        # A copy: it cannot change after the check that no touch goes beyond the pages.
         self._accesses = accesses.astype(np.uint32, order="C", casting="safe")
         if self._accesses.size and (last := int(self._accesses.max()) >> 1) >= pages:
             raise ValueError(f"page {last} is touched, and there are {pages}; the first is page 0")

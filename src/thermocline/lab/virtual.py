@@ -16,7 +16,7 @@ def run_virtual(experiment: Experiment, cell: Cell, repeat: int, costs: Costs) -
     Raises
     ------
     SpecError
-        Nobody has measured what one of the nodes costs.
+        The costs of one of the nodes have not been measured.
     """
     memory = VirtualMemory(
         experiment.nodes(cell.state),

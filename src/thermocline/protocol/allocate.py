@@ -88,7 +88,7 @@ def allocate_target(mm: Mm, target: Node, sc: ScanControl) -> Protocol[int | Non
 
 
 def _may_make_room(mm: Mm, target: Node) -> bool:
-    """Whether anything could leave a full lower node: a copy that nobody needs, or a page that one below has room for.
+    """Whether anything could leave a full lower node: a shadow, or a page that a node below has room for.
 
     Where nothing can, reclaim would ask in vain for each page of the node above, and for each of those it would look at
     every page of this node, and so on down: a search whose length is the product of all nodes' pages.

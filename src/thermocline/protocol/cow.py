@@ -59,9 +59,10 @@ _DRAM = 0
 def break_cow(mm: Mm, page: int) -> Protocol[None]:
     """Give each child that is owed a page a copy of its own.
 
-    Who is owed may change at each step: children are attached, die, and are forked by others. A child that was attached
-    before its copy was saved would find neither this copy nor that one, so before the page is given, all are looked at
-    again. One that is still expected once its copy is saved waits for the page's lock when it is attached.
+    Which children are owed the page may change at each step: children are attached, die, and fork others. A child that
+    was attached before its copy was saved would find neither this copy nor that one, so all children are looked at
+    again before the page is given. A child that is still expected once its copy is saved waits for the page's lock when
+    it is attached.
 
     Locks: the page's, which is held on entry and on return. The page is in memory as a whole. Sleeps only where its
     frame is in slow memory and has to be lifted to DRAM first; where there is no room for that, the children that have

@@ -118,9 +118,9 @@ FAILED = -1
 class Copy(Effect):
     """Copy the bytes of a page, from wherever they are, to a slot -> bytes now charged, ``ZERO`` or ``FAILED``.
 
-    The page is unmapped if it is in a mapped node, and locked, or whoever copies finds out that it has changed. A slow
-    node makes the yielder wait, nobody else. With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
-    The slot was reserved for a group, to which what a page takes less than the worst case is given back.
+    If the page is in a mapped node, it is unmapped and locked, or the copying task finds out that it has changed. A
+    slow node makes only the yielder wait. With ``ZERO`` and ``FAILED`` the slot holds nothing and is still reserved.
+    The slot was reserved for a group; the bytes that the page takes less than the worst case are uncharged from it.
 
     To a mapped node the kernel moves the page's frame, while readers and writers go on (move_pages(2)): the page need
     not be unmapped, and ``ZERO`` is no result. With ``FAILED`` the frame is where it was.
@@ -350,7 +350,7 @@ class Poison(Effect):
 class Hint(Effect):
     """Unmap these pages of a mapped node, and keep their frames (``change_prot_numa``) -> of each, whether it is so.
 
-    None: it cannot be done here. A touch maps the page again, and nobody is told: see :class:`HintFaults`.
+    None: it cannot be done here. A touch maps the page again, without a message: see :class:`HintFaults`.
     """
 
     __slots__ = ("node", "pages")
@@ -401,8 +401,8 @@ class Throttle(Effect):
     """An allocator that found nothing to reclaim waits until room appears in a node (``reclaim_throttle``) -> bool.
 
     True at once if a frame can be had by now, in the node and within the group's limits: it may have been freed behind
-    the allocator's back, and then nobody is going to wake it. False when no frame has changed hands for the
-    interpreter's limit of patience: the allocation has failed.
+    the allocator's back, and then no wake-up follows. False when no frame was freed for as long as the interpreter
+    waits at most: the allocation has failed.
     """
 
     __slots__ = ("group", "node")

@@ -49,8 +49,8 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     copies it for the child. What the child is not owed any more, it has, unless that was zeros, or it has no part in.
 
     Locks: waits for the lock of the page with no other lock held, and holds it while a frame is allocated, as
-    ``filemap_fault`` does: nobody else can do anything with this page meanwhile but bring it up, too. Sleeps in
-    reclaim, and in the read if the page's node is slow.
+    ``filemap_fault`` does: any other task that needs this page needs it brought up, too. Sleeps in reclaim, and in the
+    read if the page's node is slow.
     """
     mm.vmstat.add("pgfault")
     yield Lock(page)
@@ -74,7 +74,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         return
     region = mm.region_of(page)
     if region is None or region.freed or state == POISONED:
-        # Nobody has allocated this page (any more), or its bytes were lost.
+        # This page is not allocated (any more), or its bytes were lost.
         yield Poison(page)
         yield Unlock(page)
         return
@@ -140,7 +140,7 @@ def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
     if region.advice == Advice.RANDOM:
         return 1 << part
     if page == region.start and not part:
-        return 0  # who begins at the beginning is likely to go on
+        return 0  # an access to the beginning of an array is likely to be the first of a stream
     run = region.stream.run(page, part, mm.parts)
     return ((1 << run.stop) - (1 << run.start)) & mm.missing(page) if run else 0
 
@@ -161,8 +161,8 @@ def _window(mm: Mm, region: Region, page: int) -> range:
 def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
     """Bring pages to DRAM before they are asked for -> how many came.
 
-    Locks: tries the locks of a contiguous run and holds them while the run is filled; a page that somebody else is
-    busy with ends the run. Reclaims for its frames, but never waits: it stops where there is no room.
+    Locks: tries the locks of a contiguous run and holds them while the run is filled; a page that another task
+    has locked ends the run. Reclaims for its frames, but never waits: it stops where there is no room.
     """
     mm.vmstat.add("readahead_windows")
     ordered = sorted(pages)

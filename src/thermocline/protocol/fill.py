@@ -87,7 +87,7 @@ def _complete(mm: Mm, page: int, entry: Entry) -> Protocol[None]:
 
 
 def _lose(mm: Mm, page: int, parts: int) -> Protocol[None]:
-    """The bytes of a page cannot be had: whoever touches it gets SIGBUS, and nobody gets anything wrong.
+    """Poison a page whose bytes are lost: a thread that touches it gets SIGBUS, and no thread reads a wrong byte.
 
     ``parts`` are those for which there are frames, and nothing in them.
     """

@@ -17,10 +17,10 @@ class GroupReclaim(Enum):
     ----------
     NEVER
         It does not demote to memory. Pages go past the tiers of memory to storage, which turns ageing upside down: a
-        page that the group needs again is further away than one that nobody needs (Linux 5.15).
+        page that the group needs again can lie lower than an idle one (Linux 5.15).
     DEMOTED
-        It demotes, and takes what was demoted for reclaimed, though in compressed memory it is charged to the same
-        group: the limit on the total frees nothing, and is passed (Linux 5.19).
+        It demotes, and counts demoted pages as reclaimed, though in compressed memory they are charged to the same
+        group: reclaim for the limit on the total frees nothing, and the group exceeds it (Linux 5.19).
     LEFT
         It demotes, and counts only the bytes that left what is limited (since then).
     """

@@ -134,8 +134,8 @@ class Interpreter:
         self._frame_freed()
 
     def _frame_freed(self) -> None:
-        # Room below is no news to those who wait for a frame until reclaim has used it, and a slot that is released
-        # because its device refused the page is no room at all.
+        # Room below does not help an allocation that waits for a frame until reclaim has used it, and a slot that is
+        # released because its device refused the page is no room at all.
         self._stuck_since = self._clock()
         self._said_no_room = False
         self._looking_again.clear()

@@ -4,7 +4,7 @@ Lists are linked through two columns indexed by page, as the kernel links them t
 is a handful of array stores, and a list of a million pages needs no object a page. Link 0 means "on no list"; page
 ``p`` is written as ``p + 1``, and the head of list ``l`` as ``pages + 1 + l``.
 
-A page is on at most one list. A page on none is *isolated*: somebody is moving it, and has to put it back.
+A page is on at most one list. A page on none is *isolated*: a task is moving it, and has to put it back.
 """
 
 from __future__ import annotations

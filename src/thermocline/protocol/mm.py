@@ -113,7 +113,7 @@ class Mm:
     # -- regions and groups -------------------------------------------------------------------------------------------
 
     def region_of(self, page: int) -> Region | None:
-        """The region of a page, or None for a page that nobody has allocated."""
+        """The region of a page, or None for a page that is not allocated."""
         number = self.table.region[page]
         return self.find_region(number) if number else None
 
@@ -184,7 +184,7 @@ class Mm:
     def is_movable(self, page: int, node: Node) -> bool:
         """Whether a locked page that was isolated from a node may still be moved from there.
 
-        If not, it was pinned since, or moved or freed; whoever moves a page puts it on a list.
+        If not, it was pinned since, or moved or freed; a task that moves a page puts it on a list.
         """
         return (
             self.node_of(page) == node.index
@@ -199,7 +199,7 @@ class Mm:
             self.links.transit[page] = 0
 
     def putback(self, pages: Iterable[int]) -> None:
-        """Put isolated pages back (``putback_lru_page``), unless somebody else has done so meanwhile."""
+        """Put isolated pages back (``putback_lru_page``), unless another task has done so meanwhile."""
         for page in pages:
             if not self.links.list_of[page]:
                 self.lru_add(page)

@@ -1,7 +1,7 @@
 """Pins: pages that stay in DRAM, mapped and writable, while a device or another library writes to them directly.
 
 A page that is pinned for direct I/O (``pin_user_pages``) must not be punched: the device would write to a frame that
-nobody maps any more. The kernel does not guard a punch against it, so the pager does.
+is no longer mapped. The kernel does not guard a punch against it, so the pager does.
 
 The program counts the pins of a page, in the shared page table, *before* it asks for the page to be brought up; the
 pager only reads them. So a request that a kill cuts short can be begun again, and to let go takes no request at all.
@@ -30,7 +30,7 @@ def bring_up_pinned(mm: Mm, start: int, count: int) -> Protocol[bool]:
     """Bring pages that were pinned to DRAM, for as long as they are -> False when there is no room or one is lost.
 
     Locks: one page at a time. Sleeps as a fault does. A page that was brought up with its pin counted is not moved any
-    more: whoever moves one looks at its pins with its lock held.
+    more: a task that moves a page checks its pins with its lock held.
     """
     for page in range(start, start + count):
         if not (yield from _bring_up(mm, page)):

@@ -1,4 +1,4 @@
-"""Promotion from slow memory that the program addresses: who is used there, when nothing faults?
+"""Promotion from slow memory that the program addresses: which pages are used there, although no access faults?
 
 As NUMA balancing does (``task_numa_work``, ``do_numa_page``, ``should_numa_migrate_memory``): a slice of the node is
 unmapped from the program, and looked at again a while later. What the program has mapped again, it has used: those
@@ -6,8 +6,8 @@ faults are the kernel's own, and never ours. What was used within the delay is h
 while DRAM has frames above its low watermark; where it has not, kswapd is woken and the page is marked as used, so that
 reclaim of the slow node passes it over.
 
-What it costs is bounded: a slice is :data:`SCAN_SIZE` at most, and the delay between two doubles while nobody comes
-back. It is reported as the kernel does: ``numa_pte_updates`` pages unmapped, ``numa_hint_faults`` of them used since.
+Its cost is bounded: a slice is :data:`SCAN_SIZE` at most, and the delay between two doubles while no page is used
+again. It is reported as the kernel does: ``numa_pte_updates`` pages unmapped, ``numa_hint_faults`` of them used since.
 """
 
 from __future__ import annotations

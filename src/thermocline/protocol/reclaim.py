@@ -1,10 +1,10 @@
 """Reclaim: making room in a node by sending its coldest pages down (``mm/vmscan.c``).
 
 kswapd does it in the background between the low and the high watermark; an allocation that finds no room does it for
-itself (direct reclaim); a group over its limit does it to its own pages. Nothing is ever dropped for want of room: a
+itself (direct reclaim); a group over its limit does it to its own pages. Nothing is ever dropped for lack of room: a
 page leaves a node when its bytes are safe in another, or were there all along.
 
-Locks: reclaim tries page locks and never waits for one, so whoever calls it may hold one.
+Locks: reclaim tries page locks and never waits for one, so its caller may hold one.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _recover_page(
         yield RestoreCopy(page)  # it was withdrawn for a child's sake
     there = mm.all_parts if resident else present(page).any
     mm.links.present[page] = there
-    mm.links.dirty[page] = entry.state == PARTIAL  # nobody knows whether it was written
+    mm.links.dirty[page] = entry.state == PARTIAL  # whether it was written is not known
     mm.charge(mm.nodes[frame], group, mm.bytes_of(there))
     if page in doomed and entry.state != POISONED:
         yield from _give_up(mm, page, entry, frame)
@@ -155,7 +155,7 @@ def _finish(mm: Mm, page: int, entry: Entry, present: Callable[[int], Presence],
 def _take_up(mm: Mm, page: int, entry: Entry, there: int, torn: int) -> Protocol[None]:
     """Go on with a page that was coming up, or that was there in part.
 
-    What the program has written is in the arena already and stays. Whether it has written anything nobody knows any
+    What the program has written is in the arena already and stays. Whether it has written anything is not known any
     more. The rest of ``torn`` parts, of which some of the base pages are there, comes from the slot.
     """
     group = mm.group_of(page).index

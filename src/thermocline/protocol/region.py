@@ -56,7 +56,7 @@ class Region:
 
     @property
     def freed(self) -> bool:
-        """Whether the region is gone, as far as whoever would bring up its pages is concerned."""
+        """Whether the array is freed: no task may bring up a page of the region any more."""
         return self.advice == Advice.FREED
 
     @property
@@ -73,9 +73,9 @@ def free_region(mm: Mm, region: Region) -> Protocol[None]:
     """Give everything back that a region holds, in DRAM and below (``exit_mmap``).
 
     Locks: tries those of a chunk of pages together and never waits for one while it holds another; a page that
-    somebody is moving is waited for alone. Sleeps only in that wait. Idempotent: after a crash it is run again.
+    another task is moving is waited for alone. Sleeps only in that wait. Idempotent: after a crash it is run again.
 
-    The region is marked first: a readahead that was under way must not bring up what has been given back.
+    The region is marked first: a readahead that was under way must not bring up pages that have been freed.
     """
     region.advice = Advice.FREED
     for start in range(region.start, region.end, _CHUNK):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Cause(Enum):
-    """Who reclaims: every page counter is kept apart by cause."""
+    """Why pages are reclaimed: every page counter is kept apart by cause."""
 
     KSWAPD = "kswapd"
     DIRECT = "direct"

@@ -148,7 +148,7 @@ class Scheduler:
         return PARKED
 
     def try_lock(self, page: int) -> bool:
-        """Take a page's lock if nobody holds it."""
+        """Take a page's lock if no task holds it."""
         if page in self._locks:
             return False
         self._locks[page] = None

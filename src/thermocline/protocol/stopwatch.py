@@ -1,4 +1,4 @@
-"""Who waits for whom, and how long: what the migration designs are compared by.
+"""How long tasks wait for pages and locks: the times by which the migration designs are compared.
 
 The clock is the interpreter's: that of the machine, or a virtual one.
 """
@@ -34,7 +34,7 @@ class Stopwatch:
         self.fault, self.lock_wait, self.source_lock, self.allocating = (
             Histogram(kept, index * WORDS) for index in range(len(TIMED))
         )
-        #: Pages that are being migrated, locked: by whom, and since when.
+        #: Pages that are being migrated, locked: by which task, and since when.
         self._sources: dict[int, tuple[object, int]] = {}
         self._allocating: dict[object, list[int]] = {}
 

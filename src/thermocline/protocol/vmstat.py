@@ -48,7 +48,7 @@ NAMES = (
     "group_over_limit",  # frames that a group got beyond its limit, because its pages had nowhere to go
     "pgpartial",  # parts of pages that came up alone, because nothing said that the rest would be wanted
     "partial_completed",  # pages that came up whole because no other room was left below than their slots
-    "numa_pte_updates",  # pages of slow memory that were unmapped, to see who uses them
+    "numa_pte_updates",  # pages of slow memory that were unmapped, to find out whether they are used
     "numa_hint_faults",  # ... of which were used until they were looked at again
     "pgpromote_candidate",  # pages found hot in slow memory
     "numa_pages_migrated",  # ... of which were moved to DRAM

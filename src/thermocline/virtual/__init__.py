@@ -14,7 +14,7 @@ In which order to read it:
 | inbox | what reaches the pager at a known time |
 | interpreter | what each effect does to mapping and clock |
 | pager | the loop |
-| client | who sends requests |
+| client | clients that send requests |
 | recorder, result | what happened, and what came of it |
 | machine | all of it in one: `VirtualMemory` |
 
@@ -22,5 +22,5 @@ What is simulated is time and order, not bytes: of a page's contents there is kn
 how well it compresses. The pager is one server. What it does to the mapping happens at the end of the system call that
 does it; until then the program runs on as it was.
 
-What is left out: trimming of released slots, and the processor time of workers and of whoever sends requests.
+What is left out: trimming of released slots, and the processor time of workers and of clients.
 """

@@ -1,4 +1,4 @@
-"""Who sends requests to the pager, beside the threads that touch pages."""
+"""Clients that send requests to the pager, beside the threads that touch pages."""
 
 from __future__ import annotations
 

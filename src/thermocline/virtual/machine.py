@@ -77,7 +77,7 @@ class VirtualMemory:
         See :class:`~thermocline.protocol.mm.Policy`.
     parts : bool
         Whether a touch is of a word, the first of its page, for which a part of the page may come up by itself. If not,
-        whoever touches a page wants all of it.
+        every touch needs the whole page.
     digest : bool
         Whether to digest everything that happens (see `Result`). Faults then take the simulation a third longer.
     trace : callable or None
@@ -86,15 +86,15 @@ class VirtualMemory:
     Raises
     ------
     SpecError
-        The nodes are no demotion path or too small, nobody knows what they cost, they hold fewer pages in the worst
-        case, or there is no such design.
+        The nodes are no demotion path or too small, their costs are not known, they hold fewer pages in the worst case,
+        or there is no such design.
 
     Attributes
     ----------
     mm : Mm
         The protocols' own books.
     stopwatch : Stopwatch
-        Who waited for whom, and how long.
+        How long tasks waited for pages and locks.
     """
 
     def __init__(

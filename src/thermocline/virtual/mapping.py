@@ -16,18 +16,18 @@ class Mapping:
     Attributes
     ----------
     allowed : array of bool
-        By access (``page << 1 | write``): the touch goes through, and changes nothing that anybody must know of.
+        By access (``page << 1 | write``): the touch goes through, and changes no state that has to be recorded.
         Threads look up thousands of accesses at a time here.
     readable, writable, written : array of bool
         By page: it is mapped; and not write-protected; and its bytes are not all zeros, because something was written
         to it. The first write to a fresh page is not ``allowed``, so that it is seen, but goes through
         (:meth:`note_write`).
     accessed : array of uint8 or None
-        By page: it was touched since somebody looked; None if nobody does.
+        By page: it was touched since the last look at it; None if accessed bits are off.
     poisoned : set of int
         Pages whose touch is a SIGBUS.
     hinted : set of int
-        Pages that were unmapped to see who uses them: the next touch maps them again, without the pager.
+        Pages that were unmapped to find out whether they are used: the next touch maps them again, without the pager.
     children : list of PrivateMapping
         Those of forked children, which see the same frames.
     version : int

@@ -23,8 +23,8 @@ from thermocline.virtual.thread import ProgramThread
 
 #: Between two looks for room while an allocation waits for some: what `live` waits, in picoseconds.
 _THROTTLE_TICK = round(THROTTLE_TICK * 1e9) * NS
-#: Turns without any touch, no thread asleep, after which nobody believes any more that there will be one. (A list of
-#: so many cold pages is nothing unusual, and on one core the program stands while the pager runs.)
+#: Turns without any touch, no thread asleep, after which the run is taken to be stuck. (A list of so many cold pages is
+#: nothing unusual, and on one core the program stands while the pager runs.)
 _LOST_TURNS = 1_000_000
 
 
@@ -68,7 +68,7 @@ class Pager:
         Raises
         ------
         Stalled
-            Nothing can happen, and somebody waits.
+            Nothing can happen, and a thread or request waits.
         """
         while not until():
             if not self._wait():
@@ -125,7 +125,7 @@ class Pager:
         self.inbox.put(time + self.clock.draw(self.costs.request), begin)
 
     def answer(self) -> int:
-        """Answer a request -> when whoever asked goes on."""
+        """Answer a request -> when its client goes on."""
         self.requests -= 1
         return self.clock.now + self.clock.draw(self.costs.request)
 
@@ -139,7 +139,7 @@ class Pager:
         self._touches = sum(thread.touches for thread in program.threads)
         asleep = any(thread.at > self.clock.now and thread.since < 0 for thread in program.running)
         if self._touches == before and not asleep and not program.over:
-            raise Stalled(f"{self._waiters()}; the pager has turned {_LOST_TURNS} times, and nobody got any further")
+            raise Stalled(f"{self._waiters()}; the pager has turned {_LOST_TURNS} times, and no thread got any further")
 
     def _check_nobody_waits(self) -> None:
         if self.program.waiting:
@@ -148,7 +148,7 @@ class Pager:
             raise Stalled(f"{self.requests} requests have no answer, and nothing is under way that could end it")
 
     def _waiters(self) -> str:
-        """Who waits for what."""
+        """Which thread waits for what."""
         return "; ".join(
             f"{thread.name} waits for {self._wanted(thread)}" for thread in self.program.threads if thread.ended is None
         )

@@ -1,4 +1,4 @@
-"""The program: its threads, the processors they share with the pager, and the faults that nobody has taken yet.
+"""The program: its threads, the processors they share with the pager, and the faults that the pager has not taken yet.
 
 The pager's clock leads. Whenever it is about to change the mapping, or looks for faults, the threads are brought up to
 its time first (:meth:`Program.advance`), with the mapping as it was until then. Only while the pager sleeps do the
@@ -49,7 +49,7 @@ class Program:
         self._costs = costs
         self._recorder = recorder
         self._hit = max(mean(costs.hit), 1)
-        #: What a hit takes while the pager runs and while it sleeps; None: nobody gets a processor, or it is not known.
+        #: What a hit takes while the pager runs and while it sleeps; None: no thread has a processor, or it is unknown.
         self._hits: dict[bool, int | None] = {}
 
     def begin(self) -> None:
@@ -159,7 +159,7 @@ class Program:
     # -- faults -------------------------------------------------------------------------------------------------------
 
     def take_messages(self) -> Sequence[tuple[int, bool, int]]:
-        """The faults that nobody has taken yet, in the order of the touches -> page, whether to write, whose child."""
+        """Take the queued faults, in the order of the touches -> page, whether it is a write, number of the child."""
         taken, self.messages = self.messages, []
         taken.sort(key=lambda thread: (thread.at, thread.number))
         return [(thread.access >> 1, bool(thread.access & 1), thread.child) for thread in taken]
@@ -174,7 +174,7 @@ class Program:
         for thread in woken:
             thread.at = self._clock.now + self._clock.draw(self._costs.wake)
             thread.waits = False
-            if thread in self.messages:  # as in the kernel: who was woken has nothing to say any more
+            if thread in self.messages:  # as in the kernel: the fault of a woken thread is dropped
                 self.messages.remove(thread)
             if self._recorder.on:
                 self._recorder.note(thread.at, thread.name, "goes on")

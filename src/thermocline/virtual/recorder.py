@@ -1,4 +1,4 @@
-"""What happens when, for those who want to know: as lines, and as a digest by which two runs are compared."""
+"""What happens when: as lines of a trace, and as a digest by which two runs are compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorder:
     def __init__(self, *, digest: bool, trace: Callable[[int, str], None] | None) -> None:
         self._digest = blake2b(digest_size=16) if digest else None
         self._trace = trace
-        #: Whether anybody wants to know.
+        #: Whether there is a trace or a digest to write.
         self.on = digest or trace is not None
 
     def note(self, time: int, actor: str, text: str) -> None:

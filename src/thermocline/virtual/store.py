@@ -30,7 +30,7 @@ def costs_of(spec: Numa | Compressed | File, costs: Costs) -> StoreCosts:
     Raises
     ------
     SpecError
-        Nobody has measured it.
+        Its costs have not been measured.
     """
     kind = "numa" if isinstance(spec, Numa) else spec.codec if isinstance(spec, Compressed) else "file"
     found = costs.stores.get(kind)
@@ -76,7 +76,7 @@ class VirtualStore:
         self._packed[region] = self.slot_bytes if incompressible else max(int(self._page_size / ratio), 1)
 
     def reserve(self) -> int:
-        """A slot that nobody has: the lowest number there is, as in `live`."""
+        """A free slot: the lowest number there is, as in `live`."""
         if self._free:
             slot = heappop(self._free)
         else:

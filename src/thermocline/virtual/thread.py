@@ -145,7 +145,7 @@ class ProgramThread:
         return self.at + count * hit + sum(self._pauses[self._spent : self._spent + count])
 
     def _pause_behind(self, count: int) -> int:
-        """The pause behind the touch before which there are so many: drawn once, whoever asks first."""
+        """The pause behind the touch before which there are so many: drawn once, at the first call."""
         index = self._spent + count
         while index >= len(self._pauses):
             self._pauses.append(self._asleep + self._clock.draw(self._think))

@@ -219,7 +219,7 @@ class Loop:
         return samples
 
     def _fault(self, page: int, *, write: bool) -> None:
-        """Answer a fault that nobody has had, and let reclaim do what it has to."""
+        """Answer a made-up fault, and let reclaim do what it has to."""
         scheduler = self._pager.scheduler
         scheduler.spawn(fault(self._pager.mm, page, write))
         scheduler.run_foreground()
@@ -240,7 +240,7 @@ class Loop:
 
 
 def _reschedule(count: int, samples: Samples) -> Protocol[None]:
-    """Let others run, though there is nobody."""
+    """Yield the processor to other tasks, though there are none."""
     for _ in range(count):
         begun = _clock()
         yield Resched()

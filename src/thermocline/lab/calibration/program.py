@@ -4,7 +4,7 @@ It is a process of its own, because the pager of a live memory is one: what a pa
 process costs more than what it does to its own. Here the calibrating process is the pager, and starts the program.
 
 It cannot be left behind. A blocked touch goes on when the last descriptor of the userfaultfd is closed, which the
-calibrating process holds, and after it the program finds that nobody is at the other end of its socket.
+calibrating process holds, and after it the program finds the other end of its socket closed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Samples:
         """
         medians = {size: max(median - less, 0.0) for size, median in self.medians().items()}
         call, byte = fit(medians)
-        # Nobody has measured the digits that are left out.
+        # The digits that are left out are below the precision of the measurement.
         return Cost(round(call, 1), round(byte, 5), round(self._spread(less), 3))
 
     def _spread(self, less: float) -> float:

@@ -11,7 +11,7 @@ Sleeps: in allocation, with no lock held; in the copy, with the batch locked.
 
 Outcome: the pages that did not move. A failed allocation ends the batch: what was not tried is returned and not
 counted as failed. A locked page is tried again in two more passes, then once more by itself, then returned. (The
-kernel's synchronous passes wait for that lock. Whoever reclaims here may hold one that the holder waits for.)
+kernel's synchronous passes wait for that lock. A task that reclaims here may hold one that the holder waits for.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from thermocline.protocol.node import Node
     from thermocline.protocol.scan_control import ScanControl
 
-#: Asynchronous passes over pages whose lock is held by somebody else (``NR_MAX_MIGRATE_ASYNC_RETRY``).
+#: Asynchronous passes over pages whose lock another task holds (``NR_MAX_MIGRATE_ASYNC_RETRY``).
 ASYNC_PASSES = 3
 
 

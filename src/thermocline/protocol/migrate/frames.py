@@ -41,8 +41,8 @@ def move_frames(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -> 
 def shift_frames(mm: Mm, pages: Sequence[int], source: Node, target: Node, group: int) -> Protocol[set[int]]:
     """Let the kernel move locked pages to reserved frames, down or up, and commit those that it moved -> those.
 
-    A frame that was reserved in vain is released. What moved has no clean copy any more that it could fall back to: the
-    entry has room for one node. Sleeps while the kernel moves, and nobody else does.
+    A frame that was reserved in vain is released. A page that moved has no clean copy any more that it could fall back
+    to: the entry has room for one node. Sleeps while the kernel moves; other tasks run.
     """
     sizes: list[int] = yield CopyList(pages, target.index, [0] * len(pages), group)
     moved: set[int] = set()
@@ -51,7 +51,7 @@ def shift_frames(mm: Mm, pages: Sequence[int], source: Node, target: Node, group
             yield Release(target.index, 0, group)
             continue
         entry = mm.table.read(page)
-        # Who copies it further down, unlocked, believes that its frame is still on the source.
+        # A transaction that copies it further down, unlocked, believes that its frame is still on the source.
         mm.abort_transaction(page)
         yield Commit(page, RESIDENT, target.index)
         if entry.names_slot:

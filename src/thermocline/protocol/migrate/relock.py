@@ -1,10 +1,10 @@
 """`relock`: unlock the page, allocate, lock it again, look again, move.
 
-Stands for what Yang Shi named in the thread and argued against: whoever lets go of the lock to allocate has to find
-out again, with the lock, whether the page is still what it was; that is ``migrate_pages()`` in disguise.
+Stands for what Yang Shi named in the thread and argued against: a task that unlocks the page to allocate has to check
+again, with the lock, whether the page is still what it was; that is ``migrate_pages()`` in disguise.
 
 Locks: the source page's to decide; none while the target is allocated; then the source page's again, through the
-move. The second time it is only tried: whoever reclaims may hold the lock of the page that it makes room for.
+move. The second time it is only tried: the reclaiming task may hold the lock of the page that it makes room for.
 
 Sleeps: in the allocation, with no lock of a source held; in the copy, under the lock.
 

@@ -1,9 +1,9 @@
 """`transactional`: copy while readers and writers go on, and give up what was written meanwhile.
 
 Stands for Nomad's transactional page migration (OSDI 2024): a page stays mapped while it is copied, and the copy is
-committed only if the page is still clean. Nobody ever waits for a copy; what a busy page costs is a copy in vain.
+committed only if the page is still clean. No thread ever waits for a copy; a busy page costs a wasted copy.
 
-The dirty bit of a page is its write protection. A write during the copy faults, is let go on at once, and ends the
+The dirty bit of a page is its write protection. A write during the copy faults, goes on at once, and ends the
 transaction of that page (:meth:`~thermocline.protocol.mm.Mm.abort_transaction`). Nomad's other half, to keep the
 clean copy of a promoted page as a shadow, every design has here (see :func:`thermocline.protocol.fault.fill`).
 
@@ -12,7 +12,7 @@ then each page's again, tried, to commit and to free its frame.
 
 Sleeps: in allocation and in the copy, with no lock held.
 
-Outcome: the pages that did not move. A failed allocation ends the list; a page that is locked by somebody else when it
+Outcome: the pages that did not move. A failed allocation ends the list; a page that another task has locked when it
 should begin or commit is returned and counted as failed; one that was written is returned and counted as aborted.
 
 Pages of a node that is not mapped have no readers or writers to let go on, and what goes to a mapped node the kernel
