@@ -114,7 +114,7 @@ def panel(outcomes: Sequence[Outcome], scale: Axes, name: str, ident: str, stran
     scale
         The axes.
     name
-        What is shown, for those who cannot see it.
+        What is shown, as text for screen readers.
     ident
         A prefix for ids in the document.
     strangers

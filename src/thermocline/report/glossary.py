@@ -1,6 +1,6 @@
 """The designs, states and temperatures of the experiment: their order, and what they mean in a sentence or two.
 
-Whoever shows outcomes shows them in this order. A name that is not here is shown after the others, as it stands.
+All reports show outcomes in this order. A name that is not here is shown after the others, as it stands.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Design:
     Attributes
     ----------
     after : str
-        Whom it stands for.
+        The proposal or kernel version it stands for.
     text : str
         Two sentences.
     steps : tuple of Step
@@ -64,8 +64,8 @@ DESIGNS = {
     ),
     "deferred": Design(
         "patch 2 of 8 of the series: Keith Busch, Dave Hansen",
-        "Reclaim keeps the lock under which it chose the page, and allocates the target under it. Whatever the "
-        "allocation has to do first, whoever needs the page's lock waits for.",
+        "Reclaim keeps the lock under which it chose the page, and allocates the target under it. A thread that needs "
+        "the page's lock waits for all that the allocation has to do first.",
         (
             Step("lock, choose", "look", locked=True, weight=3),
             Step("allocate the target", "allocate", locked=True, weight=5),
@@ -75,7 +75,7 @@ DESIGNS = {
     "discard": Design(
         "the baseline of the thread: reclaim as it was before the series",
         "A page that a file holds is dropped; any other is written to the backing store first, past every tier of "
-        "memory between. Whoever wants it next takes a fault, and the allocation and the wait happen there.",
+        "memory between. The next access to it is a fault, and the allocation and the wait happen there.",
         (
             Step("lock, choose", "look", locked=True, weight=3),
             Step("write to the backing store", "move", locked=True, weight=4),

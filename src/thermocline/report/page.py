@@ -16,7 +16,7 @@ from thermocline.report.glossary import DESIGNS, INTERPRETERS, STATES, TEMPERATU
 from thermocline.report.story import QUESTION, designs_section, experiment_section
 from thermocline.report.tables import errors_table, figures_table, overview_table
 
-_TITLE = "Who waits when a page is demoted"
+_TITLE = "Which threads wait when a page is demoted"
 _LEAD = (
     "When memory is short, the pages that are used least move to slower memory. Before a page can move, room has to be "
     "allocated for it there, and that may take long. It can be allocated before the page is locked, under its lock, or "
@@ -130,8 +130,8 @@ def _overview(outcomes: Sequence[Outcome], strangers: Sequence[str]) -> str:
         figure = next(figure for figure in FIGURES if (figure.group, figure.name) == (group, name))
         tables += overview_table(shown, figure, f"{what}, {interpreter}", strangers) if shown else ""
     note = (
-        "<p>The first table says how long others wait, the second what the design gets done meanwhile: whoever moves "
-        "no pages makes nobody wait. The stronger the shade, the more.</p>"
+        "<p>The first table says how long other threads wait, the second how many pages the design moves meanwhile: a "
+        "design that moves no pages causes no waits. The stronger the shade, the more.</p>"
     )
     return f'<section id="overview" class="wide"><h2>What came out</h2>{note}{tables}</section>'
 

@@ -12,36 +12,36 @@ from thermocline.report.glossary import DESIGNS, STATES, TEMPERATURES, Design
 QUESTION = """
 <section id="question">
 <h2>What moves, and why</h2>
-<p>When memory runs short, the kernel <dfn>reclaims</dfn>: it looks for pages that nobody has used for a while and takes
-their memory. Such a page can be dropped, if a file has the same bytes, or written to swap. On a machine that has slower
-memory below its DRAM there is a third way: the page is <dfn>demoted</dfn>, moved one node down, where it can still be
-had without a disk.</p>
+<p>When memory runs short, the kernel <dfn>reclaims</dfn>: it looks for pages that have not been used for a while and
+frees them. Such a page can be dropped, if a file has the same bytes, or written to swap. On a machine that has slower
+memory below its DRAM there is a third way: the page is <dfn>demoted</dfn>, moved one node down, where it can be reached
+without a disk.</p>
 <p>A page that moves needs a place to move to, the <dfn>target</dfn>, which has to be allocated on the lower node. And
-the page that moves, the <dfn>source</dfn>, has a lock: whoever holds it may move, fill or free the page, and everybody
-else who wants to do so, such as a thread that has just faulted on it, waits.</p>
+the page that moves, the <dfn>source</dfn>, has a lock: the task that holds it may move, fill or free the page, and all
+others that need to do so, such as a thread that has just faulted on it, wait.</p>
 <h2>The question</h2>
 <p>In June 2020 the series <cite>Migrate Pages in lieu of discard</cite>, by Dave Hansen, Keith Busch and others, taught
 reclaim to demote. Reclaim decides what becomes of a page while it holds the lock of that page, so the series allocated
-the target under that lock. On the mailing list linux-mm, Greg Thelen asked what that costs the others. A thread that
-has nothing to do with reclaim, and just wants this page now, waits for its lock; and behind the lock there is an
-allocation, which may itself reclaim, give up the CPU, or meet the out-of-memory killer.</p>
+the target under that lock. On the mailing list linux-mm, Greg Thelen asked what that costs other threads. A thread that
+has nothing to do with reclaim but needs this page waits for its lock; and the lock is held during an allocation, which
+may itself reclaim, give up the CPU, or meet the out-of-memory killer.</p>
 <p>Three answers came up:</p>
 <ul>
-<li><strong>That wait is not new.</strong> If the page had been thrown out instead, the same thread would take a fault
+<li><strong>That wait is not new.</strong> If the page had been discarded instead, the same thread would take a fault
 and wait for an allocation of its own. The latency only moves.</li>
 <li><strong>Allocate one target before the lock.</strong> Then nothing is allocated under it.</li>
-<li><strong>Do not migrate there at all.</strong> Put the pages on a list, let go of their locks, and migrate the list
-as a whole afterwards.</li>
+<li><strong>Do not migrate there at all.</strong> Put the pages on a list, unlock them, and migrate the list as a whole
+afterwards.</li>
 </ul>
 <p>Linux 5.15 took the list. This page puts figures to all of the answers.</p>
 </section>
 """
 
 _MOVE = """
-<p>To <em>move</em> a page is the same for all: <b>unmap</b> it, so that whoever writes it waits in a fault, while
-readers go on; <b>copy</b> it; <b>commit</b>, so that the page table names the new place; and <b>free</b> the old one,
-from when on whoever reads it faults, too, and finds it in its new place. A thread that uses a page which is mapped
-needs no lock. It needs one as soon as it faults, and then it waits for whatever is being done under it.</p>
+<p>All designs <em>move</em> a page in the same way: <b>unmap</b> it, so that writers wait in a fault, while readers go
+on; <b>copy</b> it; <b>commit</b>, so that the page table names the new place; and <b>free</b> the old one: from then on
+readers fault, too, and find the page in its new place. A thread that uses a mapped page needs no lock. When it faults
+it needs the lock, and waits for the task that holds it.</p>
 <p class="aside">In the bars below, time goes from left to right; widths are not to scale. The line below a bar says
 when the lock of the source is held.</p>
 """
@@ -53,14 +53,14 @@ design is run with the target node in each of these states,</p>
 {states}
 <p>and with pages that are</p>
 {temperatures}
-<p>There are two interpreters to run it. Both perform the same protocols, the same lines of code that decide who locks,
-allocates and moves what:</p>
+<p>There are two interpreters to run it. Both perform the same protocols, the same lines of code that decide what is
+locked, allocated and moved, and when:</p>
 <dl>
 <dt>live</dt><dd>on the memory of a real process, with real faults and the clock on the wall: a measurement;</dd>
 <dt>virtual</dt><dd>on a virtual clock, where each step takes what it was calibrated to take: a prediction.</dd>
 </dl>
-<p>Pages here are moved by a process in user space, and not by the kernel, so look at how times compare rather than at
-the times: at who waits for whom.</p>
+<p>Pages here are moved by a process in user space, not by the kernel, so look at how the times of the designs compare
+rather than at the times themselves.</p>
 """
 
 
