@@ -1,4 +1,4 @@
-"""Signals and terminals: nobody notices that the program is a child of `thermocline run`."""
+"""Signals and terminals: the program behaves as if it were not a child of `thermocline run`."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Protocols that are wrong, each in one way that somebody has got wrong before; the checker has to catch them all.
+"""Protocols with one mistake each, which was made before in some code; the checker has to catch them all.
 
 Each is the right protocol with a few lines moved or left out. The first four are those of the linux-mm thread and of
 the kernel's later history.

@@ -1,6 +1,6 @@
 """What a calibration finds: a step that is made slower on purpose costs more, and no other does.
 
-How long anything takes on this machine nobody knows, so there is no other way to tell a right cost from a wrong one.
+The true costs on this machine are not known, so there is no other way to tell a right cost from a wrong one.
 What is made slower takes a millisecond or more; what is not stays far below that, even on a machine that is busy.
 """
 

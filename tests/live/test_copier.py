@@ -1,4 +1,4 @@
-"""Who waits for a slow device: those who want its pages, and nobody else."""
+"""A slow device delays the tasks that need its pages, and no others."""
 
 import ctypes
 import os

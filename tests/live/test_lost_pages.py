@@ -1,4 +1,4 @@
-"""Rot in the stores of a real memory: whoever reads what has changed gets SIGBUS, and nobody else anything wrong."""
+"""Rot in the stores of a real memory: a reader of a changed page gets SIGBUS, and no reader gets a wrong byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of a memory: who ends when, and what is left behind. Nothing, that is.
+"""The processes of a memory: which ends when, and that nothing is left behind.
 
 Each program here is a real one, killed for real. Its end is waited for, not slept for.
 """

@@ -1,4 +1,4 @@
-"""What processes say to the supervisor: nothing that it gets ends it, and who asks gets an answer."""
+"""What processes say to the supervisor: nothing that it gets ends it, and every request gets an answer."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Arrays that travel as handles: one copy, in whatever process, for as long as anybody has it."""
+"""Arrays that travel as handles: one copy, in whatever process, for as long as any process has it."""
 
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker

@@ -1,4 +1,4 @@
-"""Pagers that die again and again at the same page: what it costs that page, and that it costs nobody else anything."""
+"""Pagers that die again and again at the same page: what happens to that page, and that no other is affected."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Arrays in tiered memory with a slow node: what is in them, and who is where by whose account."""
+"""Arrays in tiered memory with a slow node: their contents, and where their pages are (by the kernel and by us)."""
 
 from __future__ import annotations
 

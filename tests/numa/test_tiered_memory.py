@@ -1,4 +1,4 @@
-"""Tiered memory on a machine with a slow node: who is where by the kernel's account, whatever goes wrong."""
+"""Tiered memory on a machine with a slow node: where the pages are by the kernel's account, whatever goes wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Allocation: the fast path, direct reclaim, and what a failed allocation does to nobody else."""
+"""Allocation: the fast path, direct reclaim, and that a failed allocation harms no other task."""
 
 from __future__ import annotations
 

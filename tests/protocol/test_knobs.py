@@ -1,4 +1,4 @@
-"""Every setting is read: changing it changes what happens (one of the kernel's patches defined a knob nobody read)."""
+"""Every setting is read: changing it changes what happens (a kernel patch once defined a knob that no code read)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has what: the processes that use a memory, as the machine knows them."""
+"""The processes that use a memory and the arrays that each has, as the machine knows them."""
 
 from __future__ import annotations
 

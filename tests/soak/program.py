@@ -1,9 +1,9 @@
 """A program that does with a tiered memory what it is told, one line of JSON at a time, and verifies all it reads.
 
 Each line names a method of :class:`Program` and its arguments; the answer is a line, too: what it returned, the pages
-that were found lost meanwhile, or what was wrong. Who tells it can kill its pager, time it and survive it.
+that were found lost meanwhile, or what was wrong. The driver can kill its pager, time it and survive it.
 
-It begins without a memory, and one that is told to fork becomes two, each with a line of its own to whoever tells. So
+It begins without a memory, and one that is told to fork becomes two, each with a line of its own to the driver. So
 the first of them starts all others: programs that make a memory, and guests. Where a memory is made for that
 (``fork="share"``), a child of its program shares the arrays, and so do that one's children; where it is not, a child is
 forked for one step, and has the arrays for itself.

@@ -2,7 +2,7 @@
 
 It prints its seed, and a line for each round of a design. A failure is made as small as hypothesis can (what depends
 on the instant of a kill may not happen again), and printed with how to repeat it; before that, at once, come the steps
-that were taken, and, if it was a hang, where everybody was. The exit status is 1 then. Ctrl-C ends it at once.
+that were taken, and, if it was a hang, the stacks of all processes. The exit status is 1 then. Ctrl-C ends it at once.
 """
 
 import argparse

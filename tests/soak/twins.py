@@ -1,7 +1,7 @@
 """A tiered array and a plain one that shows what is right, in every process that has the two.
 
-The plain one is shared, too: a file that whoever works on the array has mapped. So a child or a guest that writes has
-told all others what they must read from then on.
+The plain one is shared, too: a file that all processes which use the array have mapped. So the writes of a child or a
+guest show all others what they must read from then on.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""A user for whom userfaultfd serves user-mode faults only, as it is without privileges."""
+"""A user without privileges, whose userfaultfd serves user-mode faults only."""
 
 import os
 import shutil

@@ -1,8 +1,8 @@
 """A program that verifies what it reads while a store rots: ``rot_workload.py STORE DAMAGE FINDER FIRST POINTS SEED``.
 
 At each point it makes arrays, sends them to the store, damages what that holds, and reads all pages. It prints a line
-of JSON for each, with what came of it. FINDER is who meets the damage first: a reader, the successor of a killed pager,
-or reclaim, on the way down to the next node.
+of JSON for each, with what came of it. FINDER is what meets the damage first: a reader, the successor of a killed
+pager, or reclaim, on the way down to the next node.
 
 It looks into the helpers' descriptors, which only root may. All accesses are system calls, because one that cannot be
 served then says so and does not end the program.

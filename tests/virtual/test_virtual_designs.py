@@ -1,4 +1,4 @@
-"""Every design, with everything going on at once: nothing is lost, nobody is forgotten, no budget is passed."""
+"""Every design, with everything going on at once: nothing is lost, every thread is served, no budget is exceeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forked children on a virtual clock: who pays for a copy, and who does not."""
+"""Forked children on a virtual clock: which processes pay for a copy, and which do not."""
 
 from __future__ import annotations
 
