@@ -226,7 +226,7 @@ def _dead_device(pages: int, threads: int) -> Configuration:
 
 
 def _last_device(pages: int, threads: int) -> Configuration:
-    """The only device below dies at some write: room cannot be had any more, but no byte is lost."""
+    """The only device below dies at some write: there is no room any more, but no byte is lost."""
     return Configuration(
         "last device dead",
         Layout(pages, pages - 1, (file(pages + 1),)),

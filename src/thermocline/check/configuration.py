@@ -71,7 +71,7 @@ class Configuration:
     crashes : int
         How often the pager may be killed.
     may_lose : bool
-        Whether an access may end in SIGBUS, because its bytes, or room for them, cannot be had.
+        Whether an access may end in SIGBUS, because its bytes are lost, or there is no room for them.
     may_poison : tuple of int
         Pages whose bytes may be lost.
     """

@@ -187,7 +187,7 @@ def _free() -> Configuration:
 
 
 def _no_room() -> Configuration:
-    """Nothing can be had to complete a page that a child is owed: then the child ends, and no byte is wrong."""
+    """There is no room to complete a page that a child is owed: then the child ends, and no byte is wrong."""
     return Configuration(
         "fork, no room",
         Layout(3, 3, (zstd(3),), extents=(Extent(0, 3, advice=Advice.RANDOM),)),

@@ -148,7 +148,7 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
 
 
 def check_throttled(machine: Machine) -> None:
-    """Raise a :class:`Violation` if, with nothing else to run, an allocation waits for a frame that can be had."""
+    """Raise a :class:`Violation` if, with nothing else to run, an allocation waits although there is a frame for it."""
     for task, group in machine.throttled:
         if machine.may_allocate(group):
             raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and there is a frame for it")

@@ -111,7 +111,7 @@ class PrivateMapping:
             self.zeros[page][part] = False
 
     def poison(self, arena: Arena, page: int) -> None:
-        """UFFDIO_POISON: only where nothing can be had."""
+        """UFFDIO_POISON: only parts whose touch would fault."""
         for part in range(PARTS):
             if not self.allows(arena, page, part):
                 self.poisoned[page][part] = True

@@ -198,7 +198,7 @@ class World:
         return Entry(word >> 56, word >> 48 & 0xFF, word & (1 << 48) - 1)
 
     def may_allocate(self, group: int) -> bool:
-        """Whether a frame can be had, in DRAM and within a group's limits."""
+        """Whether there is room for a frame, in DRAM and within a group's limits."""
         return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)
 
     def holds(self, task: Task, page: int) -> bool:

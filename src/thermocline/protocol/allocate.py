@@ -90,8 +90,8 @@ def allocate_target(mm: Mm, target: Node, sc: ScanControl) -> Protocol[int | Non
 def _may_make_room(mm: Mm, target: Node) -> bool:
     """Whether anything could leave a full lower node: a shadow, or a page that a node below has room for.
 
-    Where nothing can, reclaim would ask in vain for each page of the node above, and for each of those it would look at
-    every page of this node, and so on down: a search whose length is the product of all nodes' pages.
+    Where nothing can, an allocation would fail for each page of the node above, and for each of those reclaim would
+    look at every page of this node, and so on down: a search whose length is the product of all nodes' pages.
     """
     nodes = [mm.nodes[index] for index in mm.path.from_node(target.index)]
     return any((node.shadows and not node.failed) or (node is not target and node.has_room) for node in nodes)

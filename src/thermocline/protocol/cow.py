@@ -1,13 +1,13 @@
 """Copy on write between a program and its forked children (``dup_mmap``, ``wp_page_copy``).
 
-A child maps the arena *privately* (mmap(2), ``MAP_PRIVATE``): it reads the program's frames, and what it writes the
-kernel copies for it. So a child that only reads costs nothing, and its own writes never reach this code. What is left
-is the other direction. A fork write-protects all that is in memory, and what comes up behind it comes up protected,
-so the program's first write to each page is a fault. Before it is let go, every child that still sees the page through
+A child maps the arena *privately* (mmap(2), ``MAP_PRIVATE``): it reads the program's frames, and the kernel copies the
+pages that it writes. So a child that only reads costs nothing, and its own writes never reach this code. The other
+direction does. A fork write-protects all pages in memory, and pages that come up after it come up protected, so the
+program's first write to each page is a fault. Before the writer goes on, every child that still sees the page through
 its frame is given a copy of its own: then the fork is *given* the page, which one word of the page table says.
 
 Where a child has nothing mapped, a copy can be installed. Where it has something mapped, that is either a copy of its
-own, which must stay, or the frame itself, and nothing tells one from the other without a race against the child. So
+own, which must stay, or the frame itself; they cannot be told apart without a race against the child. So
 the frame is withdrawn: a hole is punched, which unmaps the frame everywhere and leaves private copies alone. Then the
 copy can be installed exactly where the frame was. Meanwhile the bytes are in a saved copy, which survives the pager.
 
@@ -21,7 +21,7 @@ killed behind               the successor finds
 ``SaveCopy``                the frame, and a copy that nothing needs: dropped, or kept for a child that is expected
 ``Withdraw``                no frame, and the entry says that there is one: brought back from the saved copy
 ``RestoreCopy``             as behind ``SaveCopy``
-``Give``                    a page that is protected and owed to none: the next write is let go
+``Give``                    a page that is protected and owed to none: the next write goes on
 ==========================  ===========================================================================================
 """
 

@@ -317,7 +317,7 @@ class GiveZeros(Effect):
 
 
 class Deny(Effect):
-    """Make a child's touch of a page that it has no part in a SIGBUS, and wake it: where it has a copy, it goes on."""
+    """Make a child's touch of a page that is not its own a SIGBUS, and wake it: where it has a copy, it goes on."""
 
     __slots__ = ("child", "page")
 
@@ -336,9 +336,9 @@ class Wake(Effect):
 
 
 class Poison(Effect):
-    """Make every touch of this page a SIGBUS, and say why (UFFDIO_POISON): its bytes cannot be had.
+    """Make every touch of this page a SIGBUS, and say why (UFFDIO_POISON): its bytes are lost.
 
-    What is there of it can still be touched, and may be written from now on, unless a child is owed the page.
+    Parts that are present can still be touched, and may be written from now on, unless a child is owed the page.
     """
 
     __slots__ = ("page",)

@@ -43,10 +43,11 @@ LONGEST_RUN = 32
 def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Protocol[None]:
     """Answer a fault on a part of a page: bring it to DRAM, or let the writer go on.
 
-    Where that is cheaper, and nothing says that the rest will be wanted as well, the part comes alone.
+    Only the part is brought up where that is cheaper, and nothing predicts that the rest will be accessed as well.
 
     A forked ``child`` that sees the array as it was (0: a process that shares it) never writes to a frame: the kernel
-    copies it for the child. What the child is not owed any more, it has, unless that was zeros, or it has no part in.
+    copies it for the child. A child that is not owed a page has its copy already, or the page was zeros, or it belongs
+    to an array that was made after the fork.
 
     Locks: waits for the lock of the page with no other lock held, and holds it while a frame is allocated, as
     ``filemap_fault`` does: any other task that needs this page needs it brought up, too. Sleeps in reclaim, and in the
@@ -84,7 +85,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     ahead = range(0) if parts else _window(mm, region, page)
     if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
         if owed and mm.links.present[page] >> part & 1:
-            # What is to be written is there, and would not be let go as long as a child is owed all of it.
+            # The part is present, but its writer must not go on as long as a child is owed the whole page.
             yield from abandon(mm, [other.number for other in mm.owed(page)])
             yield from _present(mm, page, state, write)
             yield Unlock(page)

@@ -1,9 +1,9 @@
 """A page comes up: from its slot, or from nowhere, into frames of DRAM that are allocated already.
 
 All of it, or some parts. The parts of a page that is read here and there come up one by one, as they are touched; the
-page is PARTIAL then, and keeps its slot, for the rest is nowhere else. While nothing of it was written, what is there
-is write-protected, and reclaim may drop it as it may drop the frame of a page that has a shadow. The first write makes
-the page dirty; what is there must then be copied, together with the rest from the slot, to another slot.
+page is PARTIAL then, and keeps its slot, since the rest is nowhere else. Until a part is written, the present parts are
+write-protected, and reclaim may drop them as it may drop the frame of a page that has a shadow. The first write makes
+the page dirty; its parts must then be copied, together with the rest from the slot, to another slot.
 """
 
 from __future__ import annotations

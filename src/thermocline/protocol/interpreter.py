@@ -20,7 +20,7 @@ _SECOND = 1_000_000_000
 PUNCHED_APART = 4
 #: Seconds without any room anywhere after which an allocation gives up.
 PATIENCE = 60
-#: Seconds without room after which the user is told, once; at once if it is plain by then that none will come.
+#: Seconds without room after which a message says so, once; at once if it is clear by then that no room will appear.
 _SAY_AFTER = 2
 #: Seconds between two looks for room of an allocation that waits.
 THROTTLE_TICK = 0.05
@@ -68,7 +68,7 @@ class Interpreter:
         self._looked_at = 0
         self._looking_again: set[Task] = set()
         self._said_no_room = False
-        #: Nodes out of use when the user was told that the others are full.
+        #: Nodes out of use when the message that the others are full was printed.
         self._said_dead: list[str] = []
         self.patience: float = PATIENCE
         for kind in effects.Effect.__subclasses__():

@@ -61,8 +61,8 @@ _MOST_PARTS = 16
 def parts_of(page_size: int, base: int, nodes: Iterable[Node]) -> int:
     """In how many parts, of whole base pages (in bytes), a page comes up; 1: always as a whole.
 
-    So it is where DRAM demotes to slow memory: the kernel would move the frames that there are of a page, and what is
-    there of it could not be told from what is not.
+    A page comes up as a whole where DRAM demotes to slow memory: the kernel would move the frames that a page has, and
+    its present parts could not be told from the absent ones.
     """
     lower = list(nodes)[1:]
     parted = any(node.reads_parts for node in lower) and not any(node.kind is Kind.MAPPED for node in lower)

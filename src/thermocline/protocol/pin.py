@@ -4,7 +4,7 @@ A page that is pinned for direct I/O (``pin_user_pages``) must not be punched: t
 is no longer mapped. The kernel does not guard a punch against it, so the pager does.
 
 The program counts the pins of a page, in the shared page table, *before* it asks for the page to be brought up; the
-pager only reads them. So a request that a kill cuts short can be begun again, and to let go takes no request at all.
+pager only reads them. So a request that a kill interrupts can be repeated, and unpinning takes no request at all.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
 
 
 def _lift(mm: Mm, page: int) -> Protocol[None]:
-    """Move a locked page of slow memory to DRAM. Where that cannot be had, it is held where it is: it has a frame."""
+    """Move a locked page of slow memory to DRAM. If there is no room, it is pinned where it is: it has a frame."""
     node = mm.table.read(page).node
     group = mm.group_of(page)
     if not node or not (yield from allocate_frame(mm, group, mm.page_size, may_wait=False)):

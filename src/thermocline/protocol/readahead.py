@@ -1,6 +1,6 @@
-"""Readahead: which pages will be wanted next, judged from the faults of one region (``page_cache_sync_ra``).
+"""Readahead: which pages will be accessed next, predicted from the faults of one region (``page_cache_sync_ra``).
 
-Only misses are seen here: a touch of a resident page is the MMU's business. So the next fault of a reader that goes on
+Only misses are seen here: a touch of a resident page makes no fault. So the next fault of a reader that goes on
 where the last window ended is expected *at* the end of that window, and a fault there doubles the window, as in the
 kernel's ``get_next_ra_size``. Two faults in a row at the same distance make a stream, whatever the distance:
 contiguous, strided, or backwards. Several readers of one region (threads, or the operands of a merge) are told apart
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 #: Streams of one region that are followed at once.
 _READERS = 8
-#: How many times as much as the last ones brought up comes behind them.
+#: How many times as many parts a miss brings up as the misses before it in a run did.
 _GROWTH = 3
-#: A page is wanted as a whole if a part of it was missed among the last so many. Of words that are looked up anywhere,
-#: hardly ever are two that close in one page; of the rows or the columns of a matrix, they are.
+#: A page is brought up as a whole if another part of it was among the last so many misses. Random lookups hardly ever
+#: hit one page twice that soon; walks along the rows or columns of a matrix do.
 _RECENT = 32
-#: The largest stride, in pages, that is taken for a stream: beyond it the guess is a waste more often than not.
+#: The largest stride, in pages, that is taken for a stream: beyond it the guess is wrong more often than not.
 _MAX_STRIDE = 64
 
 

@@ -39,7 +39,7 @@ class Region:
     source : int
         Which source file they were made from; 0: none, they start as zeros.
     born : int
-        How many forks came before it. Their children have no part in it.
+        How many forks came before it. The children of those forks do not have it.
     shared : int
         Children of this fork and of later ones share the region with the program (``mem.share``); 0: none does.
     """

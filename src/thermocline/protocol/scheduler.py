@@ -1,7 +1,7 @@
 """The run queue of a pager: protocols as tasks, page locks as wait queues.
 
-One thread. A task runs until it yields an effect that cannot be had at once: a page lock that another task holds, a
-read that a worker does, room that does not exist. Foreground tasks (faults) run before background tasks (kswapd,
+One thread. A task runs until it yields an effect that cannot be completed at once: a page lock that another task holds,
+a read that a worker does, room that does not exist. Foreground tasks (faults) run before background tasks (kswapd,
 readahead), and between two steps of a background task the pager looks for new faults.
 """
 

@@ -66,7 +66,7 @@ def _is_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
     if entry.state != SHADOWED and (entry.state != PARTIAL or not entry.node or mm.links.dirty[page]):
         return False
     if mm.nodes[entry.node].failed:
-        return False  # the bytes in DRAM are to be had for certain
+        return False  # only the bytes in DRAM are certain
     if mm.nodes[entry.node].kind is Kind.SOURCE:
         drops = mm.policy.discard_clean or mm.policy.design.drops_clean
         return drops or not demotion or mm.path.next_node(0) is None

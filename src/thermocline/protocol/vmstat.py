@@ -44,7 +44,7 @@ NAMES = (
     "pageoutrun",
     "group_reclaim",  # charges that had to reclaim their own group
     "poisoned_pages",
-    "pgmigrate_abort",  # copies in vain: the page was written meanwhile (design "transactional")
+    "pgmigrate_abort",  # wasted copies: the page was written meanwhile (design "transactional")
     "group_over_limit",  # frames that a group got beyond its limit, because its pages had nowhere to go
     "pgpartial",  # parts of pages that came up alone, because nothing said that the rest would be wanted
     "partial_completed",  # pages that came up whole because no other room was left below than their slots

@@ -54,7 +54,7 @@ DESIGNS = {
     "batch": Design(
         "Yang Shi in the thread; what Linux 5.15 merged, with the batches of 6.3",
         "Pages to be demoted are unlocked again and put on a list, and all targets are allocated while none of them is "
-        "locked. Then the locks are tried, and the pages whose locks were had are moved together.",
+        "locked. Then the locks are tried, and the pages whose trylock succeeded are moved together.",
         (
             Step("lock, choose, unlock", "look", locked=True, weight=3),
             Step("allocate all targets", "allocate", locked=False, weight=5),
@@ -85,8 +85,8 @@ DESIGNS = {
     ),
     "prealloc": Design(
         "Dave Hansen in the thread",
-        "One target is allocated before the lock of a page is tried, so nothing is allocated under it. If the lock "
-        "cannot be had, the target is kept for the next page.",
+        "One target is allocated before the lock of a page is tried, so nothing is allocated under it. If the "
+        "trylock fails, the target is kept for the next page.",
         (
             Step("allocate one target", "allocate", locked=False, weight=5),
             Step("lock, choose", "look", locked=True, weight=3),

@@ -57,7 +57,7 @@ def migrate_batch(mm: Mm, pages: Sequence[int], target: Node, sc: ScanControl) -
 def _pass(
     mm: Mm, pages: Sequence[int], slots: list[int], target: Node, sc: ScanControl
 ) -> Protocol[tuple[list[int], list[int]]]:
-    """Move those whose locks can be had, to slots that are taken from the list -> (did not move, were locked)."""
+    """Move the pages whose trylock succeeds, to slots taken from the list -> (did not move, were locked)."""
     locked: list[int] = []
     busy: list[int] = []
     failed: list[int] = []

@@ -4,8 +4,9 @@ Stands for Nomad's transactional page migration (OSDI 2024): a page stays mapped
 committed only if the page is still clean. No thread ever waits for a copy; a busy page costs a wasted copy.
 
 The dirty bit of a page is its write protection. A write during the copy faults, goes on at once, and ends the
-transaction of that page (:meth:`~thermocline.protocol.mm.Mm.abort_transaction`). Nomad's other half, to keep the
-clean copy of a promoted page as a shadow, every design has here (see :func:`thermocline.protocol.fault.fill`).
+transaction of that page (:meth:`~thermocline.protocol.mm.Mm.abort_transaction`). The other half of
+Nomad, to keep the clean copy of a promoted page as a shadow, is part of every design here (see
+:func:`thermocline.protocol.fill.fill`).
 
 Locks: none while targets are allocated. The source pages', tried together, to protect them; none during the copy;
 then each page's again, tried, to commit and to free its frame.
@@ -15,9 +16,9 @@ Sleeps: in allocation and in the copy, with no lock held.
 Outcome: the pages that did not move. A failed allocation ends the list; a page that another task has locked when it
 should begin or commit is returned and counted as failed; one that was written is returned and counted as aborted.
 
-Pages of a node that is not mapped have no readers or writers to let go on, and what goes to a mapped node the kernel
-moves, in just this way: they move as in `batch`. So do pages that are in DRAM in part: a fault that brings up the rest
-of one gives back the slot that a copy without its lock reads from.
+Pages of a node that is not mapped have no readers or writers, and pages that go to a mapped node are moved by the
+kernel, in just this way: both move as in `batch`. So do pages that are in DRAM in part: a fault that brings up the rest
+of one releases the slot that a copy without its lock reads from.
 """
 
 from __future__ import annotations
