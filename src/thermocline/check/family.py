@@ -2,8 +2,8 @@
 
 A fork takes three steps. The process asks the pager to begin it, and waits. Then the kernel makes the child. Then the
 child asks for what was saved for it, while its parent goes on; what follows in its script comes behind the answer. The
-supervisor lets one fork begin when the one before it has ended. The pager is told of a
-child that has died, even if it was never attached.
+supervisor lets one fork begin when the one before it has ended. The pager is told of a child that has died, even if it
+was never attached.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ Two rules make every crash harmless. A demotion writes SLOTTED *before* it punch
 write-protected from before the copy until the hole: both copies are the same. A promotion writes PARTIAL *before* the
 first byte appears in the arena, where the program may change it at once: from then on the arena is right.
 
-A page has up to 16 *parts*, each of which may be in the arena or not: of a page that is read here and there only those
-parts come up that are touched. PARTIAL is what such a page is, for as long as it takes.
+A page has up to 16 *parts*, each of which may be in the arena or not: under random reads only the parts that are
+touched come up. Such a page is PARTIAL as long as a part is absent.
 
 A frame of the arena may be on any mapped node: the DRAM, or a slow node that the program addresses as well. The bytes
-keep their place in the arena when the kernel moves a frame, so no such move can lose any: the kernel moves first, and
-RESIDENT with the new node is written behind it. A crash between the two leaves a page that is charged to another node
-than it is on, never a wrong byte, and recovery asks the kernel. SHADOWED and PARTIAL pages have their frames in DRAM,
-for their entries name the node of a slot.
+keep their place in the arena when the kernel moves a frame, so no such move can lose any: the kernel moves first, then
+RESIDENT with the new node is written. A crash between the two leaves a page that is charged to another node than it is
+on, never a wrong byte, and recovery asks the kernel. SHADOWED and PARTIAL pages have their frames in DRAM, since their
+entries name the node of a slot.
 
 The columns of the table may be shared memory (`live`), or arrays (`virtual`, `check`): they outlive the pager.
 """

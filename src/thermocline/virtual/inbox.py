@@ -1,4 +1,4 @@
-"""What reaches the pager at a known time: requests of the program, and jobs that its workers have done."""
+"""Events that reach the pager at a known time: requests of the program, and jobs that its workers have done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 
 class Inbox:
-    """News for the pager, by time; what comes at the same time is taken in the order in which it was put in."""
+    """Events for the pager, by time; those of the same time are taken in the order in which they were put in."""
 
     def __init__(self) -> None:
         self._news: list[tuple[int, int, Callable[[], object]]] = []

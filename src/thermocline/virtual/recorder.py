@@ -11,7 +11,7 @@ from thermocline.virtual.clock import NS
 
 
 class Recorder:
-    """Takes note of every effect and of what befalls the threads.
+    """Records every effect and every event of the threads.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What came of a run."""
+"""The results of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thermocline.protocol.histogram import Distribution
 
 @dataclass(frozen=True, slots=True)
 class ThreadResult:
-    """What befell one thread.
+    """The results of one thread.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A lower node as virtual time has it: how much each page takes there, and how long it takes to get it there."""
+"""A lower node in virtual time: how much room each page takes there, and how long it takes to write and read it."""
 
 from __future__ import annotations
 
