@@ -12,7 +12,6 @@ import operator
 import os
 import stat
 import sys
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
+from thermocline.live.descriptor import leased_file
+from thermocline.live.guard import Guard, Lease, end, leased_bytes, value_of
 from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.live.session import FileRange
 from thermocline.sizes import format_size, parse_size
@@ -118,8 +119,9 @@ class Arrays:
         if offset < 0:
             raise SpecError(f"offset is {offset}; write 0 or more bytes to skip")
         # Not blocking: opening a FIFO would otherwise wait for a writer.
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        lease = leased_file(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         try:
+            fd = value_of(lease)
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise SpecError(f"{os.fspath(file)!r} is not a regular file; only those can be read at any place")
@@ -134,7 +136,7 @@ class Arrays:
                 )
             return self._make(extents, kind, FileRange(fd, offset, size) if size else None)
         finally:
-            os.close(fd)
+            end(lease)
 
     @contextmanager
     def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Iterator[None]:
@@ -165,18 +167,20 @@ class Arrays:
 
     def _buffer(self, size: int, source: FileRange | None) -> ctypes.Array[ctypes.c_char]:
         regions = self._regions
-        address = regions.allocate_block(size, self._group, source)
-        if address == DECLINED:
+        lease = regions.allocate_block(size, self._group, source)
+        if lease == DECLINED:
             raise ClosedError(f"{CLOSED} (or an array was made inside the making of another)")
-        if address == 0:
+        if lease == 0:
             raise OutOfMemory(
                 f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "
                 f"of {format_size(regions.commitment.limit * regions.page_size)} are committed (worst case, nothing "
                 "compresses); free arrays, or give the last node more"
             )
-        held = (ctypes.c_char * max(size, 1)).from_address(address)
-        weakref.finalize(held, regions.free_block, address).atexit = False
-        return held
+        lease = cast("Lease", lease)
+        return leased_bytes(value_of(lease), max(size, 1), lease)
+
+
+_FIRST = (0,)
 
 
 class Blocks:
@@ -187,28 +191,50 @@ class Blocks:
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
-        self._groups: tuple[int, ...] = (0,)
-        self._lock = threading.RLock()  # held to replace the tuple; allocations read it without
+        #: A group, by a number of its own: what is allocated is charged to the last of them.
+        self._charged: dict[int, int] = {}
+        self._last = 0
+        self._group = 0
+        self._guard = Guard(self._settle, self._derive)
 
     @contextmanager
     def charged_to(self, group: int) -> Iterator[None]:
         """Charge what is allocated in this context, by any thread, to a group; the innermost counts."""
-        with self._lock:
-            self._groups = (*self._groups, group)
+        lease = self._guard.lease(self._charge, group)
         try:
             yield
         finally:
-            with self._lock:
-                last = len(self._groups) - 1 - self._groups[::-1].index(group)
-                self._groups = self._groups[:last] + self._groups[last + 1 :]
+            end(cast("Lease", lease))
 
-    def allocate_block(self, nbytes: int) -> int:
+    def _charge(self, group: int) -> int:
+        self._last += 1
+        self._guard.journal.append((self._charged.pop, self._last, None))
+        self._charged[self._last] = group
+        self._derive()
+        return self._last
+
+    def _settle(self) -> None:
+        while self._guard.released:
+            self._charged.pop(self._guard.released[0], None)
+            del self._guard.released[0]
+        self._derive()
+
+    def _derive(self) -> None:
+        self._group = next(reversed(self._charged.values()), 0)
+
+    def allocate_block(self, nbytes: int) -> Lease | int:
         """See :meth:`~thermocline.live.regions.Regions.allocate_block`."""
-        return self._regions.allocate_block(nbytes, self._groups[-1])
+        return self._regions.allocate_block(nbytes, self._group)
 
-    def free_block(self, address: int) -> None:
-        """See :meth:`~thermocline.live.regions.Regions.free_block`."""
-        self._regions.free_block(address)
+    def take_back(self, freed: list[int]) -> None:
+        """Free the block whose address is the first of a list, and take it off that, in one step."""
+        # The calls of pop() are made by extend() itself: no instruction of Python, and so no exception, comes between.
+        self._regions.released.extend(map(freed.pop, _FIRST))
+
+    def settle(self) -> None:
+        """See :meth:`~thermocline.live.regions.Regions.settle`."""
+        if self._regions.released:
+            self._regions.settle()
 
     def block_size(self, address: int) -> int:
         """Bytes of a block."""
@@ -216,34 +242,32 @@ class Blocks:
 
 
 _known_blocks: weakref.WeakKeyDictionary[Regions, Blocks] = weakref.WeakKeyDictionary()
-_knowing = threading.RLock()
-
-
-def _after_fork_in_child() -> None:
-    global _knowing  # noqa: PLW0603 - a thread that is not here may have held it
-    _knowing = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_knowing: dict[str, Guard] = {}
 
 
 def _blocks_of(regions: Regions) -> Blocks:
     """The blocks of a memory, made known to NumPy's allocator when first asked for."""
-    import numpy  # noqa: F401 - before the lock: a thread that imports it may be on its way to here
+    import numpy  # noqa: F401 - before the guard: a thread that imports it may be on its way to here
 
+    guard = _knowing.setdefault("the only one", Guard())
+    blocks: Blocks = guard.run(_make_known, guard, regions)
+    return blocks
+
+
+def _make_known(guard: Guard, regions: Regions) -> Blocks:
     from thermocline import numpy_allocator
 
-    with _knowing:
-        blocks = _known_blocks.get(regions)
-        if blocks is None:
-            space = address_space()
-            numpy_allocator.install(space.low, space.high)
-            blocks = Blocks(regions)
-            session = regions.session
-            numpy_allocator.register_source(blocks, session.address, session.address + session.size)
-            _known_blocks[regions] = blocks
-            session.before_close.append(lambda: numpy_allocator.unregister_source(_known_blocks.pop(regions)))
-        return blocks
+    blocks = _known_blocks.get(regions)
+    if blocks is None:
+        space = address_space()
+        numpy_allocator.install(space.low, space.high)
+        blocks = Blocks(regions)
+        session = regions.session
+        guard.journal.append((numpy_allocator.unregister_source, blocks))
+        numpy_allocator.register_source(blocks, session.address, session.address + session.size)
+        session.teardown.callback(numpy_allocator.unregister_source, blocks)
+        _known_blocks[regions] = blocks
+    return blocks
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:

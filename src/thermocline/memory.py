@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from thermocline.arrays import Arrays
 from thermocline.budget import auto_spec
 from thermocline.errors import SpecError, StoreError
+from thermocline.live.guard import end
 from thermocline.live.regions import Regions
 from thermocline.live.ring import What
 from thermocline.live.session import Session, Settings
@@ -114,8 +114,6 @@ class Memory(Arrays):
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)
-        self._pinned = 0
-        self._pinning = threading.RLock()
 
     @property
     def nodes(self) -> tuple[NodeSpec, ...]:
@@ -199,24 +197,20 @@ class Memory(Arrays):
         """
         first, count = self._regions.pages_of(*self._span(array))
         most = self.nodes[0].capacity // self.page_size // 2
-        with self._pinning:
-            if self._pinned + count > most:
-                raise SpecError(
-                    f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
-                    f"({format_size(most * self.page_size)}); pin less at a time"
-                )
-            self._pinned += count
         try:
-            if not self._regions.pin(first, count):
-                self._say_what_is_lost(first, count)
-                raise MemoryError("the pages cannot be brought to DRAM to be pinned")
-            try:
-                yield array
-            finally:
-                self._regions.unpin(first, count)
+            lease = self._regions.pin(first, count, most)
+        except OverflowError:
+            raise SpecError(
+                f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
+                f"({format_size(most * self.page_size)}); pin less at a time"
+            ) from None
+        if lease is None:
+            self._say_what_is_lost(first, count)
+            raise MemoryError("the pages cannot be brought to DRAM to be pinned")
+        try:
+            yield array
         finally:
-            with self._pinning:
-                self._pinned -= count
+            end(lease)
 
     def _say_what_is_lost(self, first: int, count: int) -> None:
         """StoreError if pages are lost."""

@@ -9,11 +9,10 @@ out addresses from the top; the range is asked for far below, so that nothing a 
 
 from __future__ import annotations
 
-import threading
-
 from thermocline.errors import UnsupportedError
 from thermocline.live import libc
 from thermocline.live.extents import Extents
+from thermocline.live.guard import Guard
 
 #: Bytes to reserve, the first that the process's limits allow (a 47-bit address space holds 128 TiB).
 _SIZES = [1 << shift for shift in range(45, 34, -1)]
@@ -39,23 +38,37 @@ class AddressSpace:
         else:
             raise UnsupportedError(f"no address space for tiered memory: {failure}; raise the limit (ulimit -v)")
         libc.madvise(self.low, size, libc.MADV_DONTDUMP)
-        self._free = Extents(size // _UNIT)
-        self._lock = threading.Lock()
+        self._size = size // _UNIT
+        #: What is taken: units, by the first. What is free is derived from it.
+        self._taken: dict[int, int] = {}
+        self._free = Extents(self._size)
+        self._guard = Guard(repair=self._derive)
 
     def take(self, size: int) -> int:
         """An unused range of at least ``size`` bytes -> its address."""
-        units = -(-size // _UNIT)
-        with self._lock:
-            start = self._free.allocate(units)
+        start: int | None = self._guard.run(self._take, -(-size // _UNIT))
         if start is None:
             raise UnsupportedError(f"no address space for {size} bytes of tiered memory; close other memories first")
         return self.low + start * _UNIT
 
+    def _take(self, units: int) -> int | None:
+        start = self._free.allocate(units)
+        if start is not None:
+            self._guard.journal.append((self._taken.pop, start, None))
+            self._taken[start] = units
+        return start
+
     def give(self, address: int, size: int) -> None:
-        """Return a range that nothing points into any more."""
-        self.fence(address, size)
-        with self._lock:
-            self._free.free((address - self.low) // _UNIT, -(-size // _UNIT))
+        """Return a range that nothing points into any more. Doing it again is nothing, until it is taken again."""
+        self._guard.run(self._give, (address - self.low) // _UNIT, address, size)
+
+    def _give(self, start: int, address: int, size: int) -> None:
+        if start in self._taken:
+            self.fence(address, size)
+            self._free.free(start, self._taken.pop(start))
+
+    def _derive(self) -> None:
+        self._free = Extents.around(self._size, self._taken.items())
 
     @staticmethod
     def fence(address: int, size: int) -> None:
@@ -65,13 +78,18 @@ class AddressSpace:
 
 _RESERVED = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE
 _instance: AddressSpace | None = None
-_instance_lock = threading.Lock()
+_making: dict[str, Guard] = {}
 
 
 def address_space() -> AddressSpace:
     """The process's reserved range, made when first asked for."""
+    if _instance is None:
+        _making.setdefault("the only one", Guard()).run(_make)
+    assert _instance is not None
+    return _instance
+
+
+def _make() -> None:
     global _instance  # noqa: PLW0603 - there is one address space a process
-    with _instance_lock:
-        if _instance is None:
-            _instance = AddressSpace()
-        return _instance
+    if _instance is None:
+        _instance = AddressSpace()

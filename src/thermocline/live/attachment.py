@@ -24,7 +24,7 @@ from thermocline.live.address_space import AddressSpace
 from thermocline.live.control import Packet
 from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.forks import Forks
-from thermocline.live.requests import Exclusion
+from thermocline.live.guard import Guard
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
 _CUT_OFF = (
@@ -119,12 +119,17 @@ class Attachment:
         #: Whether a child that is forked from here has the arrays for itself, and whether this process is such a child.
         self.copies = copies
         self.is_child = False
-        self._asking = Exclusion()
+        self._asking = Guard()
         self.forks = Forks(
             address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
         )
         self._asked = 0
+        self._can_be_told: bool | None = None
+        self._process = os.getpid()
         _attachments.add(self)
+        if not _going_on:
+            _going_on.append(Guard(_go_on_as_child))
+            os.register_at_fork(after_in_child=_going_on[0].settle_at_once)
 
     @classmethod
     def join(
@@ -182,18 +187,21 @@ class Attachment:
         """
         if not self.peer.is_ours:
             raise ClosedError(_CUT_OFF)
-        with self._asking.held():
-            self._asked += 1
-            token = self._asked
-            try:
-                control.send(self.peer, word, *numbers, fds=fds, token=token)
-            except OSError:
-                return None
-            answer = control.receive(self.peer)
-            while answer is not None and answer.token != token:  # to a question that was given up when interrupted
-                control.close_all(answer.fds)
-                answer = control.receive(self.peer)
+        answer: Packet | None = self._asking.run(self._ask, word, numbers, fds)
         return answer if answer is not None and answer.word == word else None
+
+    def _ask(self, word: str, numbers: tuple[int, ...], fds: Sequence[int]) -> Packet | None:
+        self._asked += 1
+        token = self._asked
+        try:
+            control.send(self.peer, word, *numbers, fds=fds, token=token)
+        except OSError:
+            return None
+        answer = control.receive(self.peer)
+        while answer is not None and answer.token != token:  # to a question that was given up when interrupted
+            control.close_all(answer.fds)
+            answer = control.receive(self.peer)
+        return answer
 
     def tell(self, word: str, *numbers: int) -> bool:
         """Tell the supervisor something that has no answer -> whether it will hear of it. Never waits."""
@@ -206,6 +214,8 @@ class Attachment:
     def close(self) -> bool:
         """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it.
 
+        After an exception, call it again.
+
         Returns
         -------
         bool
@@ -215,14 +225,16 @@ class Attachment:
         _attachments.discard(self)
         self.forks.forget()
         launch.let_go_of_lifeline(self.lifeline)
-        told = self.tell("close")
-        if told:
+        if self._can_be_told is None:
+            self._can_be_told = self.peer.is_ours
+        if self._can_be_told:
+            self.tell("close")
             with contextlib.suppress(OSError):  # it hangs up
                 while control.receive(self.peer) is not None:
                     pass
             AddressSpace.fence(self.address, self.size)
         self._forget()
-        return told
+        return self._can_be_told
 
     def _forget(self) -> None:
         self.peer.close()
@@ -230,10 +242,11 @@ class Attachment:
         self.uffd.close()
 
     def go_on_as_child(self) -> None:
-        """This process was forked: take over what the native library has made of it."""
-        self._asking = Exclusion()
+        """This process was forked: take over what the native library has made of it. Doing it again is nothing."""
         self.is_child = True
-        self._forget()
+        if self._process != os.getpid():
+            self._forget()
+            self._process = os.getpid()
         attached = self.forks.attached()
         if attached is None:
             _attachments.discard(self)
@@ -248,9 +261,10 @@ class Attachment:
 _attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 
 
-def _after_fork_in_child() -> None:
+#: What settles them there, whatever comes up meanwhile.
+_going_on: list[Guard] = []
+
+
+def _go_on_as_child() -> None:
     for attachment in list(_attachments):
         attachment.go_on_as_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

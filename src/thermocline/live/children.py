@@ -15,15 +15,11 @@ class Children:
 
     def __init__(self, tables: Tables) -> None:
         self._header = tables.header
-        self._departed = 0
 
-    def have_departed(self) -> bool:
-        """Whether some have gone since this was asked last."""
-        departed = self._header[Tables.HEADER_DEPARTED]
-        if departed == self._departed:
-            return False
-        self._departed = departed
-        return True
+    @property
+    def departed(self) -> int:
+        """How many have gone since the memory was made."""
+        return int(self._header[Tables.HEADER_DEPARTED])
 
     def hold(self, born: int) -> bool:
         """Whether one of them may look at a block; ``born`` is how many forks came before it."""

@@ -57,9 +57,9 @@ class Commitment:
         self._files.append(_Watched(Descriptor.opened(os.dup(fd)), directory))
 
     def close(self) -> None:
-        """Close the duplicates."""
-        while self._files:
-            self._files.pop().file.close()
+        """Close the duplicates. Doing it again is nothing."""
+        for watched in self._files:
+            watched.file.close()
 
     def take(self, pages: int) -> bool:
         """Commit pages, if they can be held."""

@@ -12,22 +12,24 @@ What Python would close by itself when an object is collected (:class:`socket.so
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from array import array
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Self, cast
+
+from thermocline.live.guard import Guard, Lease
+from thermocline.native import library
 
 #: Numbers from which on ours are, where the limit on open files allows it: below are the standard streams, which may be
 #: closed, and the ones that programs, and select(2), count with.
 _LOWEST = 64
 _STANDARD = 3
-#: socket(7); Python's module has no name for it.
-_SO_COOKIE = 57
-_COOKIE_BYTES = 8
 
 
 def moved_up(fd: int) -> int:
@@ -52,6 +54,22 @@ def moved_up(fd: int) -> int:
             raise
     os.close(fd)
     return moved
+
+
+_files: dict[str, Guard] = {}
+
+
+def leased_file(file: str | bytes | os.PathLike[Any], flags: int) -> Lease:
+    """A file that is opened now (:func:`os.open`), as a lease of its number: it is closed when that ends."""
+    guard = _files.setdefault("all", Guard(_close_files))
+    return cast("Lease", guard.lease(os.open, file, flags))
+
+
+def _close_files() -> None:
+    released = _files["all"].released
+    while released:
+        # One step of the interpreter: a number that is off the list is closed, and none is closed twice.
+        deque(map(os.close, map(released.pop, (0,))), maxlen=0)
 
 
 class Descriptor:
@@ -120,25 +138,46 @@ class Channel(Descriptor):
         return tuple(cls.opened(end.detach()) for end in socket.socketpair(socket.AF_UNIX, kind))  # type: ignore[return-value]
 
     def _identify(self) -> tuple[object, ...]:
-        with self._socket(self.number) as opened:
-            return opened.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, _COOKIE_BYTES), *super()._identify()
+        cookie = ctypes.c_uint64()
+        _raise(library().tc_socket_cookie(self.number, ctypes.byref(cookie)))
+        return cookie.value, *super()._identify()
 
-    @staticmethod
-    @contextlib.contextmanager
-    def _socket(number: int) -> Iterator[socket.socket]:
-        """The socket as Python's object, which does not close it."""
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)  # the kernel knows its type
-        try:
-            yield opened
-        finally:
-            opened.detach()
+    def sendmsg(self, buffers: Iterable[bytes], ancdata: Iterable[tuple[int, int, Any]] = (), /) -> int:
+        """See :meth:`socket.socket.sendmsg`. Descriptors may go with it. Never a SIGPIPE."""
+        data = b"".join(buffers)
+        fds = array("i", b"".join(memoryview(each).tobytes() for _, _, each in ancdata))
+        given = (ctypes.c_int * len(fds))(*fds)
+        send = library().tc_packet_send
+        while error := send(self.fileno(), data, ctypes.c_size_t(len(data)), given, ctypes.c_size_t(len(fds))):
+            if error != errno.EINTR:
+                _raise(error)
+        return len(data)
 
-    def sendmsg(self, buffers: Iterable[bytes], ancdata: Any = (), flags: int = 0, /) -> int:
-        """See :meth:`socket.socket.sendmsg`. Never a SIGPIPE."""
-        with self._socket(self.fileno()) as opened:
-            return opened.sendmsg(buffers, ancdata, flags | socket.MSG_NOSIGNAL)
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, /) -> Any:
+        """See :meth:`socket.socket.recvmsg`: a packet of ours, and the descriptors that came with it."""
+        del bufsize, ancbufsize  # as large as the native library has them
+        received = _Received()
+        while error := library().tc_packet_receive(self.fileno(), ctypes.byref(received)):
+            if error != errno.EINTR:
+                _raise(error)
+        fds = array("i", received.fds[: received.count])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())] if fds else []
+        return bytes(received.data[: received.size]), ancillary, received.flags, None
 
-    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
-        """See :meth:`socket.socket.recvmsg`."""
-        with self._socket(self.fileno()) as opened:
-            return opened.recvmsg(bufsize, ancbufsize, flags | socket.MSG_CMSG_CLOEXEC)
+
+class _Received(ctypes.Structure):
+    """``struct tc_received``."""
+
+    _fields_ = (
+        ("data", ctypes.c_ubyte * 256),
+        ("size", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("fds", ctypes.c_int32 * 3),
+    )
+
+
+def _raise(error: int) -> None:
+    """Raise what an errno is, if it is one."""
+    if error:
+        raise OSError(error, os.strerror(error))

@@ -9,6 +9,8 @@ by page stay dense.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import Self
 
 
 class Extents:
@@ -22,6 +24,16 @@ class Extents:
         #: Length -> the starts of the ranges of that length; and the lengths, ascending.
         self._starts: dict[int, dict[int, None]] = {}
         self._lengths: list[int] = []
+
+    @classmethod
+    def around(cls, size: int, taken: Iterable[tuple[int, int]]) -> Self:
+        """What is left of ``size`` units beside ranges that are taken: start and length of each."""
+        made = cls(size)
+        for start, length in sorted(taken):
+            if made._frontier < start:
+                made._insert(made._frontier, start - made._frontier)
+            made._frontier = start + length
+        return made
 
     def allocate(self, length: int) -> int | None:
         """Cut ``length`` units from the smallest free range that holds them -> its start, or None."""

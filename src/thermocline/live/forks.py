@@ -116,5 +116,5 @@ class Forks:
         self._library.tc_fork_unshare(self._memory, ctypes.c_uint64(address))
 
     def forget(self) -> None:
-        """The memory is closed here."""
-        self._library.tc_fork_forget(self._memory)
+        """The memory is closed here. Doing it again is nothing."""
+        self._library.tc_fork_forget(ctypes.byref(self._memory))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from thermocline.live import control, fence, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
 from thermocline.live.descriptor import Descriptor
+from thermocline.live.guard import Guard, leased_bytes, value_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Guest:
         self._attachment = attachment
         self._released = released
         self._page_size = page_size
+        self._guard = Guard(self._settle)
         self._held: weakref.WeakValueDictionary[Ticket, ctypes.Array[ctypes.c_char]] = weakref.WeakValueDictionary()
 
     @classmethod
@@ -81,20 +81,32 @@ class Guest:
         held = self._held.get(ticket)
         if held is not None:
             return held
-        answer = self._attachment.ask("hold", ticket.slot, ticket.number)
-        if answer is None:
+        lease = self._guard.lease(self._hold, ticket)
+        if lease is None:
             raise ClosedError("a shared array is gone: keep it until whoever was sent it has received it")
-        first, pages = answer.numbers
+        _, first, pages = value_of(lease)
         address, size = self._attachment.address + first * self._page_size, pages * self._page_size
         # Another region may have been there before, and left poison here when it was touched too late.
         libc.madvise(address, size, libc.MADV_DONTNEED)
-        held = (ctypes.c_char * size).from_address(address)
-        weakref.finalize(held, self._release, ticket.slot).atexit = False
+        held = leased_bytes(address, size, lease)
         self._held[ticket] = held
         return held
 
-    def _release(self, slot: int) -> None:
-        self._attachment.tell("release", slot)
+    def _hold(self, ticket: Ticket) -> tuple[int, int, int] | None:
+        self._settle()  # so that none is held by this name, should this have to be undone
+        self._guard.journal.append((self._attachment.tell, "release", ticket.slot))
+        answer = self._attachment.ask("hold", ticket.slot, ticket.number)
+        if answer is None:
+            return None
+        first, pages = answer.numbers
+        return ticket.slot, first, pages
+
+    def _settle(self) -> None:
+        """Let go of what is not held any more. To say so twice is nothing: nothing is held by that name meanwhile."""
+        released = self._guard.released
+        while released:
+            self._attachment.tell("release", released[0][0])
+            del released[0]
         self._released()
 
     @property
@@ -109,7 +121,7 @@ class Guest:
 
 
 _guests: dict[Door, Guest] = {}
-_joining = threading.Lock()
+_joining: dict[str, Guard] = {}
 
 
 def welcome_program(door: Door, program: Attachment, page_size: int, released: Callable[[], object]) -> Guest:
@@ -128,13 +140,19 @@ def forget_program(door: Door) -> None:
     _guests.pop(door, None)
 
 
-def guest_of(door: Door) -> Guest:
-    """This process as a guest behind a door: it joins when it is asked for first. See :meth:`Guest.join`."""
-    with _joining:
-        guest = _guests.get(door)
-        if guest is None:
-            guest = _guests[door] = Guest.join(door)
-        return guest
+def guest_of(door: Door, instead_of: Guest | None = None) -> Guest:
+    """This process as a guest behind a door: it joins when it is asked for first, or again. See :meth:`Guest.join`."""
+    guest = _guests.get(door)
+    if guest is instead_of:
+        guest = _joining.setdefault("one at a time", Guard()).run(_join, door, instead_of)
+    assert guest is not None
+    return guest
+
+
+def _join(door: Door, instead_of: Guest | None) -> Guest:
+    if _guests.get(door) is instead_of:
+        _guests[door] = Guest.join(door)
+    return _guests[door]
 
 
 def hold(ticket: Ticket) -> ctypes.Array[ctypes.c_char]:
@@ -145,16 +163,4 @@ def hold(ticket: Ticket) -> ctypes.Array[ctypes.c_char]:
     except ClosedError:
         if not guest.lacks_some:
             raise
-    with _joining:
-        if _guests.get(ticket.door) is guest:
-            _guests[ticket.door] = Guest.join(ticket.door)
-        guest = _guests[ticket.door]
-    return guest.hold(ticket)
-
-
-def _after_fork_in_child() -> None:
-    global _joining  # noqa: PLW0603 - whoever held it in the parent is not here
-    _joining = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    return guest_of(ticket.door, instead_of=guest).hold(ticket)

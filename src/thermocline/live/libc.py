@@ -12,6 +12,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from thermocline.native import library
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -90,6 +92,13 @@ def munmap(address: int, length: int) -> None:
     """Unmap memory (munmap(2))."""
     if _libc.munmap(address, length) != 0:
         raise _error("munmap")
+
+
+def munmap_once(address: ctypes.c_uint64, length: int) -> None:
+    """Unmap memory whose address is in a place of its own, which is 0 afterwards. Doing it again is nothing."""
+    number = library().tc_unmap(ctypes.byref(address), ctypes.c_uint64(length))
+    if number:
+        raise OSError(number, f"munmap: {os.strerror(number)}")
 
 
 def madvise(address: int, length: int, advice: int) -> None:

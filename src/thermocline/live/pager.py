@@ -403,7 +403,7 @@ class Pager:
     def _answer(self, packet: Packet) -> None:
         """Tell the supervisor that it is so. If it is gone, that is found out elsewhere."""
         with contextlib.suppress(OSError):
-            control.send(self._peer, packet.word, packet.numbers[0])
+            control.send(self._peer, packet.word, packet.numbers[0], token=packet.token)
 
     def _begin_fork(self, packet: Packet) -> None:
         number, fork, of_program = packet.numbers

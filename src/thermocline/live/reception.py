@@ -162,8 +162,10 @@ class Reception:
         if answer is None or not answer.numbers:
             self._poll.unregister(pager)  # the supervisor is told in another way that it has died
             return
-        asked = self._unanswered.pop((answer.word, answer.numbers[0]), None)
-        if asked is not None:
+        key = answer.word, answer.numbers[0]
+        asked = self._unanswered.get(key)
+        if asked is not None and asked[0].token == answer.token:  # not to one that was given up, for the same number
+            del self._unanswered[key]
             self._settle(*asked)
 
     def part_with_pager(self) -> None:
@@ -257,7 +259,9 @@ class Reception:
         self._ask_pager(packet, tenant)
 
     def _drop_source(self, _: Tenant, packet: Packet) -> None:
-        control.close_all(self.sources.pop(packet.numbers[0]).fds)
+        (number,) = packet.numbers
+        control.close_all(self.sources.pop(number).fds)
+        self._unanswered.pop(("source", number), None)  # given up
         self._tell_pager(packet)
 
     def _share(self, tenant: Tenant, packet: Packet) -> None:

@@ -3,26 +3,29 @@
 This runs inside the user's allocations, under the user's GIL. So it is quick: an allocation is bookkeeping in the
 shared tables and asks nobody; freeing makes a request and does not wait for its answer. The addresses of a freed
 region, and its share of the commitment, return when the answer is there.
+
+What is allocated is a lease (see :mod:`thermocline.live.guard`). The truth is which blocks there are: a dictionary, to
+which a block is added, and from which it is taken, in one step. The free addresses, the commitment and the numbers of
+sources are derived from it, anew if an exception has come in between.
 """
 
 from __future__ import annotations
 
 import mmap
 from array import array
-from collections import deque
 from typing import Any
 
 from thermocline.errors import ClosedError, ThermoclineError
 from thermocline.live import libc, statistics
 from thermocline.live.extents import Extents
+from thermocline.live.guard import BusyError, Guard, Lease, end
 from thermocline.live.guest import Ticket
-from thermocline.live.requests import Exclusion
-from thermocline.live.ring import What
+from thermocline.live.pins import Pins
+from thermocline.live.ring import UNMADE, Number, What
 from thermocline.live.session import FileRange, Session
 from thermocline.live.tables import MAX_GROUPS, RING_ENTRIES, Tables
 from thermocline.protocol.histogram import Distribution
 from thermocline.protocol.page import POISONED, SLOTTED, PageTable, pack
-from thermocline.protocol.pin import MAX_PINS
 
 #: Answer of :meth:`Regions.allocate_block` when it cannot be asked now: see there.
 DECLINED = -1
@@ -35,34 +38,61 @@ _PAGE_TABLE_SPAN = mmap.PAGESIZE // 8 * mmap.PAGESIZE
 
 
 class Regions:
-    """Hands out the pages of a session's arena."""
+    """Hands out the pages of a session's arena.
+
+    Attributes
+    ----------
+    released : list
+        Addresses of blocks that are given back. Call :meth:`settle` after adding to it.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.page_size = session.page_size
         self.commitment = session.commitment
-        session.released = self._close_if_closing
+        session.released = self.settle
         self._tables = session.tables
         self._requests = session.requests
-        self._extents = Extents(session.pages)
-        self._exclusion = Exclusion()
-        self._live = 0
-        self._groups = 1
-        self._closing = False
-        #: First pages of regions to be freed; appended to at any moment, by finalizers too.
-        self._to_free: deque[int] = deque()
+        self._guard = Guard(self._settle, self._derive)
+        self.released = self._guard.released
+        #: The truth: pages, by first page. Blocks stay here until the pager has freed them.
+        self._blocks: dict[int, int] = {}
+        #: By first page, blocks that the program has freed: yet to be asked for; kept, for another process may still
+        #: look at them; and asked for, the oldest first, with the number of the request.
+        self._to_free: dict[int, None] = {}
+        self._kept: dict[int, None] = {}
+        self._freeing: dict[int, Number] = {}
         #: By first page, regions that other processes can hold by name, and those of them that were freed here.
         self._shared: dict[int, Ticket] = {}
         self._unshared: set[int] = set()
-        #: First pages of regions that the program has freed, and another process may still look at.
-        self._kept: list[int] = []
-        #: Frees under way, the oldest first: request number, first page, pages.
-        self._freeing: deque[tuple[int, int, int]] = deque()
+        #: Processes that had gone when it was last looked at what is kept.
+        self._departed = 0
+        self._extents = Extents(session.pages)
+        self.pins = Pins(session)
+        self._groups = 1
+        self._closing = False
+
+    def _derive(self) -> None:
+        """Derive from the blocks what an operation may have left wrong."""
+        if not self.session.usable:
+            return
+        for start in [start for start in self._freeing if start not in self._blocks]:
+            del self._freeing[start]
+        for start, number in list(self._freeing.items()):
+            if number.value == UNMADE:
+                self._to_free[start] = None
+                del self._freeing[start]
+            else:
+                self._to_free.pop(start, None)
+        self._extents = Extents.around(self.session.pages, self._blocks.items())
+        self.commitment.committed = sum(self._blocks.values())
+        sources = self._tables.region_source
+        self.session.derive_sources({sources[start] for start in self._blocks} - {0})
 
     # -- allocating and freeing ---------------------------------------------------------------------------------------
 
-    def allocate_block(self, nbytes: int, group: int = 0, source: FileRange | None = None) -> int:
-        """Commit memory of at least ``nbytes`` bytes -> its address; 0 when the nodes cannot hold it.
+    def allocate_block(self, nbytes: int, group: int = 0, source: FileRange | None = None) -> Lease | int:
+        """Commit memory of at least ``nbytes`` bytes -> a lease of its address; 0 when the nodes cannot hold it.
 
         It holds zeros, or the bytes of a file. ``DECLINED`` when the memory is closed, in a forked child, and when the
         thread is in the middle of another call (this one then comes from a signal handler or a finalizer).
@@ -72,23 +102,31 @@ class Regions:
         OSError, ClosedError
             The file cannot be made known to the pager (see :meth:`Session.add_source`). Nothing has changed.
         """
-        if self._exclusion.is_mine or not self.usable:
+        if not self.usable:
             return DECLINED
         pages = max(-(-nbytes // self.page_size), 1)
-        with self._exclusion.held():
-            start = self._take(pages)
-            if start is not None:
-                try:
-                    self._describe(start, pages, group, source)
-                except BaseException:
-                    self._tables.page_columns["entry"][start : start + pages] = array("Q", bytes(8)) * pages
-                    self._erase(start, pages)
-                    self._extents.free(start, pages)
-                    self.commitment.give(pages)
-                    raise
-                self._live += 1
-        self._free_queued()
-        return 0 if start is None else self.session.address + start * self.page_size
+        try:
+            lease = self._guard.lease(self._allocate, pages, group, source)
+        except BusyError:
+            return DECLINED
+        if lease is None:
+            return DECLINED if self._closing or not self.session.usable else 0
+        return lease
+
+    def _allocate(self, pages: int, group: int, source: FileRange | None) -> int | None:
+        start = self._take(pages) if self.usable else None
+        if start is None:
+            return None
+        self._guard.journal.append((self._take_back, start, pages))
+        self._describe(start, pages, group, source)
+        self._blocks[start] = pages
+        return self.session.address + start * self.page_size
+
+    def _take_back(self, start: int, pages: int) -> None:
+        """A block was not made."""
+        self._tables.page_columns["entry"][start : start + pages] = array("Q", bytes(8)) * pages
+        self._erase(start, pages)
+        self._blocks.pop(start, None)
 
     def _take(self, pages: int) -> int | None:
         """Commit pages and find addresses for them -> the first page, or None.
@@ -104,7 +142,7 @@ class Regions:
                     return start
                 self.commitment.give(pages)
             if self._freeing:
-                self._requests.wait_for(self._freeing[0][0])
+                self._requests.wait_for(next(iter(self._freeing.values())).value)
             elif self._kept and not looked:
                 looked = True
                 self.session.reap()
@@ -121,7 +159,9 @@ class Regions:
         entries = array("Q", range(first, first + pages)) if source is not None else None
         forks = self.session.forks
         given = array("I", [forks]) * pages if forks else None
-        tables.region_source[start] = self.session.add_source(source) if source is not None else 0
+        tables.region_source[start] = 0
+        if source is not None:
+            tables.region_source[start] = self.session.add_source(source, self._guard.journal)
         tables.region_group[start] = group
         tables.region_advice[start] = 0
         tables.region_shared[start] = 0
@@ -133,50 +173,60 @@ class Regions:
             tables.page_columns["entry"][start : start + pages] = entries
         tables.page_columns["region"][start : start + pages] = numbers
 
-    def free_block(self, address: int) -> None:
-        """Give a block back. Never waits for a lock: any thread may call it at any moment, a finalizer too."""
-        if not self.session.usable:
-            return
-        self._to_free.append((address - self.session.address) // self.page_size)
-        self._free_queued()
-        self._close_if_closing()
+    def settle(self) -> None:
+        """Take up what was released. Never waits for a lock: any thread may call it at any moment."""
+        self._guard.settle()
 
-    def _free_queued(self) -> None:
-        """Request the frees that are queued, unless somebody is at it: whoever is looks again when done."""
-        while self._to_free and not self._requests.is_busy_here:
-            with self._exclusion.held_if_free() as held:
-                if not held:
-                    return
+    def _settle(self) -> None:
+        if self.session.usable:
+            self._collect()
+            while self._to_free:  # as many as may be under way are
+                self._requests.wait_for(next(iter(self._freeing.values())).value)
                 self._collect()
-                if len(self._freeing) >= _MOST_FREES:
-                    self._requests.wait_for(self._freeing[0][0])
+            in_use = len(self._blocks) - len(self._freeing) - len(self._kept)
+            if not self._closing or in_use or self.session.has_received:
+                return
+        self.session.close()
 
     def _collect(self) -> None:
-        """Request queued frees, and take back what the pager has freed. The lock is held."""
+        """Request the frees of what was released, and take back what the pager has freed. The guard is held."""
         children = self.session.children
-        if children.have_departed():
-            self._to_free.extend(self._kept)
+        while self.released:
+            self._to_free[(self.released[0] - self.session.address) // self.page_size] = None
+            del self.released[0]
+        departed = children.departed
+        if departed != self._departed:
+            self._to_free.update(self._kept)
             self._kept.clear()
-        while self._to_free and len(self._freeing) < _MOST_FREES:
-            start = self._to_free.popleft()
+            self._departed = departed
+        for start in list(self._to_free):
+            if len(self._freeing) >= _MOST_FREES:
+                break
             if children.hold(self._tables.region_born[start]) or self._is_held(start):
-                self._kept.append(start)
-                continue
-            pages = self._tables.region_pages[start]
-            self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
-            self._live -= 1
-        while self._freeing and self._requests.is_answered(self._freeing[0][0]):
-            _, start, pages = self._freeing.popleft()
+                self._kept[start] = None
+            else:
+                number = self._freeing[start] = Number(UNMADE)
+                self._requests.make(What.FREE, start + 1, number=number)
+            del self._to_free[start]
+        answered = []
+        for start, number in self._freeing.items():
+            if not self._requests.is_answered(number.value):
+                break
+            answered.append(start)
+        for start in answered:
+            pages = self._blocks[start]
             self._erase(start, pages)
-            self._release_page_tables(start, pages, self._extents.free(start, pages))
+            del self._blocks[start]
+            del self._freeing[start]
             self.commitment.give(pages)
+            self._release_page_tables(start, pages, self._extents.free(start, pages))
 
     def _erase(self, start: int, pages: int) -> None:
         """Take a region's row back, and its source. The row of a free region has no source: it is dropped once."""
         source = self._tables.region_source[start]
         if source:
-            self._tables.region_source[start] = 0
             self.session.drop_source(source)
+            self._tables.region_source[start] = 0
         self._tables.region_pages[start] = 0
         self._tables.page_columns["region"][start : start + pages] = array("I", bytes(4)) * pages
 
@@ -186,13 +236,13 @@ class Regions:
         if ticket is None:
             return False
         if start not in self._unshared:
-            self._unshared.add(start)
             self.session.unshare(ticket)
+            self._unshared.add(start)
         if self.session.is_held(ticket):
             return True
-        self._unshared.remove(start)
-        del self._shared[start]
         self.session.forget_share(start)
+        self._unshared.discard(start)
+        del self._shared[start]
         return False
 
     def share(self, address: int) -> tuple[Ticket, int, int]:
@@ -206,11 +256,15 @@ class Regions:
         self._must_be_usable()
         page, _ = self.pages_of(address, 1)
         start = self._tables.page_columns["region"][page] - 1
-        pages = self._tables.region_pages[start]
-        with self._exclusion.held():
-            if start not in self._shared:
-                self._shared[start] = self.session.share(start, pages)
-        return self._shared[start], self.session.address + start * self.page_size, pages * self.page_size
+        ticket: Ticket = self._guard.run(self._share, start)
+        return ticket, self.session.address + start * self.page_size, self._blocks[start] * self.page_size
+
+    def _share(self, start: int) -> Ticket:
+        self._collect()
+        if start not in self._shared:
+            self._guard.journal.append((self._shared.pop, start, None))
+            self._shared[start] = self.session.share(start, self._blocks[start], self._guard.journal)
+        return self._shared[start]
 
     def _release_page_tables(self, start: int, pages: int, free: range) -> None:
         """Give back the page tables which map nothing any more, now that these pages are free within a free range.
@@ -249,45 +303,29 @@ class Regions:
             The memory is closed, or this is a forked child.
         """
         self._must_be_usable()
-        answer = self._requests.ask(what, first, second)
-        self._free_queued()  # what a finalizer has queued in the middle of that
-        return answer
+        return self._requests.ask(what, first, second)
 
-    def pin(self, first: int, count: int) -> bool:
-        """Hold pages in DRAM -> False, and nothing is held, when they cannot be brought there.
+    def pin(self, first: int, count: int, most: int) -> Lease | None:
+        """Hold pages in DRAM while a lease lives -> None when they cannot be brought there.
 
         Raises
         ------
+        OverflowError
+            More than ``most`` pages would be pinned.
         ClosedError
             The memory is closed, or this is a forked child.
         """
-        pins = self._tables.page_columns["pins"]
-        with self._exclusion.held():
-            if max(pins[first : first + count]) == MAX_PINS:
-                return False
-            for page in range(first, first + count):
-                pins[page] += 1
-        held = False
-        try:
-            held = self.ask(What.PIN, first, count)
-        finally:
-            if not held:
-                self.unpin(first, count)
-        return held
+        self._must_be_usable()
+        lease = self.pins.hold(first, count, most)
+        if lease is None or self.ask(What.PIN, first, count):
+            return lease
+        end(lease)
+        return None
 
     def lost(self, first: int, count: int) -> list[int]:
         """Those of some pages whose bytes could not be read back: they cannot be had any more."""
         table = PageTable(self.session.pages, self._tables.page_columns)
         return [page for page in range(first, first + count) if table.state(page) == POISONED]
-
-    def unpin(self, first: int, count: int) -> None:
-        """Let go of pages that were pinned."""
-        if not self.session.usable:
-            return
-        pins = self._tables.page_columns["pins"]
-        with self._exclusion.held():
-            for page in range(first, first + count):
-                pins[page] -= 1
 
     def pages_of(self, address: int, nbytes: int) -> tuple[int, int]:
         """The pages that hold a range of addresses: first, and how many."""
@@ -297,35 +335,63 @@ class Regions:
 
     def set_advice(self, address: int, advice: int) -> None:
         """Say how the region that an address lies in will be used."""
+        self._must_be_usable()
         page, _ = self.pages_of(address, 1)
-        number = self._tables.page_columns["region"][page]
+        self._requests.wait_for(self._guard.run(self._advise, self._tables.page_columns["region"][page], advice))
+
+    def _advise(self, number: int, advice: int) -> int:
+        self._guard.journal.append((self._note_advice, number, self._tables.region_advice[number - 1]))
+        return self._note_advice(number, advice)
+
+    def _note_advice(self, number: int, advice: int) -> int:
         self._tables.region_advice[number - 1] = advice
-        self.ask(What.ADVICE, number)
+        return self._requests.make(What.ADVICE, number)
 
     def add_group(self, dram_limit: int, memory_limit: int) -> int:
-        """A new group with limits in bytes (0: none) -> its index."""
-        with self._exclusion.held():
-            if self._groups == MAX_GROUPS:
-                raise ThermoclineError(f"a memory has at most {MAX_GROUPS - 1} groups; make another Memory")
-            index = self._groups
-            self._groups += 1
-            self._tables.group_limits[2 * index] = dram_limit
-            self._tables.group_limits[2 * index + 1] = memory_limit
-        self.ask(What.GROUP, index)
-        return index
+        """A new group with limits in bytes (0: none) -> its index.
+
+        Raises
+        ------
+        ThermoclineError
+            There are too many.
+        ClosedError
+            The memory is closed, or this is a forked child.
+        """
+        self._must_be_usable()
+        index, number = self._guard.run(self._add_group, dram_limit, memory_limit)
+        self._requests.wait_for(number)
+        return int(index)
+
+    def _add_group(self, dram_limit: int, memory_limit: int) -> tuple[int, int]:
+        index = self._groups
+        if index == MAX_GROUPS:
+            raise ThermoclineError(f"a memory has at most {MAX_GROUPS - 1} groups; make another Memory")
+        self._guard.journal.append((self._forget_group, index))
+        self._tables.group_limits[2 * index] = dram_limit
+        self._tables.group_limits[2 * index + 1] = memory_limit
+        self._groups = index + 1
+        return index, self._requests.make(What.GROUP, index)
+
+    def _forget_group(self, index: int) -> None:
+        self._groups = index
+        self._tables.group_limits[2 * index] = self._tables.group_limits[2 * index + 1] = 0
+        self._requests.make(What.GROUP, index)
 
     def statistics(self) -> dict[str, Any]:
         """See :func:`thermocline.live.statistics.collect`. What was freed before the call is free in it."""
-        with self._exclusion.held():
-            if self._kept:
-                self.session.reap()
-            self._collect()
-            for number, _, _ in self._freeing:
-                self._requests.wait_for(number)
-            self._collect()
+        self._must_be_usable()
+        self._guard.run(self._wait_for_frees)
         self.ask(What.STAT)
         self._tables.header[Tables.HEADER_PAGE_TABLES] = statistics.page_tables()
         return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
+
+    def _wait_for_frees(self) -> None:
+        if self._kept:
+            self.session.reap()
+        self._collect()
+        for number in list(self._freeing.values()):
+            self._requests.wait_for(number.value)
+        self._collect()
 
     def times(self) -> dict[str, Distribution]:
         """See :func:`thermocline.live.statistics.timed`."""
@@ -333,17 +399,7 @@ class Regions:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _close_if_closing(self) -> None:
-        if self._closing:
-            self.close_when_unused()
-
     def close_when_unused(self) -> None:
         """Close the session now, or when the last block is freed; nothing more is allocated from now on."""
         self._closing = True
-        while self.session.usable and not self._exclusion.is_mine and not self._requests.is_busy_here:
-            with self._exclusion.held():
-                self._collect()
-                if self._live == len(self._kept) and not self._to_free and not self.session.has_received:
-                    self.session.close()
-            if not self._to_free:
-                break  # otherwise a finalizer has run in the middle of that, and left to us what it could not do
+        self.settle()

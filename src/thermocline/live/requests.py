@@ -5,94 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-from collections.abc import Iterator
 
-from thermocline.errors import ThermoclineError
 from thermocline.live.doorbell import Doorbell
 from thermocline.live.messages import say
-from thermocline.live.ring import PENDING, REFUSED, Ring, What
+from thermocline.live.ring import PENDING, REFUSED, UNMADE, Number, Ring, What
 from thermocline.live.tables import RING_ENTRIES, Tables
 
 #: Seconds after which who waits for an answer looks whether there is anybody to give one.
 _PATIENCE = 1.0
 
 
-class Exclusion:
-    """A lock that knows its owner, so that a thread which meets itself is told rather than left waiting for itself.
-
-    Signal handlers and finalizers run in the middle of whatever their thread was doing.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether the calling thread holds the lock."""
-        return self._owner == threading.get_ident()
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait for the lock and hold it.
-
-        Raises
-        ------
-        ThermoclineError
-            The thread holds it already.
-        """
-        if self.is_mine:
-            raise ThermoclineError(
-                "a signal handler or finalizer has called into the memory that its own thread was using; "
-                "set a flag there and call later"
-            )
-        self._lock.acquire()
-        try:
-            self._owner = threading.get_ident()
-            yield
-        finally:
-            self._owner = None
-            self._lock.release()
-
-    @contextlib.contextmanager
-    def held_if_free(self) -> Iterator[bool]:
-        """Hold the lock if nobody else does -> whether it is held. Never waits."""
-        if not self._lock.acquire(blocking=False):
-            yield False
-            return
-        try:
-            self._owner = threading.get_ident()
-            yield True
-        finally:
-            self._owner = None
-            self._lock.release()
-
-
 class Requests:
     """The program's end of the ring."""
 
     def __init__(self, tables: Tables) -> None:
-        self._requests = Doorbell(tables, Tables.HEADER_RING_HEAD)
         self._answers = Doorbell(tables, Tables.HEADER_ANSWERS)
         self._header = tables.header
         self._ring = Ring(tables)
-        self._writing = Exclusion()
 
-    @property
-    def is_busy_here(self) -> bool:
-        """Whether the calling thread is in the middle of making a request: a finalizer may run there."""
-        return self._writing.is_mine
+    def make(self, what: What, first: int = 0, second: int = 0, number: Number | None = None) -> int:
+        """Make a request -> its number. Waits only while the ring is full of requests that have no answer.
 
-    def make(self, what: What, first: int = 0, second: int = 0) -> int:
-        """Make a request -> its number. Waits only while the ring is full of requests that have no answer."""
-        with self._writing.held():
-            oldest = self._ring.head - RING_ENTRIES
-            if oldest >= 0:
-                self.wait_for(oldest)
-            number = self._ring.submit(what, first, second)
-        self._requests.wake()  # its word is the head of the ring, which has changed
-        return number
+        Parameters
+        ----------
+        number : Number
+            Where the number is written in the moment that the request is made.
+        """
+        made = Number(UNMADE) if number is None else number
+        while not self._ring.submit(what, first, second, made):
+            self.wait_for(self._ring.head - RING_ENTRIES)
+        return made.value
 
     def is_answered(self, number: int) -> bool:
         """Whether a request has its answer."""

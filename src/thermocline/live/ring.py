@@ -4,24 +4,43 @@ Allocation needs no request: a page that nobody has touched is zeros, and a faul
 advise, pin, read the books) is written here first and rung for second, so that a pager killed in between is no loss:
 its successor finds every request that has no answer and does it again. All requests may be done twice.
 
-Each entry: what, two arguments, and the answer. There is one writer (the program, under a lock) and one reader (the
-pager); an entry belongs to the pager from the moment the head has passed it until it has an answer.
+Each entry: what, two arguments, and the answer. There is one writer (the program, a thread at a time) and one reader
+(the pager); an entry belongs to the pager from the moment the head has passed it until it has an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 from thermocline.live.tables import RING_ENTRIES, RING_WORDS, Tables
+from thermocline.native import library
 
 _WHAT, _FIRST, _SECOND, _ANSWER = range(4)
 
 #: Answers. An entry without one is under way.
 PENDING, DONE, REFUSED = 0, 1, 2
+
+
+#: Where the number of a request is written when it is made, and what is there before.
+Number = ctypes.c_uint64
+UNMADE = (1 << 64) - 1
+
+
+class _Ring(ctypes.Structure):
+    """``struct tc_ring``."""
+
+    _fields_ = (
+        ("words", ctypes.c_uint64),
+        ("head", ctypes.c_uint64),
+        ("entries", ctypes.c_uint32),
+        ("entry_words", ctypes.c_uint32),
+        ("lock", ctypes.c_uint32),
+    )
 
 
 class What(IntEnum):
@@ -58,6 +77,19 @@ class Ring:
         self._words = tables.ring
         self._header = tables.header
         self._taken = 0
+        self._native = _Ring(
+            tables.address_of("ring"),
+            tables.address_of("header") + Tables.HEADER_RING_HEAD * tables.header.itemsize,
+            RING_ENTRIES,
+            RING_WORDS,
+        )
+        self._submit = library().tc_ring_submit
+        self._submit.restype = ctypes.c_bool
+        self._submit.argtypes = (
+            ctypes.POINTER(_Ring),
+            *(ctypes.c_uint64,) * 3,
+            ctypes.POINTER(Number),
+        )
 
     # -- the program's end --------------------------------------------------------------------------------------------
 
@@ -66,16 +98,12 @@ class Ring:
         """Requests ever made."""
         return int(self._header[Tables.HEADER_RING_HEAD])
 
-    def submit(self, what: What, first: int = 0, second: int = 0) -> int:
-        """Write a request -> its number. The caller has made sure that the entry is free, and wakes the pager."""
-        number = self.head
-        at = number % RING_ENTRIES * RING_WORDS
-        self._words[at + _WHAT] = what
-        self._words[at + _FIRST] = first
-        self._words[at + _SECOND] = second
-        self._words[at + _ANSWER] = PENDING
-        self._header[Tables.HEADER_RING_HEAD] = number + 1
-        return number
+    def submit(self, what: What, first: int, second: int, number: Number) -> bool:
+        """Write a request and wake the pager -> False, and nothing is done, if the entry has no answer yet.
+
+        Done in one step, in C: no exception comes between the entry, the number and the bell.
+        """
+        return bool(self._submit(ctypes.byref(self._native), what, first, second, ctypes.byref(number)))
 
     def answer_of(self, number: int) -> int:
         """The answer to a request, or ``PENDING``."""

@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
 from thermocline.live import fence, injection, launch, libc
@@ -24,6 +24,7 @@ from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Channel, Descriptor
+from thermocline.live.guard import Teardown
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
@@ -76,8 +77,8 @@ class Session:
         Where the arena is mapped, and how many bytes.
     pages : int
         Pages of that range.
-    before_close : list of callable
-        Called when the session is closed, before anything is given back.
+    teardown : Teardown
+        What is done when the session is closed.
     released : callable
         Called, at any moment, when this process has let go of an array that came back to it as a handle.
     """
@@ -94,19 +95,21 @@ class Session:
                 "write a larger page_size, or smaller nodes"
             )
         self.size = self.pages * page_size
-        self.before_close: list[Callable[[], object]] = []
         self.released: Callable[[], object] = lambda: None
         self.closed = False
         self._served_to_the_end = False
         self._process = os.getpid()
         self._sources = 0
         self._free_sources: list[int] = []
+        self.teardown = Teardown()
         self._self_as_guest: Guest | None = None
         self._tickets = 0
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
             injection.parse(inject)  # a mistake in it is the program's to hear of
-        with contextlib.ExitStack() as undo, contextlib.ExitStack() as attached:
+        undo = self.teardown
+        with contextlib.ExitStack() as failed, contextlib.ExitStack() as attached:
+            failed.callback(undo.close)
             opened = open_userfaultfd()
             uffd = Descriptor.opened(opened.fd)
             attached.callback(uffd.close)
@@ -134,9 +137,10 @@ class Session:
                 copies=settings.fork == "copy",
             )
             attached.pop_all()
-            self._undo = undo.pop_all()
+            undo.callback(self._detach)
+            failed.pop_all()
 
-    def _map(self, uffd: Descriptor, undo: contextlib.ExitStack) -> int:
+    def _map(self, uffd: Descriptor, undo: Teardown) -> int:
         """Map the arena and register it -> its address."""
         os.ftruncate(self._arena.fileno(), self.size)
         space = address_space()
@@ -216,8 +220,10 @@ class Session:
         """How many forks came before what is allocated now."""
         return self.attachment.forks.over
 
-    def add_source(self, source: FileRange) -> int:
-        """Make a stretch of an open file known to the pager -> its source number. One thread at a time.
+    def add_source(self, source: FileRange, journal: list[tuple[Any, ...]]) -> int:
+        """Make a stretch of an open file known to the pager -> its source number.
+
+        Part of an operation, in whose journal it is.
 
         Raises
         ------
@@ -226,20 +232,19 @@ class Session:
         ClosedError
             The supervisor cannot be reached: the program has closed our descriptors.
         """
-        number = self._free_sources.pop() if self._free_sources else self._sources + 1
-        self._sources = max(self._sources, number)
-        try:
-            answer = None
-            if number <= MAX_SOURCES:
-                answer = self.attachment.ask("source", number, source.offset, source.length, fds=[source.fd])
-        except BaseException:
-            self.attachment.tell("drop", number)  # it may have arrived; its number is not used again
-            raise
+        number = self._free_sources[-1] if self._free_sources else self._sources + 1
+        answer = None
+        if number <= MAX_SOURCES:
+            journal.append((self.attachment.tell, "drop", number))  # it may have arrived
+            answer = self.attachment.ask("source", number, source.offset, source.length, fds=[source.fd])
         if answer is None:
-            self._free_sources.append(number)
             raise OSError(
                 errno.EMFILE, "too many arrays from files at once; free some, or raise the limit (ulimit -Hn)"
             )
+        if number > self._sources:
+            self._sources = number
+        else:
+            self._free_sources.pop()
         return number
 
     def drop_source(self, number: int) -> None:
@@ -247,12 +252,19 @@ class Session:
         if self.attachment.tell("drop", number):
             self._free_sources.append(number)
 
+    def derive_sources(self, used: set[int]) -> None:
+        """Find out which numbers are free, given all that are used."""
+        self._sources = max(used, default=0)
+        self._free_sources = [number for number in range(self._sources, 0, -1) if number not in used]
+
     def reap(self) -> None:
         """Wait until the supervisor has let go of processes that have ended, or run another program by now."""
         self.attachment.ask("reap")
 
-    def share(self, first: int, pages: int) -> Ticket:
-        """Let other processes of this user hold a region, until :meth:`unshare`. One thread at a time.
+    def share(self, first: int, pages: int, journal: list[tuple[Any, ...]]) -> Ticket:
+        """Let other processes of this user hold a region, until :meth:`unshare`.
+
+        Part of an operation, in whose journal it is.
 
         Raises
         ------
@@ -268,12 +280,15 @@ class Session:
         else:
             raise ThermoclineError(f"a memory can share {MAX_SHARES} arrays at once; free some")
         self._tickets += 1
+        ticket = Ticket(self.door, slot, self._tickets)
+        journal.append((self.unshare, ticket))
+        journal.append((self.forget_share, first))
         address, size = self.address + first * self.page_size, pages * self.page_size
         if not self.tables.share_region(first, lambda *words: self.attachment.forks.share(address, size, *words)):
             raise ThermoclineError("no memory is left to look after shared arrays")
         if self.attachment.ask("share", slot, self._tickets, first, pages) is None:
             raise ThermoclineError("the supervisor of this memory has ended")
-        return Ticket(self.door, slot, self._tickets)
+        return ticket
 
     def forget_share(self, first: int) -> None:
         """A region that was shared is free: children do not share what comes there next."""
@@ -311,13 +326,13 @@ class Session:
         """Give the memory up, and wait until what this process had of it is given back.
 
         That is everything, and the helper processes have ended, unless other processes still use it. No block may be
-        held any more.
+        held any more. After an exception, call it again: it goes on where it was.
         """
-        if not self.usable:
+        if os.getpid() != self._process:
             return
         self.closed = True
-        for callback in self.before_close:
-            callback()
+        self.teardown.close()
+
+    def _detach(self) -> None:
         forget_program(self.door)
         self._served_to_the_end = not self.attachment.close()
-        self._undo.close()

@@ -134,6 +134,7 @@ class Tables:
         # Not by Python's mmap, which keeps a duplicate of the descriptor and closes its number come what may.
         self._size = size
         self.address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
+        self._mapped = ctypes.c_uint64(self.address)
         self._view = memoryview((ctypes.c_ubyte * size).from_address(self.address)).cast("B")
         self._columns: list[memoryview[Any]] = []
 
@@ -173,12 +174,16 @@ class Tables:
         for begin, hole in libc.data_extents(self.fd, offset, offset + count * size):
             yield from enumerate(array(code, os.pread(self.fd, hole - begin, begin)), (begin - offset) // size)
 
+    def address_of(self, name: str) -> int:
+        """Where a column is mapped."""
+        return self.address + self._offsets[name][1]
+
     def share_region(self, start: int, share: Callable[[int, int], int]) -> bool:
         """Let ``share`` write since which fork the region at a page is shared -> whether it could.
 
         It is given two addresses: of the region's word, and of the one that counts the forks that have begun.
         """
-        word = self.address + self._offsets["region_shared"][1] + start * self.region_shared.itemsize
+        word = self.address_of("region_shared") + start * self.region_shared.itemsize
         return not share(word, self.address + Tables.HEADER_FORKS_BEGUN * self.header.itemsize)
 
     @classmethod
@@ -192,9 +197,9 @@ class Tables:
         return self._file.fileno()
 
     def close(self) -> None:
-        """Unmap the tables, and close their descriptor."""
+        """Unmap the tables, and close their descriptor. Doing it again is nothing."""
         for made in self._columns:
             made.release()
         self._view.release()
-        libc.munmap(self.address, self._size)
+        libc.munmap_once(self._mapped, self._size)
         self._file.close()

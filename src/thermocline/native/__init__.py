@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 
 from thermocline.errors import UnsupportedError
+from thermocline.native.cpython import introduce
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
-ABI = 6
+ABI = 7
 
 _AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
 
@@ -41,4 +42,5 @@ def library() -> ctypes.CDLL:
         raise UnsupportedError(f"the native library {path} {wrong}; {_AGAIN}") from error
     if getattr(loaded, "tc_abi", int)() != ABI:
         raise UnsupportedError(f"the native library {path} is of another version; {_AGAIN}")
+    introduce(loaded)
     return loaded

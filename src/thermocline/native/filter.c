@@ -16,9 +16,6 @@
  * numpy.fromstring() resizes its result without it (array_from_text). So ask() and release(),
  * through which every way into Python leads, take the GIL themselves; in a thread that holds it,
  * PyGILState_Ensure() nests.
- *
- * CPython's functions are called by their addresses in struct tc_filter, so that this library is
- * linked to no libpython and serves every version of it. All of them are in the stable ABI.
  */
 #include <stdbool.h>
 
@@ -47,30 +44,16 @@ static inline bool in_arena(const struct tc_filter *filter, const void *block)
 	return (uintptr_t)block - filter->low < filter->span;
 }
 
-/*
- * The pending exception has no caller to go to: it is added to the errors. send() has the main
- * thread raise them as soon as it runs Python again. No exception is pending on return.
- */
-static void collect(struct tc_filter *filter)
+/* The integer that was answered, or is the value of a lease that was: the block is NumPy's now. */
+static intptr_t address_in(void *answer)
 {
-	void *type, *value, *traceback, *error;
+	void *address = tc_lease_is(answer) ? tc_lease_take(answer) : answer;
+	intptr_t integer = tc_python.PyLong_AsSsize_t(address);
 
-	filter->python.PyErr_Fetch(&type, &value, &traceback);
-	filter->python.PyErr_NormalizeException(&type, &value, &traceback);
-	filter->python.Py_DecRef(type);
-	filter->python.Py_DecRef(traceback);
-	error = filter->python.Py_BuildValue("kO", filter->python.PyThread_get_thread_ident(), value);
-	filter->python.Py_DecRef(value);
-	if (error) {
-		filter->python.PyList_Append(filter->object.errors, error);
-		filter->python.Py_DecRef(error);
-	}
-	filter->python.PyErr_Restore(NULL, NULL, NULL);
-}
-
-static void send(struct tc_filter *filter)
-{
-	filter->python.Py_AddPendingCall(filter->python.PyObject_IsTrue, filter->object.courier);
+	if (address != answer)
+		tc_python.Py_DecRef(address);
+	tc_python.Py_DecRef(answer);
+	return integer;
 }
 
 /*
@@ -89,34 +72,33 @@ static intptr_t enter(struct tc_filter *filter, void *function, const char *form
 	void *answer;
 
 	for (;;) {
-		answer = filter->python.PyObject_CallFunction(function, format, (unsigned long long)pointer,
+		answer = tc_python.PyObject_CallFunction(function, format, (unsigned long long)pointer,
 							      (unsigned long long)bytes);
 		if (answer) {
-			integer = filter->python.PyLong_AsSsize_t(answer);
-			filter->python.Py_DecRef(answer);
+			integer = address_in(answer);
 			break;
 		}
-		collect(filter);
+		tc_errors_keep(&filter->object.errors);
 		if (raised)
 			break;
 		raised = true;
 	}
 	if (raised)
-		send(filter);
+		tc_errors_send(&filter->object.errors);
 	return integer;
 }
 
 /* What serve(pointer, bytes) answers: an address, EXHAUSTED or DECLINED. */
 static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
 {
-	int gil = filter->python.PyGILState_Ensure();
+	int gil = tc_python.PyGILState_Ensure();
 	void *type, *value, *traceback;
 	intptr_t answer;
 
-	filter->python.PyErr_Fetch(&type, &value, &traceback);
+	tc_python.PyErr_Fetch(&type, &value, &traceback);
 	answer = enter(filter, filter->object.serve, "KK", (uintptr_t)block, bytes);
-	filter->python.PyErr_Restore(type, value, traceback);
-	filter->python.PyGILState_Release(gil);
+	tc_python.PyErr_Restore(type, value, traceback);
+	tc_python.PyGILState_Release(gil);
 	return answer;
 }
 
@@ -126,20 +108,20 @@ static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
  */
 static void release(struct tc_filter *filter, const void *block)
 {
-	int gil = filter->python.PyGILState_Ensure();
+	int gil = tc_python.PyGILState_Ensure();
 	void *type, *value, *traceback, *address;
 	int error;
 
-	filter->python.PyErr_Fetch(&type, &value, &traceback);
-	address = filter->python.Py_BuildValue("K", (unsigned long long)(uintptr_t)block);
+	tc_python.PyErr_Fetch(&type, &value, &traceback);
+	address = tc_python.Py_BuildValue("K", (unsigned long long)(uintptr_t)block);
 	if (address) {
-		error = filter->python.PyList_Append(filter->object.backlog, address);
-		filter->python.Py_DecRef(address);
+		error = tc_python.PyList_Append(filter->object.backlog, address);
+		tc_python.Py_DecRef(address);
 		if (!error)
 			enter(filter, filter->object.drain, "", 0, 0); /* "": neither is passed on */
 	}
-	filter->python.PyErr_Restore(type, value, traceback);
-	filter->python.PyGILState_Release(gil);
+	tc_python.PyErr_Restore(type, value, traceback);
+	tc_python.PyGILState_Release(gil);
 }
 
 static OUT_OF_LINE void *malloc_large(struct tc_filter *filter, size_t bytes)
@@ -246,23 +228,10 @@ const struct tc_field tc_filter_fields[] = {
 	FIELD(original.calloc),
 	FIELD(original.realloc),
 	FIELD(original.free),
-	FIELD(python.PyErr_Fetch),
-	FIELD(python.PyErr_Restore),
-	FIELD(python.PyErr_NormalizeException),
-	FIELD(python.PyObject_CallFunction),
-	FIELD(python.Py_BuildValue),
-	FIELD(python.PyLong_AsSsize_t),
-	FIELD(python.PyList_Append),
-	FIELD(python.Py_DecRef),
-	FIELD(python.Py_AddPendingCall),
-	FIELD(python.PyObject_IsTrue),
-	FIELD(python.PyThread_get_thread_ident),
-	FIELD(python.PyGILState_Ensure),
-	FIELD(python.PyGILState_Release),
 	FIELD(object.serve),
 	FIELD(object.drain),
 	FIELD(object.backlog),
-	FIELD(object.errors),
-	FIELD(object.courier),
+	FIELD(object.errors.list),
+	FIELD(object.errors.courier),
 	TC_END(struct tc_filter),
 };

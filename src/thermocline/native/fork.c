@@ -36,8 +36,8 @@
 
 #include "thermocline.h"
 
-#define PACKET 256
-#define MAX_FDS 3
+#define PACKET TC_PACKET
+#define MAX_FDS TC_PACKET_FDS
 /* Descriptors of ours stay out of the low numbers, which programs expect to be given. */
 #define LOWEST_FD 64
 
@@ -111,62 +111,28 @@ static int moved_up(int fd)
 
 static int send_packet(int peer, const char *text, const int *fds, int count)
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(MAX_FDS * sizeof(int))];
-	} control = { .room = { 0 } };
-	struct iovec vector = { .iov_base = (void *)text, .iov_len = strlen(text) };
-	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
-	ssize_t sent;
+	int error;
 
-	if (count) {
-		struct cmsghdr *header;
-
-		message.msg_control = control.room;
-		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		header = CMSG_FIRSTHDR(&message);
-		header->cmsg_level = SOL_SOCKET;
-		header->cmsg_type = SCM_RIGHTS;
-		header->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(header), fds, count * sizeof(int));
-	}
 	do {
-		sent = sendmsg(peer, &message, MSG_NOSIGNAL);
-	} while (sent < 0 && errno == EINTR);
-	return sent < 0 ? -1 : 0;
+		error = tc_packet_send(peer, text, strlen(text), fds, (size_t)count);
+	} while (error == EINTR);
+	return error ? -1 : 0;
 }
 
 /* Wait for a packet; at most one descriptor comes with it. Returns -1 if the other end is gone. */
 static int receive_packet(int peer, char text[PACKET], int *fd)
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(MAX_FDS * sizeof(int))];
-	} control;
-	struct iovec vector = { .iov_base = text, .iov_len = PACKET - 1 };
-	struct msghdr message = {
-		.msg_iov = &vector,
-		.msg_iovlen = 1,
-		.msg_control = control.room,
-		.msg_controllen = sizeof(control.room),
-	};
-	struct cmsghdr *header;
-	ssize_t got;
+	struct tc_received received;
+	int error;
 
 	do {
-		got = recvmsg(peer, &message, MSG_CMSG_CLOEXEC);
-	} while (got < 0 && errno == EINTR);
-	if (got <= 0)
+		error = tc_packet_receive(peer, &received);
+	} while (error == EINTR);
+	if (error || !received.size)
 		return -1;
-	text[got] = 0;
-	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-		int received;
-
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-			continue;
-		memcpy(&received, CMSG_DATA(header), sizeof(received));
-		*fd = received;
-	}
+	snprintf(text, PACKET, "%.*s", (int)received.size, received.data);
+	if (received.count)
+		*fd = received.fds[0];
 	return 0;
 }
 
@@ -456,10 +422,13 @@ struct tc_memory *tc_fork_serve(const struct tc_served *served)
 	return memory;
 }
 
-void tc_fork_forget(struct tc_memory *memory)
+void tc_fork_forget(struct tc_memory **forgotten)
 {
-	struct tc_memory **link;
+	struct tc_memory *memory = *forgotten, **link;
 
+	if (!memory)
+		return;
+	*forgotten = NULL;
 	pthread_mutex_lock(&lock);
 	for (link = &memories; *link; link = &(*link)->next) {
 		if (*link == memory) {

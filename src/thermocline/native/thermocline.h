@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 6
+#define TC_ABI 7
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -30,6 +30,68 @@ struct tc_field {
 
 #define TC_FIELD(type, member) { #member, offsetof(type, member), sizeof(((type *)0)->member) }
 #define TC_END(type) { NULL, sizeof(type), 0 }
+
+/* python.c: CPython's functions; void * stands for PyObject *, intptr_t for Py_ssize_t. */
+struct tc_python {
+	void (*PyErr_Fetch)(void **type, void **value, void **traceback);
+	void (*PyErr_Restore)(void *type, void *value, void *traceback);
+	void (*PyErr_NormalizeException)(void **type, void **value, void **traceback);
+	void *(*PyErr_NoMemory)(void);
+	void *(*PyObject_CallFunction)(void *function, const char *format, ...);
+	void *(*PyObject_CallObject)(void *function, void *arguments);
+	void *(*Py_BuildValue)(const char *format, ...);
+	intptr_t (*PyLong_AsSsize_t)(void *integer);
+	int (*PyList_Append)(void *list, void *item);
+	int (*PyList_SetSlice)(void *list, intptr_t low, intptr_t high, void *items);
+	void *(*PyCapsule_New)(void *pointer, const char *name, void (*destructor)(void *capsule));
+	int (*PyCapsule_IsValid)(void *object, const char *name);
+	void *(*PyCapsule_GetPointer)(void *capsule, const char *name);
+	void (*Py_IncRef)(void *object);
+	void (*Py_DecRef)(void *object);
+	int (*Py_AddPendingCall)(int (*function)(void *argument), void *argument);
+	int (*PyObject_IsTrue)(void *object);
+	unsigned long (*PyThread_get_thread_ident)(void);
+	int (*PyGILState_Ensure)(void);
+	void (*PyGILState_Release)(int state);
+	void *(*PyEval_SaveThread)(void);
+	void (*PyEval_RestoreThread)(void *thread);
+};
+
+extern struct tc_python tc_python;
+TC_EXPORT extern const struct tc_field tc_python_fields[];
+/* Before anything else of this library that enters Python. */
+TC_EXPORT void tc_python_use(const struct tc_python *functions);
+
+/* errors.c */
+struct tc_errors {
+	void *list;    /* of (thread, exception) */
+	void *courier; /* its truth value raises them */
+};
+
+void tc_errors_keep(const struct tc_errors *errors);
+void tc_errors_send(const struct tc_errors *errors);
+
+/* guard.c: operations that an exception from outside leaves done or not done. */
+struct tc_guarded {    /* Python's objects, which live as long as the guard, or for ever */
+	void *settle;  /* settle() takes up what was released, and whatever else can be done now */
+	void *repair;  /* repair() makes good an operation that was not done; the journal says which */
+	void *journal; /* list that is empty when an operation begins */
+	void *released; /* list of the values of leases that have ended */
+	void *none;
+	void *busy; /* the answer where the thread is in the middle of another operation */
+	struct tc_errors errors;
+};
+
+TC_EXPORT extern const struct tc_field tc_guarded_fields[];
+TC_EXPORT void *tc_guard_new(const struct tc_guarded *guarded);
+TC_EXPORT void *tc_guard_run(void *guard, void *operation, void *arguments);
+TC_EXPORT void *tc_guard_lease(void *guard, void *keeper, void *operation, void *arguments);
+TC_EXPORT void tc_guard_settle(void *guard);
+TC_EXPORT void *tc_lease_value(void *lease);
+TC_EXPORT void tc_lease_end(void *lease);
+TC_EXPORT void tc_leases_close(void);
+void *tc_lease_take(void *lease);
+bool tc_lease_is(void *object);
 
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
@@ -50,27 +112,12 @@ struct tc_filter {
 		void *(*realloc)(void *context, void *block, size_t bytes);
 		void (*free)(void *context, void *block, size_t bytes);
 	} original;
-	struct { /* CPython's; void * stands for PyObject *, intptr_t for Py_ssize_t */
-		void (*PyErr_Fetch)(void **type, void **value, void **traceback);
-		void (*PyErr_Restore)(void *type, void *value, void *traceback);
-		void (*PyErr_NormalizeException)(void **type, void **value, void **traceback);
-		void *(*PyObject_CallFunction)(void *function, const char *format, ...);
-		void *(*Py_BuildValue)(const char *format, ...);
-		intptr_t (*PyLong_AsSsize_t)(void *integer);
-		int (*PyList_Append)(void *list, void *item);
-		void (*Py_DecRef)(void *object);
-		int (*Py_AddPendingCall)(int (*function)(void *argument), void *argument);
-		int (*PyObject_IsTrue)(void *object);
-		unsigned long (*PyThread_get_thread_ident)(void);
-		int (*PyGILState_Ensure)(void);
-		void (*PyGILState_Release)(int state);
-	} python;
 	struct {	       /* Python's objects, all of which live for ever */
-		void *serve;   /* serve(pointer, nbytes) -> address | 0 (exhausted) | -1 (not tiered) */
+		/* serve(pointer, nbytes) -> address | lease of one | 0 (exhausted) | -1 (not tiered) */
+		void *serve;
 		void *drain;   /* drain() frees the blocks in the backlog */
 		void *backlog; /* list of addresses to free */
-		void *errors;  /* list of (thread, exception) that serve and drain could not raise */
-		void *courier; /* its truth value raises them */
+		struct tc_errors errors; /* what serve and drain could not raise */
 	} object;
 };
 
@@ -124,8 +171,8 @@ struct tc_attached {
 
 /* From now on children are attached to a memory. Returns NULL if there is no memory for that. */
 TC_EXPORT struct tc_memory *tc_fork_serve(const struct tc_served *served);
-/* The memory is closed here. */
-TC_EXPORT void tc_fork_forget(struct tc_memory *memory);
+/* The memory is closed here. *memory is NULL afterwards, and nothing is done where it is before. */
+TC_EXPORT void tc_fork_forget(struct tc_memory **memory);
 /*
  * Children share a range from now on; *since becomes the first fork whose child does, and *forks is
  * how many have begun. Returns -1 if there is no memory for that.
@@ -141,5 +188,38 @@ TC_EXPORT struct tc_attached tc_fork_attached(const struct tc_memory *memory);
 TC_EXPORT int tc_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
 TC_EXPORT void tc_futex_wake(uint32_t *word);
 TC_EXPORT int tc_futex_relay(uint32_t *word, uint32_t seen, int eventfd);
+
+/* packet.c */
+#define TC_PACKET 256 /* bytes at most */
+#define TC_PACKET_FDS 3
+
+struct tc_received {
+	char data[TC_PACKET];
+	uint32_t size;
+	uint32_t flags; /* recvmsg(2) */
+	uint32_t count; /* of descriptors */
+	int32_t fds[TC_PACKET_FDS];
+};
+
+TC_EXPORT extern const struct tc_field tc_received_fields[];
+TC_EXPORT int tc_packet_send(int peer, const void *data, size_t size, const int *fds, size_t count);
+TC_EXPORT int tc_packet_receive(int peer, struct tc_received *received);
+TC_EXPORT int tc_socket_cookie(int fd, uint64_t *cookie);
+
+/* mapping.c */
+TC_EXPORT int tc_unmap(uint64_t *address, uint64_t size);
+
+/* ring.c: a request to the pager (live/ring.py). */
+struct tc_ring {
+	uint64_t *words; /* the entries */
+	uint64_t *head;	 /* requests ever made: a doorbell */
+	uint32_t entries;
+	uint32_t entry_words;
+	uint32_t lock;
+};
+
+TC_EXPORT extern const struct tc_field tc_ring_fields[];
+TC_EXPORT bool tc_ring_submit(struct tc_ring *ring, uint64_t what, uint64_t first, uint64_t second,
+			      uint64_t *number);
 
 #endif

@@ -22,6 +22,7 @@ What is not tiered:
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from thermocline.live.guard import end
 from thermocline.numpy_allocator.allocator import Activation, Allocator
 from thermocline.numpy_allocator.source import BlockSource
 
@@ -60,8 +61,11 @@ def install(arena_low: int, arena_high: int) -> None:
         from thermocline.numpy_allocator.handler import default_handler
 
         _allocator = Allocator(default_handler(), arena_low, arena_high)
+        _allocator.begin()
     elif (_allocator.low, _allocator.high) != (arena_low, arena_high):
         raise RuntimeError(f"the arena is [{_allocator.low:#x}, {_allocator.high:#x}) and cannot be another")
+    else:
+        _allocator.begin()  # it may have been interrupted
 
 
 def register_source(source: BlockSource, low: int, high: int) -> None:
@@ -113,11 +117,11 @@ def deactivate(activation: Activation | None = None) -> None:
 @contextmanager
 def tiered(source: BlockSource, min_array: int) -> Iterator[None]:
     """Activate ``source`` for the length of a ``with`` block."""
-    activation = activate(source, min_array)
+    lease = _installed().lease(source, min_array)
     try:
         yield
     finally:
-        deactivate(activation)
+        end(lease)
 
 
 def close() -> None:

@@ -5,11 +5,13 @@ import bisect
 import ctypes
 import os
 import sys
-import threading
+from collections import deque
 from dataclasses import dataclass
+from typing import cast
 
+from thermocline.live.guard import Guard, Lease, value_of
+from thermocline.live.interrupts import ERRORS
 from thermocline.numpy_allocator.handler import Handler
-from thermocline.numpy_allocator.interrupts import Courier
 from thermocline.numpy_allocator.source import BlockSource
 from thermocline.numpy_allocator.state import NEVER, new_state
 
@@ -49,37 +51,42 @@ class Allocator:
     -----
     ``serve`` and ``drain`` are called by the filter (``native/filter.c``), which sends the blocks that are not ours
     to NumPy's own functions. They may be entered in any thread and while they run already.
-    What they read of this object are therefore tuples that are replaced and never changed; `_lock` is for
-    those who replace them.
+    What they read of this object are therefore tuples that are replaced and never changed, by operations of
+    `_guard`.
     """
 
     def __init__(self, handler: Handler, low: int, high: int) -> None:
         self.low, self.high = low, high
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._handler = handler
+        self._guard = Guard(self._settle, self._publish)
         self._activations: tuple[Activation, ...] = ()
         self._ranges: tuple[_Range, ...] = ()
         self._backlog: list[int] = []
         self._closed = False
-        self._errors: list[tuple[int, BaseException]] = []
+        #: Plain memory, until NumPy has it.
+        self._plain = Guard(self._free_plain)
+        #: Who takes blocks off the backlog.
+        self._draining = Guard(self._drain)
         originals = [word or 0 for word in handler.functions]
         self._originals = originals
         self._raw_is_malloc = not _has_debug_hooks()
         self._original_malloc = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[1])
         self._original_free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(originals[4])
-        self._state, functions = new_state(
+        self._state, self._functions = new_state(
             low,
             high,
             originals,
             serve=self.serve,
             drain=self.drain,
             backlog=self._backlog,
-            errors=self._errors,
-            courier=Courier(self._errors),
         )
         os.register_at_fork(after_in_child=self._become_child)
         atexit.register(self.close)
-        handler.replace(functions)
+
+    def begin(self) -> None:
+        """Replace NumPy's functions. Doing it again is nothing."""
+        self._handler.replace(self._functions)
 
     # --- which source ---
 
@@ -87,18 +94,29 @@ class Allocator:
         """See `thermocline.numpy_allocator.register_source`."""
         if not self.low <= low < high <= self.high:
             raise ValueError(f"[{low:#x}, {high:#x}) is not in the arena [{self.low:#x}, {self.high:#x})")
-        with self._lock:
-            if any(each.low < high and low < each.high for each in self._ranges):
-                raise ValueError(f"[{low:#x}, {high:#x}) overlaps the range of another source")
-            self._ranges = tuple(sorted((*self._ranges, _Range(low, high, source)), key=lambda each: each.low))
-            self._state.open = not self._closed
+        self._guard.run(self._register, source, low, high)
+
+    def _register(self, source: BlockSource, low: int, high: int) -> None:
+        self._settle()
+        if any(each.low < high and low < each.high for each in self._ranges):
+            raise ValueError(f"[{low:#x}, {high:#x}) overlaps the range of another source")
+        self._ranges = tuple(sorted((*self._ranges, _Range(low, high, source)), key=lambda each: each.low))
+        self._state.open = not self._closed
 
     def unregister(self, source: BlockSource) -> None:
         """See `thermocline.numpy_allocator.unregister_source`."""
-        with self._lock:
-            self._activations = tuple(each for each in self._activations if each.source is not source)
-            self._ranges = tuple(each for each in self._ranges if each.source is not source)
-            self._publish()
+        self._guard.released.append(source)
+        self._guard.settle()
+
+    def _settle(self) -> None:
+        """End the activations that are over, and forget the sources that are."""
+        released = self._guard.released
+        while released:
+            over = released[0]
+            self._activations = tuple(each for each in self._activations if over not in (each, each.source))
+            self._ranges = tuple(each for each in self._ranges if each.source is not over)
+            del released[0]
+        self._publish()
 
     def source_of(self, address: int) -> BlockSource | None:
         """The source in whose range an address lies."""
@@ -108,22 +126,32 @@ class Allocator:
 
     def activate(self, source: BlockSource, min_array: int) -> Activation:
         """See `thermocline.numpy_allocator.activate`."""
+        activation: Activation = self._guard.run(self._activate, source, min_array)
+        return activation
+
+    def lease(self, source: BlockSource, min_array: int) -> Lease:
+        """A lease of an activation."""
+        return cast("Lease", self._guard.lease(self._activate, source, min_array))
+
+    def _activate(self, source: BlockSource, min_array: int) -> Activation:
         if min_array < 1:
             raise ValueError(f"min_array is {min_array} bytes; write a positive size")
-        with self._lock:
-            if all(each.source is not source for each in self._ranges):
-                raise ValueError("this source has no range; register it before it is activated")
-            activation = Activation(source, min_array)
-            self._activations = (*self._activations, activation)
-            self._publish()
+        if all(each.source is not source for each in self._ranges):
+            raise ValueError("this source has no range; register it before it is activated")
+        activation = Activation(source, min_array)
+        self._guard.journal.append((self._forget, activation))
+        self._activations = (*self._activations, activation)
+        self._publish()
         return activation
+
+    def _forget(self, activation: Activation) -> None:
+        self._activations = tuple(each for each in self._activations if each is not activation)
 
     def deactivate(self, activation: Activation | None = None) -> None:
         """See `thermocline.numpy_allocator.deactivate`."""
-        with self._lock:
-            undone = activation or (self._activations[-1] if self._activations else None)
-            self._activations = tuple(each for each in self._activations if each is not undone)
-            self._publish()
+        activations = self._activations
+        self._guard.released.extend([activation] if activation else activations[-1:])
+        self._guard.settle()
 
     def _publish(self) -> None:
         active = self._activations and self._state.open
@@ -131,10 +159,11 @@ class Allocator:
 
     # --- the calls of the filter ---
 
-    def serve(self, pointer: int, nbytes: int) -> int:
+    def serve(self, pointer: int, nbytes: int) -> Lease | int:
         """A block of ``nbytes`` with what ``pointer`` (0: nothing) holds: an address, or a source's 0 or -1.
 
-        The block at ``pointer`` is left alone: the filter frees it when it has the new one in its hands.
+        The address may be in a lease, which the filter ends when it has it. The block at ``pointer`` is left alone: the
+        filter frees it when it has the new one in its hands.
         """
         _assure_room(_FRAMES)
         self._leave_parent()
@@ -143,29 +172,31 @@ class Allocator:
         activations = self._activations
         if not activations or (pointer and not self._raw_is_malloc):
             return _DECLINED
-        source = activations[-1].source
-        block = self._allocated(source, nbytes)
-        if pointer and block > 0:
+        block = self._allocated(activations[-1].source, nbytes)
+        if pointer and block not in _NONE:
             # NumPy does not say how large the old block is. The C library's figure is what can be read there.
-            self._copy(block, pointer, min(nbytes, _usable_size(pointer)), source)
+            ctypes.memmove(_address(block), pointer, min(nbytes, _usable_size(pointer)))
         return block
 
     def drain(self) -> int:
         """Free every block on the backlog: the one just put there, and any whose own drain was cut short."""
         _assure_room(_FRAMES)
         self._leave_parent()
-        backlog = self._backlog
-        while backlog:
-            try:
-                address = backlog.pop()
-            except IndexError:  # another thread was faster
-                break
-            source = self.source_of(address)
-            if source is not None:
-                source.free_block(address)
+        self._draining.settle()
         return 0
 
-    def _resized(self, pointer: int, nbytes: int) -> int:
+    def _drain(self) -> None:
+        backlog = self._backlog
+        while backlog:
+            source = self.source_of(backlog[0])
+            if source is None:  # its memory is closed
+                del backlog[0]
+            else:
+                source.take_back(backlog)
+        for each in self._ranges:
+            each.source.settle()
+
+    def _resized(self, pointer: int, nbytes: int) -> Lease | int:
         source = self.source_of(pointer)
         if source is None:  # its memory is closed
             return _EXHAUSTED
@@ -173,54 +204,55 @@ class Allocator:
         if held // 2 <= nbytes <= held:
             return pointer
         block = self._allocated(source, nbytes)
-        if block <= 0 and nbytes <= held:
+        if block in _NONE and nbytes <= held:
             return pointer
         if block == _DECLINED:
-            block, source = self._original_malloc(self._originals[0], nbytes) or _EXHAUSTED, None
-        if block > 0:
-            self._copy(block, pointer, min(nbytes, held), source)
+            block = self._plain.lease(self._original_malloc, self._originals[0], nbytes) or _EXHAUSTED
+        if block not in _NONE:
+            ctypes.memmove(_address(block), pointer, min(nbytes, held))
         return block
 
-    def _allocated(self, source: BlockSource, nbytes: int) -> int:
+    def _allocated(self, source: BlockSource, nbytes: int) -> Lease | int:
         try:
             return source.allocate_block(nbytes)
         except MemoryError:
             return _EXHAUSTED
 
-    def _copy(self, block: int, pointer: int, nbytes: int, source: BlockSource | None) -> None:
-        try:
-            ctypes.memmove(block, pointer, nbytes)
-        except BaseException:  # a signal handler's: the filter asks again
-            if source is None:
-                self._original_free(self._originals[0], block, NEVER)
-            else:
-                source.free_block(block)
-            raise
+    def _free_plain(self) -> None:
+        released = self._plain.released
+        while released:
+            # One step of the interpreter: a block that is off the list is free.
+            deque(map(self._original_free, (self._originals[0],), map(released.pop, (0,)), (NEVER,)), maxlen=0)
 
     # --- forks and the end ---
 
     def close(self) -> None:
         """From now on no array is tiered and no block freed: the process ends. Arrays stay readable."""
-        with self._lock:
-            self._closed = True
-            self._state.threshold = NEVER
-            self._state.open = 0
+        self._closed = True
+        self._state.threshold = NEVER
+        self._state.open = 0
 
     def _become_child(self) -> None:
         """The blocks of this process are its parent's: here they are neither freed nor resized."""
         self._state.threshold = NEVER
         self._state.open = 0
-        self._pid = os.getpid()
-        self._lock = threading.RLock()  # the old one may be held by a thread that the child does not have
         self._activations = ()
         self._ranges = ()
         self._backlog.clear()
-        self._errors.clear()
+        ERRORS.clear()
+        self._pid = os.getpid()
 
     def _leave_parent(self) -> None:
         # Another module's at-fork hook may run before ours, and a garbage collection in it may free arrays.
         if os.getpid() != self._pid:
             self._become_child()
+
+
+_NONE = _EXHAUSTED, _DECLINED
+
+
+def _address(block: Lease | int) -> int:
+    return block if isinstance(block, int) else int(value_of(block))
 
 
 def _assure_room(frames: int) -> None:

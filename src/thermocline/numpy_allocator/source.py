@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from thermocline.live.guard import Lease
+
 
 class BlockSource(Protocol):
     """Tiered memory that hands out blocks.
@@ -9,7 +11,7 @@ class BlockSource(Protocol):
     Calls come from any thread, at any moment, with the GIL held. A garbage collection or a signal handler
     that runs inside a call may free and allocate arrays, so every method may be entered again by the thread
     that is in it: none may wait for a lock which its own thread may hold. An allocation can then be
-    declined; a free can be put into a queue for whoever holds the lock.
+    declined; a free is put into a queue, and settled by the thread that holds the lock.
 
     There is room for 30 Python frames below a call; where there is not, the recursion limit is met before it.
 
@@ -17,16 +19,24 @@ class BlockSource(Protocol):
     after the NumPy call. The block is then asked for once more, and is plain memory if that fails too.
     """
 
-    def allocate_block(self, nbytes: int) -> int:
-        """The address of zeroed, page-aligned memory of at least ``nbytes`` bytes.
+    def allocate_block(self, nbytes: int) -> Lease | int:
+        """The address of zeroed, page-aligned memory of at least ``nbytes`` bytes, or a lease of it.
 
-        0 when there is none left: NumPy raises ``MemoryError``. -1 to decline: NumPy allocates this one
+        With a lease, the memory is given back if an exception comes before NumPy has the address. 0 when there is none
+        left: NumPy raises ``MemoryError``. -1 to decline: NumPy allocates this one
         itself.
         """
         ...
 
-    def free_block(self, address: int) -> None:
-        """Take back a block. Its array is gone, so nothing reads it any more."""
+    def take_back(self, freed: list[int]) -> None:
+        """Take the block whose address is the first of a list, and take it off the list: both, or neither.
+
+        Its array is gone, so nothing reads it any more.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Called after every free, for what can be done later than :meth:`take_back`."""
         ...
 
     def block_size(self, address: int) -> int:

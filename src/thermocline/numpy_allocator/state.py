@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable, Sequence
 
+from thermocline.live.interrupts import Errors, errors
 from thermocline.native import library
 
 NEVER = ctypes.c_size_t(-1).value  # as a threshold: no block is that large
@@ -12,28 +13,8 @@ class _Originals(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("context", "malloc", "calloc", "realloc", "free"))
 
 
-class _CPython(ctypes.Structure):
-    """Functions of CPython's stable ABI, by their own names."""
-
-    _fields_ = (
-        ("PyErr_Fetch", ctypes.c_void_p),
-        ("PyErr_Restore", ctypes.c_void_p),
-        ("PyErr_NormalizeException", ctypes.c_void_p),
-        ("PyObject_CallFunction", ctypes.c_void_p),
-        ("Py_BuildValue", ctypes.c_void_p),
-        ("PyLong_AsSsize_t", ctypes.c_void_p),
-        ("PyList_Append", ctypes.c_void_p),
-        ("Py_DecRef", ctypes.c_void_p),
-        ("Py_AddPendingCall", ctypes.c_void_p),
-        ("PyObject_IsTrue", ctypes.c_void_p),
-        ("PyThread_get_thread_ident", ctypes.c_void_p),
-        ("PyGILState_Ensure", ctypes.c_void_p),
-        ("PyGILState_Release", ctypes.c_void_p),
-    )
-
-
 class _Objects(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("serve", "drain", "backlog", "errors", "courier"))
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("serve", "drain", "backlog")), ("errors", Errors))
 
 
 class State(ctypes.Structure):
@@ -45,7 +26,6 @@ class State(ctypes.Structure):
         ("span", ctypes.c_size_t),
         ("open", ctypes.c_size_t),
         ("original", _Originals),
-        ("python", _CPython),
         ("object", _Objects),
     )
 
@@ -55,11 +35,9 @@ def new_state(
     high: int,
     originals: Sequence[int],
     *,
-    serve: Callable[[int, int], int],
+    serve: Callable[[int, int], object],
     drain: Callable[[], int],
     backlog: list[int],
-    errors: list[tuple[int, BaseException]],
-    courier: object,
 ) -> tuple[State, list[int]]:
     """A state for the arena ``[low, high)``, and what a handler's functions are with it: its address, and the filter's.
 
@@ -78,11 +56,10 @@ def new_state(
     state = State.from_address(address)
     state.threshold, state.low, state.span = NEVER, low, high - low
     state.original = _Originals(*originals)
-    state.python = _CPython(*(_address_of(ctypes.pythonapi, name) for name, _ in _CPython._fields_))
-    kept = (serve, drain, backlog, errors, courier)
+    kept = (serve, drain, backlog)
     for each in kept:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
-    state.object = _Objects(*map(id, kept))
+    state.object = _Objects(*map(id, kept), errors())
     state.open = 1
     return state, [address, *filters]
 
