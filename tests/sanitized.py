@@ -21,7 +21,12 @@ from hatch_build import LIBRARY, NATIVE, ROOT, compile_library, compiler
 # __sanitizer_set_report_path() for its own, and writes what it finds to stderr instead of to a file.
 OWN_UBSAN = "-static-libubsan -Wl,--exclude-libs,ALL"
 FLAGS = f"-O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all {OWN_UBSAN}"
-TESTS = ("tests/live/test_fence.py", "tests/test_numpy_allocator.py", "tests/lab/test_prober.py")
+TESTS = (
+    "tests/live/test_fence.py",
+    "tests/live/test_guard.py",
+    "tests/test_numpy_allocator.py",
+    "tests/lab/test_prober.py",
+)
 WORK = ROOT / "build" / "sanitized"
 FINDINGS = WORK / "findings"
 

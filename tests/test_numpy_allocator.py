@@ -127,7 +127,9 @@ assert is_tiered(in_module)
 def test_frees_after_the_end_enter_no_python() -> None:
     program = """
 class Silent(Arena):
-    def free_block(self, address):
+    def take_back(self, freed):
+        print("freed")
+    def settle(self):
         print("freed")
     def allocate_block(self, nbytes):
         if over: print("allocated")

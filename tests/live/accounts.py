@@ -16,7 +16,7 @@ def page_tables(pid: int) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmPTE:"))
 
 
-def descriptors(pid: int) -> int:
+def descriptors(pid: int | str) -> int:
     """Open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from thermocline import Memory
-from thermocline.errors import OutOfMemory, SpecError
+from thermocline.errors import OutOfMemory, SpecError, ThermoclineError
+from thermocline.spec import parse_spec
 
 PAGE = 64 << 10
 
@@ -165,10 +166,17 @@ def test_nonsense_leaves_a_memory_as_it_was(
         lambda: memory.share(value),
         lambda: memory.pin(value).__enter__(),
         lambda: memory.numpy(size).__enter__(),
+        lambda: memory.group(value, dram=size, memory=offset),
+        lambda: memory.group("limited", dram=offset, memory=size),
+        lambda: Memory(value),
+        lambda: Memory(dtype, page_size=size),
+        lambda: Memory("dram=1MiB", page_size=size, readahead=offset, design=value).close(),
+        lambda: Memory("dram=1MiB", clean=value, fork=dtype).close(),
+        lambda: parse_spec(value, offset),
     ]
     for call in calls:
         # Whatever a caller may be told; never a signal, a hang or an error of another class.
-        with suppress(TypeError, ValueError, OSError, MemoryError, OverflowError, AttributeError):
+        with suppress(TypeError, ValueError, OSError, MemoryError, OverflowError, AttributeError, ThermoclineError):
             call()
     gc.collect()
     assert np.unique(memory.from_file(file)).tolist() == [1.0]

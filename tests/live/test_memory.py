@@ -4,6 +4,7 @@ import gc
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import pytest
 import thermocline
 from thermocline import Compressed, Dram, File, Memory, OutOfMemory, SpecError
 from thermocline.budget import auto_spec
-from thermocline.live.requests import Exclusion
 
 PAGE = 64 << 10
 
@@ -368,7 +368,7 @@ def test_an_array_that_goes_while_its_thread_makes_a_request_is_freed(memory: Me
     ring = memory._regions._requests._ring
     submit = ring.submit
 
-    def submit_and_collect(*request: int) -> int:
+    def submit_and_collect(*request: Any) -> bool:
         going.clear()
         return submit(*request)
 
@@ -471,18 +471,6 @@ def test_many_threads_fault_at_once(design: str, tmp_path: Path) -> None:
             thread.join()
         assert sums == [100_000 * 99_999 // 2] * 8
         assert memory.stat()["pager"]["starts"] == 1
-
-
-def test_a_thread_that_meets_itself_is_told() -> None:
-    exclusion = Exclusion()
-    with exclusion.held():
-        assert exclusion.is_mine
-        with pytest.raises(thermocline.ThermoclineError, match="signal handler"), exclusion.held():
-            pass
-        with exclusion.held_if_free() as held:
-            assert not held
-    with exclusion.held_if_free() as held:
-        assert held
 
 
 def test_auto_is_what_the_machine_has() -> None:

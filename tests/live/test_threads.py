@@ -49,7 +49,7 @@ def test_groups_are_opened_and_closed_by_many_threads(memory: Memory) -> None:
                 pass
 
     at_once(*(lambda number=number: open_often(number) for number in range(4)))  # type: ignore[misc]
-    assert _known_blocks[memory._regions]._groups == (0,)
+    assert _known_blocks[memory._regions]._charged == {}
 
 
 def test_a_memory_is_made_known_to_numpy_once() -> None:
@@ -72,4 +72,4 @@ def test_what_is_pinned_is_counted_by_many_threads(memory: Memory) -> None:
                 pass
 
     at_once(*(lambda array=array: pin_often(array) for array in arrays))  # type: ignore[misc]
-    assert memory._pinned == 0
+    assert memory._regions.pins.pages == 0

@@ -63,10 +63,12 @@ class Arena:
             finally:
                 self._busy = False
 
-    def free_block(self, address: int) -> None:
-        self._returned.append(address)
+    def take_back(self, freed: list[int]) -> None:
+        self._returned.extend(map(freed.pop, (0,)))
+
+    def settle(self) -> None:
         with self._lock:
-            if not self._busy:
+            if self._returned and not self._busy:
                 self._busy = True
                 try:
                     self.during_free()

@@ -75,16 +75,15 @@ def test_a_forked_child_may_have_a_source_at_once(arena: Arena) -> None:
 
 @contextmanager
 def another_thread_holds_the_lock() -> Iterator[None]:
-    """Another thread registers a source for as long as this lasts."""
+    """Another thread is in the middle of an operation for as long as this lasts."""
     allocator = numpy_allocator._installed()
     holds, may_end = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with allocator._lock:
-            holds.set()
-            may_end.wait()
+        holds.set()
+        may_end.wait()
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=allocator._guard.run, args=(hold,))
     thread.start()
     holds.wait()
     try:
