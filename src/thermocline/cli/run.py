@@ -178,9 +178,10 @@ def _refuse_shutters(parser: Parser, interpreted: Sequence[str]) -> None:
 def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[int, bytes]:
     """The wait status of the program, and what the supervisor reported when it was gone."""
     from thermocline.cli import program
+    from thermocline.live.descriptor import moved_up
 
     # High numbers: a program sees the low ones free, and ours never stand in for a closed standard stream.
-    reader, writer = (_moved_up(descriptor) for descriptor in os.pipe())
+    reader, writer = (moved_up(descriptor) for descriptor in os.pipe())
     with open(reader, "rb") as pipe:
         try:
             os.set_inheritable(writer, True)
@@ -194,14 +195,6 @@ def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[in
         # One line of JSON, or nothing. Not all up to the end of the file: a daemon that the program forked
         # may hold the pipe open for as long as it lives.
         return status, pipe.readline()
-
-
-def _moved_up(descriptor: int) -> int:
-    import fcntl
-
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
-    os.close(descriptor)
-    return moved
 
 
 def _environment(settings: Mapping[str, object]) -> dict[str, str]:

@@ -109,6 +109,17 @@ class Arena:
                 for first, pages in _runs_of_zeros(self._stopped[page : page + count]):
                     self.protect(page + first, pages)
 
+    def cover(self, number: int, first: int, count: int) -> None:
+        """A process that shares the arrays has mapped more of the arena: stop its writers of what is there."""
+        begin, end = first * self.page_size, (first + count) * self.page_size
+        with self._coming_up:
+            for mapping in self.mappings:
+                if mapping.number != number or mapping.is_private:
+                    continue
+                with contextlib.suppress(ProcessLookupError):
+                    for page, present in self._runs_within(begin, end):
+                        mapping.protect(page, present)
+
     def detach(self, mapping: Mapping) -> None:
         """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
         with self._coming_up:
@@ -137,13 +148,13 @@ class Arena:
                 continue
             try:
                 mapping.copy(at, size, source, protect=protect)
-            except ProcessLookupError:
+            except (ProcessLookupError, FileNotFoundError):
                 continue
             break
         else:
             if not self.mappings:
                 raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
-            # Only forked children are left. None of them writes to a frame, so what is there already is the same.
+            # Nobody who writes to a frame has it mapped: forked children do not, and so what is there is the same.
             os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
         self.wake(*pages)
 
@@ -162,8 +173,9 @@ class Arena:
             if mapping is not None:  # as it mostly is, and a fault waits for this
                 if not protect:
                     self._note_writers(*self._pages_of(at, size))
-                mapping.copy(at, size, buffer.address + offset, protect=protect)
-                return
+                with contextlib.suppress(FileNotFoundError):  # an array that is being freed
+                    mapping.copy(at, size, buffer.address + offset, protect=protect)
+                    return
             # Looked at only now: a fork may have begun while the bytes were read.
             protect = protect or self._may_owe(*self._pages_of(at, size))
             self._come_up(at, size, buffer, offset, protect=protect)
@@ -174,8 +186,9 @@ class Arena:
             mapping = self._only
             if mapping is not None:
                 self._note_writers(*self._pages_of(at, size))
-                mapping.zero(at, size)
-                return
+                with contextlib.suppress(FileNotFoundError):
+                    mapping.zero(at, size)
+                    return
             if self._zeros is None or self._zeros.size < size:
                 self._zeros = Buffer(size)
             self._come_up(at, size, self._zeros, 0, protect=self._may_owe(*self._pages_of(at, size)))
@@ -248,8 +261,11 @@ class Arena:
 
     def present_runs(self) -> Iterator[tuple[int, int]]:
         """Runs of pages of which any byte is in memory: first page, and how many."""
-        for begin, end in self._data():
-            yield self._pages_of(begin, end - begin)
+        return self._runs_within(0, os.fstat(self.fd).st_size)
+
+    def _runs_within(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        for first, last in libc.data_extents(self.fd, begin, end):
+            yield self._pages_of(first, last - first)
 
     def _data(self) -> Iterator[tuple[int, int]]:
         return libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size)

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class Guest:
         self._attachment = attachment
         self._released = released
         self._page_size = page_size
+        #: What is not held any more, and may be unmapped: first page, and the one behind the last.
+        self._let_go: deque[tuple[int, int]] = deque()
         self._held: weakref.WeakValueDictionary[Ticket, ctypes.Array[ctypes.c_char]] = weakref.WeakValueDictionary()
 
     @classmethod
@@ -86,15 +89,38 @@ class Guest:
             raise ClosedError("a shared array is gone: keep it until whoever was sent it has received it")
         first, pages = answer.numbers
         address, size = self._attachment.address + first * self._page_size, pages * self._page_size
+        if not self._attachment.is_program:
+            with _joining:
+                self._cover(first, pages)
         # Another region may have been there before, and left poison here when it was touched too late.
-        libc.madvise(address, size, libc.MADV_DONTNEED)
+        libc.discard(address, size)
         held = (ctypes.c_char * size).from_address(address)
-        weakref.finalize(held, self._release, ticket.slot).atexit = False
+        weakref.finalize(held, self._release, ticket.slot, first, pages).atexit = False
         self._held[ticket] = held
         return held
 
-    def _release(self, slot: int) -> None:
+    def _cover(self, first: int, pages: int) -> None:
+        """Map pages, if they are not mapped, and have the pager stop their writers here as it does elsewhere.
+
+        Raises
+        ------
+        ClosedError
+            The supervisor cannot be reached.
+        OSError
+            ENOMEM: the limit on addresses has no room for them (setrlimit(2), ``RLIMIT_AS``).
+        """
+        size, mapped = self._page_size, self._attachment.mapped
+        while self._let_go:
+            begin, end = self._let_go.popleft()
+            mapped.uncover(begin * size, end * size)
+        for begin, end in mapped.cover(first * size, (first + pages) * size):
+            if self._attachment.ask("cover", begin // size, (end - begin) // size) is None:
+                mapped.uncover(begin, end)
+                raise ClosedError("the memory that this array is in is closed")
+
+    def _release(self, slot: int, first: int, pages: int) -> None:
         self._attachment.tell("release", slot)
+        self._let_go.append((first, first + pages))
         self._released()
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from thermocline.live.userfaultfd import UserFaultFd
@@ -13,7 +14,8 @@ from thermocline.live.userfaultfd import UserFaultFd
 class Mapping:
     """Where a process has mapped the arena.
 
-    Its methods raise ``ProcessLookupError`` when that process, or the program that it ran, is gone.
+    Its methods raise ``ProcessLookupError`` when that process, or the program that it ran, is gone. A process need not
+    have all of the arena mapped.
 
     Attributes
     ----------
@@ -68,20 +70,29 @@ class Mapping:
         self.uffd.map_present(self.address + at, size)
 
     def protect(self, page: int, count: int) -> None:
-        """Stop the writers of pages here, present or to come."""
-        self.uffd.write_protect(*self._place(page, count))
+        """Stop the writers of pages here, present or to come. Where a page is not mapped, there are none."""
+        self._wherever_mapped(self.uffd.write_protect, page, count)
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of pages go on."""
-        self.uffd.write_unprotect(*self._place(page, count))
+        self._wherever_mapped(self.uffd.write_unprotect, page, count)
+
+    def _wherever_mapped(self, do: Callable[[int, int], None], page: int, count: int) -> None:
+        try:
+            do(*self._place(page, count))
+        except FileNotFoundError:
+            # Not all of it is mapped, or (before Linux 6.4) not as one: then nothing has been done.
+            for each in range(page, page + count if count > 1 else page):
+                self._wherever_mapped(do, each, 1)
 
     def wake(self, page: int, count: int) -> None:
         """Make the waiters of pages fault again."""
         self.uffd.wake(*self._place(page, count))
 
     def poison(self, page: int) -> None:
-        """Make every touch of an absent page a SIGBUS."""
-        self.uffd.poison(*self._place(page, 1))
+        """Make every touch of an absent page a SIGBUS. Where it is not mapped, it cannot be touched."""
+        with contextlib.suppress(FileNotFoundError):
+            self.uffd.poison(*self._place(page, 1))
 
     def _place(self, page: int, count: int) -> tuple[int, int]:
         return self.address + page * self.page_size, count * self.page_size

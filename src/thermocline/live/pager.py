@@ -35,6 +35,7 @@ from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.mapping import Mapping, SharedRanges
 from thermocline.live.messages import say
+from thermocline.live.pidfd import has_ended
 from thermocline.live.placement import Placement, homes_of
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sampling import Sampler
@@ -383,6 +384,9 @@ class Pager:
                 self.scheduler.spawn(attach_child(self.mm, number), done=lambda _: self._answer(packet))
             else:
                 self._answer(packet)
+        elif packet.word == "cover":
+            self.arena.cover(*packet.numbers)
+            self._answer(packet)
         elif packet.word == "detach":
             (number,) = packet.numbers
             self._detach(number)
@@ -433,7 +437,7 @@ class Pager:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
-                select.select([mapping.process], [], [])
+                has_ended(mapping.process)
 
     def _detach(self, number: int) -> None:
         gone = [mapping for mapping in self.arena.mappings if mapping.number == number]

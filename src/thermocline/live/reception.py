@@ -98,6 +98,8 @@ class Reception:
             "join": _Handler(self._welcome, numbers=1),
             "fork": _Handler(self._fork, numbers=2),
             "attach": _Handler(self._attach, numbers=1, descriptors=3),
+            "cover": _Handler(self._cover, numbers=2),
+            "reopen": _Handler(self._reopen, numbers=2),
         }
         self._program = self._tenants.expect(socket.socket(fileno=config.control))
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
@@ -230,7 +232,7 @@ class Reception:
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
         handler = self._handlers.get(packet.word)
-        knows = packet.word in ("join", "fork") and packet.numbers[:1] == (self._secret,)
+        knows = packet.word in ("join", "fork", "reopen") and packet.numbers[:1] == (self._secret,)
         if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
         elif handler is None:
@@ -287,6 +289,20 @@ class Reception:
         tenant.welcome = True
         numbers = self.config.pages, self.config.page_size, tenant.number
         _answer(tenant, packet, numbers, (self.config.arena,))
+
+    def _cover(self, tenant: Tenant, packet: Packet) -> None:
+        first, pages = packet.numbers
+        if tenant.attached is None or not 0 <= first < first + pages <= self.config.pages:
+            raise ValueError(f"cover {packet.numbers} is not in the arena")
+        self._ask_pager(Packet("cover", (tenant.number, first, pages), token=packet.token), tenant)
+
+    def _reopen(self, tenant: Tenant, packet: Packet) -> None:
+        """A process has closed descriptors of ours, and needs them."""
+        asking = self._tenants.get(packet.numbers[1])
+        if asking is None or asking.attached is None or asking.leaving:
+            self._refuse(tenant, packet)
+        else:
+            _answer(tenant, packet, fds=(self.config.arena, asking.attached.fds[0]))
 
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)

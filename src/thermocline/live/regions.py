@@ -16,6 +16,7 @@ from thermocline.errors import ClosedError, ThermoclineError
 from thermocline.live import libc, statistics
 from thermocline.live.extents import Extents
 from thermocline.live.guest import Ticket
+from thermocline.live.mapped import KEPT
 from thermocline.live.requests import Exclusion
 from thermocline.live.ring import What
 from thermocline.live.session import FileRange, Session
@@ -47,6 +48,8 @@ class Regions:
         self._extents = Extents(session.pages)
         self._exclusion = Exclusion()
         self._live = 0
+        #: Pages of blocks that are not being freed.
+        self._in_use = 0
         self._groups = 1
         self._closing = False
         #: First pages of regions to be freed; appended to at any moment, by finalizers too.
@@ -87,6 +90,7 @@ class Regions:
                     self.commitment.give(pages)
                     raise
                 self._live += 1
+                self._in_use += pages
         self._free_queued()
         return 0 if start is None else self.session.address + start * self.page_size
 
@@ -99,7 +103,7 @@ class Regions:
         while True:
             self._collect()
             if self.commitment.take(pages):
-                start = self._extents.allocate(pages)
+                start = self._place(pages)
                 if start is not None:
                     return start
                 self.commitment.give(pages)
@@ -111,11 +115,33 @@ class Regions:
             else:
                 return None
 
+    def _place(self, pages: int) -> int | None:
+        """Find addresses for committed pages, and map them -> the first page, or None."""
+        while True:
+            start = self._extents.allocate(pages)
+            if start is None:
+                return None
+            try:
+                if self.session.cover(start, pages):
+                    return start
+                # What the program has mapped there itself, by number, may stay for ever: so do these addresses.
+            except OSError:  # the program's limits (setrlimit(2)) have no room for it, as it is
+                self._extents.free(start, pages)
+                if not self._tighten():
+                    return None
+
+    def _tighten(self) -> bool:
+        """Unmap all that is free -> whether there was anything."""
+        before = self.session.attachment.mapped.bytes
+        for free in self._extents.ranges():
+            self.session.uncover(free)
+        return self.session.attachment.mapped.bytes < before
+
     def _describe(self, start: int, pages: int, group: int, source: FileRange | None) -> None:
         """Write a region's row, so that the pager knows its pages when they fault. What may fail comes first."""
         tables = self._tables
         # Addresses that were used before may still be poisoned: by a lost page, or by a touch after they were freed.
-        libc.madvise(self.session.address + start * self.page_size, pages * self.page_size, libc.MADV_DONTNEED)
+        libc.discard(self.session.address + start * self.page_size, pages * self.page_size)
         numbers = array("I", [start + 1]) * pages
         first = pack(SLOTTED, len(self.session.nodes), 1)
         entries = array("Q", range(first, first + pages)) if source is not None else None
@@ -165,11 +191,17 @@ class Regions:
             pages = self._tables.region_pages[start]
             self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
             self._live -= 1
+            self._in_use -= pages
+            if self._keeps_too_much:  # the pager does not need it mapped to free it
+                self.session.uncover(range(start, start + pages))
         while self._freeing and self._requests.is_answered(self._freeing[0][0]):
             _, start, pages = self._freeing.popleft()
             self._erase(start, pages)
-            self._release_page_tables(start, pages, self._extents.free(start, pages))
+            free = self._extents.free(start, pages)
             self.commitment.give(pages)
+            if self._keeps_too_much:
+                self.session.uncover(free)
+            self._release_page_tables(start, pages, free)
 
     def _erase(self, start: int, pages: int) -> None:
         """Take a region's row back, and its source. The row of a free region has no source: it is dropped once."""
@@ -211,6 +243,11 @@ class Regions:
             if start not in self._shared:
                 self._shared[start] = self.session.share(start, pages)
         return self._shared[start], self.session.address + start * self.page_size, pages * self.page_size
+
+    @property
+    def _keeps_too_much(self) -> bool:
+        """Whether more is mapped than what is in use, and what is kept for what comes next."""
+        return self.session.attachment.mapped.bytes - self._in_use * self.page_size > KEPT
 
     def _release_page_tables(self, start: int, pages: int, free: range) -> None:
         """Give back the page tables which map nothing any more, now that these pages are free within a free range.

@@ -19,12 +19,13 @@ from typing import NamedTuple
 from thermocline.errors import SpecError, ThermoclineError
 from thermocline.live import fence, injection, launch, libc
 from thermocline.live.address_space import address_space
-from thermocline.live.attachment import Attachment, Door, map_arena
+from thermocline.live.attachment import Attachment, Door
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
+from thermocline.live.mapped import Mapped
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
 from thermocline.live.stores import STORES
@@ -118,12 +119,13 @@ class Session:
             self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             undo.callback(self.commitment.close)
             self.requests = Requests(self.tables)
-            self.address = self._map(uffd, undo)
+            self.address = self._place(undo)
+            mapped = self._map(uffd, undo)
             peer, lifeline = self._start(uffd, settings, report, inject, attached)
             self.attachment = Attachment(
                 self._arena,
+                mapped,
                 self.address,
-                self.size,
                 peer=peer,
                 lifeline=lifeline,
                 uffd=uffd,
@@ -136,9 +138,8 @@ class Session:
             attached.pop_all()
             self._undo = undo.pop_all()
 
-    def _map(self, uffd: Descriptor, undo: contextlib.ExitStack) -> int:
-        """Map the arena and register it -> its address."""
-        os.ftruncate(self._arena.fileno(), self.size)
+    def _place(self, undo: contextlib.ExitStack) -> int:
+        """Find addresses for the arena -> where they begin."""
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(self.size)
@@ -148,9 +149,36 @@ class Session:
                 space.give(address, self.size)
 
         undo.callback(give_addresses)
-        map_arena(self._arena.fileno(), address, self.size, UserFaultFd(uffd.fileno()))
-        place_arena(self.nodes, address, self.size)
         return address
+
+    def _map(self, uffd: Descriptor, undo: contextlib.ExitStack) -> Mapped:
+        """Map the first unit of the arena, in which the first arrays will be: what fails here fails now."""
+        os.ftruncate(self._arena.fileno(), self.size)
+        mapped = Mapped(self.address, self.size, lambda: (self._arena.fileno(), uffd.fileno()))
+        undo.callback(lambda: None if self._served_to_the_end else mapped.close())
+        for begin, end in mapped.cover(0, 1):
+            place_arena(self.nodes, self.address + begin, end - begin)
+        return mapped
+
+    def cover(self, first: int, count: int) -> bool:
+        """Map pages that a block is going to have -> False: something else is there. One thread at a time.
+
+        Raises
+        ------
+        OSError
+            They cannot be mapped (see :meth:`Mapped.cover <thermocline.live.mapped.Mapped.cover>`).
+        """
+        mapped, size = self.attachment.mapped, self.page_size
+        try:
+            for begin, end in mapped.cover(first * size, (first + count) * size):
+                place_arena(self.nodes, self.address + begin, end - begin)
+        except FileExistsError:
+            return False
+        return True
+
+    def uncover(self, free: range) -> None:
+        """Unmap pages that are free. One thread at a time."""
+        self.attachment.mapped.uncover(free.start * self.page_size, free.stop * self.page_size)
 
     def _start(
         self, uffd: Descriptor, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack
@@ -295,17 +323,17 @@ class Session:
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
-        address, size = self.address + first * self.page_size, count * self.page_size
         uffd = self.attachment.uffd
         if not uffd.is_ours:
             return  # they are used again for what is allocated there next
-        # A table with a marker of write-protection in it is not empty.
-        UserFaultFd(uffd.number).write_unprotect(address, size)
-        libc.madvise(address, size, libc.MADV_DONTNEED)
+        for begin, end in self.attachment.mapped.parts(first * self.page_size, (first + count) * self.page_size):
+            # A table with a marker of write-protection in it is not empty.
+            UserFaultFd(uffd.number).write_unprotect(self.address + begin, end - begin)
+            libc.discard(self.address + begin, end - begin)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""
-        return os.fstat(self._arena.fileno()).st_blocks * 512
+        return os.fstat(self.attachment.arena.fileno()).st_blocks * 512
 
     def close(self) -> None:
         """Give the memory up, and wait until what this process had of it is given back.

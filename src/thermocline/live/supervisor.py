@@ -41,6 +41,7 @@ from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.messages import say
+from thermocline.live.pidfd import has_ended
 from thermocline.live.reception import Reception
 from thermocline.live.suspicion import CONVICTED_AFTER, Despair, Suspicion, read_note
 from thermocline.live.tables import Tables
@@ -98,7 +99,7 @@ class Supervisor:
                         break  # what else had news may be closed by now
             with contextlib.suppress(OSError):
                 control.send(peer, "close")
-            if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
+            if not has_ended(sentinel, _CLOSE_SECONDS):
                 os.kill(pager, signal.SIGKILL)
             os.waitpid(pager, 0)
             return None
@@ -162,7 +163,7 @@ class Supervisor:
         for process in self._reception.processes:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
-            select.select([process], [], [])
+            has_ended(process)
 
     def _report(self) -> None:
         if self._report_to >= 0:

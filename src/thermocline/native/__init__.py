@@ -16,7 +16,7 @@ from pathlib import Path
 from thermocline.errors import UnsupportedError
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
-ABI = 6
+ABI = 7
 
 _AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
 

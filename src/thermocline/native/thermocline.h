@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 6
+#define TC_ABI 7
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -30,6 +30,10 @@ struct tc_field {
 
 #define TC_FIELD(type, member) { #member, offsetof(type, member), sizeof(((type *)0)->member) }
 #define TC_END(type) { NULL, sizeof(type), 0 }
+
+/* arena.c */
+TC_EXPORT int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t offset, uint64_t size);
+TC_EXPORT int tc_arena_unmap(uint64_t address, uint64_t size);
 
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
@@ -105,7 +109,6 @@ struct tc_memory;
 
 struct tc_served {
 	uint64_t address;
-	uint64_t size;
 	uint64_t features; /* of the userfaultfd */
 	const char *name;  /* of the supervisor's abstract socket */
 	uint64_t secret;
@@ -126,6 +129,11 @@ struct tc_attached {
 TC_EXPORT struct tc_memory *tc_fork_serve(const struct tc_served *served);
 /* The memory is closed here. */
 TC_EXPORT void tc_fork_forget(struct tc_memory *memory);
+/*
+ * What of the arena a child is given: ranges, each by where it begins and ends, in bytes from the
+ * arena's address on. Returns -1 if there is no memory for that.
+ */
+TC_EXPORT int tc_fork_map(struct tc_memory *memory, const uint64_t *bounds, size_t count);
 /*
  * Children share a range from now on; *since becomes the first fork whose child does, and *forks is
  * how many have begun. Returns -1 if there is no memory for that.
