@@ -1,4 +1,4 @@
-"""The addresses that all arenas of a process lie in: one range, so that one comparison tells a tiered block from others.
+"""The addresses that all arenas of a process lie in: one range, so that one comparison tells a tiered block from any.
 
 Nothing is mapped there until an array is (:mod:`thermocline.live.mapped`): the kernel counts what is merely reserved
 against a limit on addresses, too (setrlimit(2), ``RLIMIT_AS``). What keeps others away is the place. The kernel hands

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -148,13 +149,21 @@ class Arena:
                 continue
             try:
                 mapping.copy(at, size, source, protect=protect)
-            except (ProcessLookupError, FileNotFoundError):
+            except ProcessLookupError:
                 continue
+            except FileNotFoundError:
+                if size <= mmap.PAGESIZE:
+                    continue  # its process has not got it mapped
+                half = -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+                self._come_up(at, half, buffer, offset, protect=protect)
+                self._come_up(at + half, size - half, buffer, offset + half, protect=protect)
+                return
             break
         else:
             if not self.mappings:
                 raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
-            # Nobody who writes to a frame has it mapped: forked children do not, and so what is there is the same.
+            # Nobody who writes to a frame has it mapped: forked children do not. Else something could be written over
+            # that is newer, for the kernel may show the end of what it writes before it has written that.
             os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
         self.wake(*pages)
 
@@ -173,7 +182,7 @@ class Arena:
             if mapping is not None:  # as it mostly is, and a fault waits for this
                 if not protect:
                     self._note_writers(*self._pages_of(at, size))
-                with contextlib.suppress(FileNotFoundError):  # an array that is being freed
+                with contextlib.suppress(FileNotFoundError):  # several mappings, or an array that is being freed
                     mapping.copy(at, size, buffer.address + offset, protect=protect)
                     return
             # Looked at only now: a fork may have begun while the bytes were read.

@@ -190,7 +190,7 @@ class LiveInterpreter(Interpreter):
     def give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
         for mapping in self.arena.private((effect.child,)):
             with contextlib.suppress(ProcessLookupError):
-                mapping.zero(effect.page * self.mm.page_size, self.mm.page_size)
+                mapping.give_zeros(effect.page * self.mm.page_size, self.mm.page_size)
 
     def deny(self, effect: effects.Deny, _: Task) -> None:
         for mapping in self.arena.private((effect.child,)):

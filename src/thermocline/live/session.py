@@ -328,7 +328,8 @@ class Session:
             return  # they are used again for what is allocated there next
         for begin, end in self.attachment.mapped.parts(first * self.page_size, (first + count) * self.page_size):
             # A table with a marker of write-protection in it is not empty.
-            UserFaultFd(uffd.number).write_unprotect(self.address + begin, end - begin)
+            with contextlib.suppress(FileNotFoundError):  # before Linux 6.4, if it is in more than one mapping
+                UserFaultFd(uffd.number).write_unprotect(self.address + begin, end - begin)
             libc.discard(self.address + begin, end - begin)
 
     def resident(self) -> int:
