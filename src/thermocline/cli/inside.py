@@ -28,7 +28,7 @@ def begin(settings: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings
-        `spec`, `page_size`, `min_array`, `design` as given to `thermocline run`, `report` (the
+        `spec`, `page_size`, `min_array`, `design`, `commit` as given to `thermocline run`, `report` (the
         descriptor for the final counters) and `wrapper` (the process id of `thermocline run`).
     """
     report: int = settings["report"]
@@ -42,6 +42,7 @@ def begin(settings: Mapping[str, Any]) -> None:
             settings["spec"],
             page_size=settings["page_size"],
             design=settings["design"],
+            commit=settings["commit"],
             report_fd=report,
         )
     except BaseException as error:

@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         "page_size": options.page_size,
         "min_array": options.min_array,
         "design": options.design,
+        "commit": options.commit,
     }
     try:
         status, report = _run(interpreted, settings)
@@ -136,6 +137,13 @@ def _parser() -> Parser:
         help="the unit of tiering, 4KiB to 2MiB (default 64KiB)",
     )
     parser.add_argument("--design", choices=sorted(DESIGNS), default="batch", help="how pages migrate")
+    parser.add_argument(
+        "--commit",
+        choices=("heuristic", "strict"),
+        default="heuristic",
+        help="what arrays may take in all. heuristic: as much as the kernel would grant (default), and a program that"
+        " fills more than the nodes hold ends in SIGBUS; strict: what the nodes hold, and more is a MemoryError",
+    )
     parser.add_argument("--stat", metavar="FILE", help="write the final counters as JSON")
     parser.add_argument("--quiet", action="store_true", help="print no summary at the end")
     return parser

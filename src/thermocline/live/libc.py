@@ -25,6 +25,8 @@ _libc.mmap.argtypes = (
     ctypes.c_int64,
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.munlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 _SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
@@ -84,6 +86,18 @@ def mmap(address: int | None, length: int, protection: int, flags: int, fd: int 
     if result is None or result == _MAP_FAILED:
         raise _error("mmap")
     return int(result)
+
+
+def mprotect(address: int, length: int, protection: int) -> None:
+    """Change what may be done to a mapping (mprotect(2))."""
+    if _libc.mprotect(address, length, protection) != 0:
+        raise _error("mprotect")
+
+
+def munlock(address: int, length: int) -> None:
+    """Unlock memory (munlock(2))."""
+    if _libc.munlock(address, length) != 0:
+        raise _error("munlock")
 
 
 def munmap(address: int, length: int) -> None:

@@ -50,6 +50,7 @@ from thermocline.protocol.cow import attach_child, begin_fork, forget_child
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.fault import fault, read_ahead
+from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
@@ -130,6 +131,8 @@ class Pager:
             set(held),
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
         )
+        if config.commit == "heuristic":
+            self.mm.first_touch = FirstTouch(nodes)
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, injection, launch, libc
+from thermocline.live import fence, injection, launch, libc, overcommit
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
 from thermocline.live.children import Children
@@ -37,6 +37,8 @@ from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
 _SPREAD = 4
+#: The same, in multiples of what the machine has, where what the kernel would grant is allocated; and the most of it.
+_GRANTED_SPREAD, _MOST_GRANTED = 2, 4 << 40
 
 
 class FileRange(NamedTuple):
@@ -57,6 +59,7 @@ class Settings:
     group_reclaim: str = GroupReclaim.LEFT.value
     parts: bool = True
     fork: str = "copy"
+    commit: str = "strict"
 
 
 class Session:
@@ -86,8 +89,12 @@ class Session:
     def __init__(self, nodes: Sequence[NodeSpec], page_size: int, settings: Settings, report: int = -1) -> None:
         self.nodes = tuple(nodes)
         self.page_size = page_size
-        self.commitment = Commitment(self.nodes, page_size)
+        overcommits = settings.commit == "heuristic"
+        self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else lambda size: False)
         self.pages = _SPREAD * self.commitment.limit + 1
+        if overcommits:
+            granted = _GRANTED_SPREAD * overcommit.machine_bytes() // page_size
+            self.pages = max(self.pages, min(granted, _MOST_GRANTED // page_size, MAX_PAGES))
         if self.pages > MAX_PAGES:
             most = format_size(MAX_PAGES // _SPREAD * page_size)
             raise SpecError(
