@@ -172,7 +172,7 @@ class Arrays:
             raise OutOfMemory(
                 f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "
                 f"of {format_size(regions.commitment.limit * regions.page_size)} are committed (worst case, nothing "
-                'compresses); free arrays, give the last node more, or write commit="heuristic" if little is ever touched'
+                'compresses); free arrays, give the last node more, or write commit="heuristic" if little is used'
             )
         held = (ctypes.c_char * max(size, 1)).from_address(address)
         weakref.finalize(held, regions.free_block, address).atexit = False

@@ -43,8 +43,9 @@ def begin(settings: Mapping[str, Any]) -> None:
             page_size=settings["page_size"],
             design=settings["design"],
             commit=settings["commit"],
-            report_fd=report,
+            report_fd=os.dup(report),
         )
+        os.close(report)
     except BaseException as error:
         _refuse(error, report)
 
@@ -153,6 +154,6 @@ def _refuse(error: BaseException, report: int) -> NoReturn:
         if stream is not None:
             stream.flush()
     _say(message)
-    with suppress(OSError):  # the supervisor may have the pipe already
+    with suppress(OSError):  # the supervisor has the pipe already
         os.write(report, b"null\n")  # no counters, and that is known
     os._exit(2)

@@ -10,6 +10,7 @@ as a kernel without userfaultfd, is said by the program's process in the same wo
 status.
 """
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,12 @@ from thermocline.spec import NodeSpec, check_page_size, format_spec, parse_spec
 BOOTSTRAP = Path(__file__).with_name("bootstrap")
 SMALLEST_ARRAY = 4 * 1024
 
+#: What keeps a program from being started that its user can mend.
+_START = {
+    errno.E2BIG: "its arguments and environment are too long; shorten them",
+    errno.EMFILE: "no more files may be opened here; raise the limit (ulimit -n)",
+    errno.EAGAIN: "no more processes may be made here; raise the limit (ulimit -u)",
+}
 # An interpreter with one of these never looks at PYTHONPATH or never imports sitecustomize.
 _SHUTTERS = {"E": "ignores PYTHONPATH", "I": "ignores PYTHONPATH", "S": "skips the site module"}
 
@@ -74,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         status, report = _run(interpreted, settings)
     except OSError as error:
-        parser.error(f"{sys.executable} cannot be started ({error.strerror}); shorten the arguments or environment")
+        parser.error(f"{sys.executable} cannot be started: {_START.get(error.errno or 0, error.strerror)}")
     _deliver(report, stat_file, options.quiet)
     return program.end_likewise(status)
 

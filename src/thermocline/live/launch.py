@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -26,6 +27,8 @@ def start(config: Config) -> None:
     ------
     UnsupportedError
         ``sys.executable`` does not start: it may be a program that embeds Python.
+    OSError
+        EMFILE: this process may not open more files.
     """
     path = [entry for entry in sys.path if entry]
     # The fork comes before the imports, for until then this process waits.
@@ -49,6 +52,8 @@ def start(config: Config) -> None:
         starter.communicate(config.dumps())
         failed = f"it ends with status {starter.returncode}" if starter.returncode else ""
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise  # the interpreter is not to blame
         failed = str(error.strerror)
     if failed:
         raise UnsupportedError(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, injection, launch, libc, overcommit
+from thermocline.live import fence, injection, launch, libc, limits, overcommit
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
 from thermocline.live.children import Children
@@ -93,14 +93,16 @@ class Session:
         self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else lambda size: False)
         self.pages = _SPREAD * self.commitment.limit + 1
         if overcommits:
-            granted = _GRANTED_SPREAD * overcommit.machine_bytes() // page_size
-            self.pages = max(self.pages, min(granted, _MOST_GRANTED // page_size, MAX_PAGES))
+            granted = min(_GRANTED_SPREAD * overcommit.machine_bytes(), _MOST_GRANTED, limits.largest_file())
+            self.pages = max(self.pages, min(granted // page_size, MAX_PAGES))
+        self.pages = min(self.pages, limits.most_pages(page_size) or self.pages)
         if self.pages > MAX_PAGES:
             most = format_size(MAX_PAGES // _SPREAD * page_size)
             raise SpecError(
                 f"pages of {format_size(page_size)} can be counted up to {most}, and the nodes hold more; "
                 "write a larger page_size, or smaller nodes"
             )
+        limits.check(self.nodes, self.pages, page_size)
         self.size = self.pages * page_size
         self.before_close: list[Callable[[], object]] = []
         self.released: Callable[[], object] = lambda: None
@@ -114,6 +116,16 @@ class Session:
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
             injection.parse(inject)  # a mistake in it is the program's to hear of
+        try:
+            self._open(settings, report, inject)
+        except OSError as error:
+            explained = limits.explained(error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _open(self, settings: Settings, report: int, inject: str) -> None:
+        """Open everything, and start the helper processes; or nothing is open."""
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as attached:
             opened = open_userfaultfd()
             uffd = Descriptor.opened(opened.fd)

@@ -26,7 +26,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -36,7 +35,7 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from thermocline.live import control, injection, libc, statistics
+from thermocline.live import control, injection, libc, limits, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Descriptor
@@ -200,9 +199,7 @@ def main(configuration: str) -> NoReturn:
     config = Config.loads(configuration)
     os.chdir("/")
     _settle_standard_streams()
-    # Every source that the program has open is open here and in the pager, too.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limits.raise_all()  # every source that the program has open, for one, is open here and in the pager, too
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     # If the program ignores SIGCHLD, so did this process, and the kernel would not say how a pager has ended.
