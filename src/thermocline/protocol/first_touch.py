@@ -12,7 +12,7 @@ them, so that is done first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.node import Kind, Node
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 SLACK = 4
 
 
-def page_limit(nodes: Iterable[Node]) -> int:
-    """How many pages nodes hold in the worst case."""
-    held = sum(node.capacity // node.slot_bytes for node in nodes if node.kind is not Kind.SOURCE and not node.failed)
-    return max(held - SLACK, 1)
-
-
 class FirstTouch:
     """Counts the pages of one memory that hold something.
+
+    Parameters
+    ----------
+    slack : int
+        Pages of room that are not counted.
 
     Attributes
     ----------
@@ -43,15 +42,22 @@ class FirstTouch:
         Pages that were let in, and have none yet.
     """
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], slack: int = SLACK) -> None:
         self._nodes = nodes
+        self._slack = slack
         self.holding = 0
         self.entering = 0
 
     @property
+    def limit(self) -> int:
+        """How many pages the nodes that are in use hold in the worst case."""
+        nodes = (node for node in self._nodes if node.kind is not Kind.SOURCE and not node.failed)
+        return max(sum(node.capacity // node.slot_bytes for node in nodes) - self._slack, 1)
+
+    @property
     def full(self) -> bool:
         """Whether no further page may be let in."""
-        return self.holding + self.entering >= page_limit(self._nodes)
+        return self.holding + self.entering >= self.limit
 
     def holds(self, entry: Entry) -> bool:
         """Whether a page with this entry has room of a node: what is in its source file needs none."""
