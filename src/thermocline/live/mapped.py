@@ -133,8 +133,9 @@ class Mapped:
         first, last = bisect_left(bounds, begin), bisect_right(bounds, end)
         # An even index is outside of all ranges.
         edges = [edge for edge, index in ((begin, first), (end, last)) if (index % 2 == 0) == mapped]
-        self.bounds = bounds[:first] + array("Q", edges) + bounds[last:]
-        self.bytes += end - begin if mapped else begin - end
+        noted = bounds[:first] + array("Q", edges) + bounds[last:]
+        was = sum(end - begin for begin, end in self.parts(begin, end))
+        self.bounds, self.bytes = noted, self.bytes - was + (end - begin if mapped else 0)
         self.publish(self.bounds)
 
     def parts(self, begin: int, end: int) -> Iterator[Stretch]:
