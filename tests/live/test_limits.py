@@ -110,6 +110,27 @@ def test_arrays_that_come_and_go_leave_no_addresses_behind(tmp_path: Path) -> No
         assert addresses() - before < KEPT + 16 * MIB
 
 
+def test_what_only_a_child_has_is_not_mapped(tmp_path: Path) -> None:
+    with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=512MiB") as memory:
+        array = memory.array(np.arange(40 << 20, dtype="u4"))
+        before = addresses()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(int((array != np.arange(array.size, dtype="u4")).any()))
+        os.close(reader)
+        del array
+        assert addresses() < before - 60 * MIB
+        other = memory.full(4 << 20, 7, "u4")
+        os.close(writer)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (other == 7).all()
+        del other
+        assert memory.stat()["nodes"]["dram"]["used"] == 0
+
+
 def test_what_the_program_has_mapped_among_the_arrays_stays_as_it_is(tmp_path: Path) -> None:
     with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=1GiB") as memory:
         memory.zeros(MIB, "u1")

@@ -26,6 +26,7 @@ _libc.mmap.argtypes = (
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.munlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
@@ -94,6 +95,12 @@ def mprotect(address: int, length: int, protection: int) -> None:
         raise _error("mprotect")
 
 
+def mlock(address: int, length: int) -> None:
+    """Lock memory (mlock(2))."""
+    if _libc.mlock(address, length) != 0:
+        raise _error("mlock")
+
+
 def munlock(address: int, length: int) -> None:
     """Unlock memory (munlock(2))."""
     if _libc.munlock(address, length) != 0:
@@ -115,6 +122,21 @@ def madvise(address: int, length: int, advice: int) -> None:
 def discard(address: int, length: int) -> None:
     """Empty the page tables of a shared mapping, poison and all, also where it is locked (mlock(2); Linux 5.18)."""
     madvise(address, length, _MADV_DONTNEED_LOCKED)
+
+
+def map_sparse(fd: int, length: int) -> int:
+    """Map a sparse file, shared and writable -> its address. It stays sparse where all memory is locked.
+
+    (mlockall(2), ``MCL_FUTURE``: what is mapped and can be read is brought up at once.)
+    """
+    address = mmap(None, length, PROT_NONE, MAP_SHARED, fd)
+    try:
+        munlock(address, length)
+        mprotect(address, length, PROT_READ | PROT_WRITE)
+    except OSError:
+        munmap(address, length)
+        raise
+    return address
 
 
 def userfaultfd(flags: int) -> int:

@@ -48,8 +48,9 @@ class Regions:
         self._extents = Extents(session.pages)
         self._exclusion = Exclusion()
         self._live = 0
-        #: Pages of blocks that are not being freed.
+        #: Pages of blocks that are in use here; and blocks that are not, and are still there.
         self._in_use = 0
+        self._unmapped: set[int] = set()
         self._groups = 1
         self._closing = False
         #: First pages of regions to be freed; appended to at any moment, by finalizers too.
@@ -185,18 +186,19 @@ class Regions:
             self._kept.clear()
         while self._to_free and len(self._freeing) < _MOST_FREES:
             start = self._to_free.popleft()
+            pages = self._tables.region_pages[start]
+            if start not in self._shared:  # else it may come back as a handle, and is looked at here again
+                self._unmap(start, pages)
             if children.hold(self._tables.region_born[start]) or self._is_held(start):
                 self._kept.append(start)
                 continue
-            pages = self._tables.region_pages[start]
             self._freeing.append((self._requests.make(What.FREE, start + 1), start, pages))
             self._live -= 1
-            self._in_use -= pages
-            if self._keeps_too_much:  # the pager does not need it mapped to free it
-                self.session.uncover(range(start, start + pages))
         while self._freeing and self._requests.is_answered(self._freeing[0][0]):
             _, start, pages = self._freeing.popleft()
             self._erase(start, pages)
+            self._unmap(start, pages)
+            self._unmapped.discard(start)
             free = self._extents.free(start, pages)
             self.commitment.give(pages)
             if self._keeps_too_much:
@@ -243,6 +245,18 @@ class Regions:
             if start not in self._shared:
                 self._shared[start] = self.session.share(start, pages)
         return self._shared[start], self.session.address + start * self.page_size, pages * self.page_size
+
+    def _unmap(self, start: int, pages: int) -> None:
+        """Count a block as not in use here any more, and unmap it if more is kept than need be.
+
+        Children and the pager, which may still look at it, do so by other mappings, or by none.
+        """
+        if start in self._unmapped:
+            return
+        self._unmapped.add(start)
+        self._in_use -= pages
+        if self._keeps_too_much:
+            self.session.uncover(range(start, start + pages))
 
     @property
     def _keeps_too_much(self) -> bool:

@@ -52,6 +52,8 @@ class Interpreter:
     ----------
     patience : float
         Seconds without any room after which an allocation gives up.
+    entrance : float
+        Seconds for which a page waits to be let in (see :mod:`thermocline.protocol.first_touch`).
     untrimmed : bool
         Whether slots were released since the stores were last trimmed to nothing.
     """
@@ -77,6 +79,7 @@ class Interpreter:
         #: Nodes out of use when the message that the others are full was printed.
         self._said_dead: list[str] = []
         self.patience: float = PATIENCE
+        self.entrance: float = ENTRANCE
         for kind in effects.Effect.__subclasses__():
             scheduler.handlers[kind] = getattr(self, _method_name(kind))
 
@@ -184,7 +187,7 @@ class Interpreter:
         if not self._entering:
             return
         assert self.mm.first_touch is not None
-        patience = min(self.patience, ENTRANCE)
+        patience = self.entrance
         if not self.mm.first_touch.full:
             self._said_full = False
         elif not self._said_full and now - self._entering[0][0] > min(_SAY_AFTER, patience / 2) * _SECOND:
