@@ -356,7 +356,7 @@ def _first_touch(pages: int, threads: int) -> Configuration:
     return Configuration(
         "first touch",
         Layout(pages + 1, pages, (file(1),), extents=(Extent(0, 1), Extent(1, pages)), slack=1),
-        _threads(threads, lambda index: ((reads, writes)[index % 2](1 + index % pages),)),
+        threads_of(threads, lambda index: ((reads, writes)[index % 2](1 + index % pages),)),
         placed=(Placed(0, 0),),
         requests={"free": frees(0)},
         freed=(0,),

@@ -156,7 +156,7 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
 def check_throttled(machine: Machine) -> None:
     """Raise a :class:`Violation` if, with nothing else to run, an allocation waits although there is a frame for it."""
     for task, group in machine.throttled:
-        # A page that waits to be let in is not woken by whoever makes room: it looks every now and then.
+        # A page that waits to be let in is not woken when room appears: it looks every now and then.
         if group != ENTERS and machine.may_allocate(group):
             raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and there is a frame for it")
 

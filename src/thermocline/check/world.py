@@ -206,7 +206,7 @@ class World:
         return Entry(word >> 56, word >> 48 & 0xFF, word & (1 << 48) - 1)
 
     def may_allocate(self, group: int) -> bool:
-        """Whether there is room for a frame, in DRAM and within a group's limits; or for one more page, for ``ENTERS``."""
+        """Whether there is room for a frame, in DRAM and within a group's limits; for ``ENTERS``: for one more page."""
         if group == ENTERS:
             return self.first_touch is not None and not self.first_touch.full
         return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)

@@ -1,10 +1,10 @@
 """The addresses that all arenas of a process lie in: one range, so that one comparison tells a tiered block from any.
 
 Nothing is mapped there until an array is (:mod:`thermocline.live.mapped`): the kernel counts what is merely reserved
-against a limit on addresses, too (setrlimit(2), ``RLIMIT_AS``). What keeps others away is the place. The kernel hands
-out addresses from the top of the address space down, or, under ``ulimit -s unlimited``, from a third of it upwards; the
-range ends below both. A program that asks for addresses in it by number gets them, and keeps them: an arena maps
-nothing where anything is (``MAP_FIXED_NOREPLACE``).
+against a limit on addresses, too (setrlimit(2), ``RLIMIT_AS``). What keeps other mappings away is the place. The kernel
+hands out addresses from the top of the address space down, or, under ``ulimit -s unlimited``, from a third of it
+upwards; the range ends below both. A program that asks for addresses in it by number gets them, and keeps them: an
+arena maps nothing where anything is (``MAP_FIXED_NOREPLACE``).
 """
 
 from __future__ import annotations

@@ -162,8 +162,8 @@ class Arena:
         else:
             if not self.mappings:
                 raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
-            # Nobody who writes to a frame has it mapped: forked children do not. Else something could be written over
-            # that is newer, for the kernel may show the end of what it writes before it has written that.
+            # No process that writes to frames has it mapped: forked children do not. Else newer bytes could be written
+            # over, for the kernel may show the end of what it writes before it has written that.
             os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
         self.wake(*pages)
 

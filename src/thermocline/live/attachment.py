@@ -59,7 +59,7 @@ class Door:
         return "\0" + self.name
 
     def ask(self, word: str, *numbers: int) -> Packet | None:
-        """Ask once, on a connection of its own -> None if nobody is there, or this process is not let in."""
+        """Ask once, on a connection of its own -> None if there is no supervisor, or it refuses."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             try:
                 peer.connect(self.address)

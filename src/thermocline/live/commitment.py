@@ -1,6 +1,6 @@
 """How much may be allocated: no more than the nodes can hold in the worst case, or what the kernel would grant.
 
-Strict commitment is the former: memory runs out in an allocation, where a program expects it, and not in an access,
+Strict commitment is the former: memory runs out in an allocation, where programs expect it, and not in an access,
 where none does. The worst case is a page that does not compress in each slot of compressed memory, and a disk that has
 what is free on it now.
 

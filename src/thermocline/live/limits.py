@@ -42,7 +42,7 @@ def raise_all() -> None:
         _, most = resource.getrlimit(limit)
         try:
             resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        except (ValueError, OSError):  # only who has CAP_SYS_RESOURCE may raise what is hard
+        except (ValueError, OSError):  # to raise a hard limit takes CAP_SYS_RESOURCE
             resource.setrlimit(limit, (most, most))
 
 

@@ -3,7 +3,7 @@
 The kernel counts every mapping against a limit on addresses (setrlimit(2), ``RLIMIT_AS``), whether or not there is
 memory behind it, and a program may set itself one at any time. So nothing is reserved that no array is in: a stretch
 is mapped before a block is handed out there, and unmapped when the block is freed. It is the arena's own in any case,
-because mappings are made in address space that nobody else is given (:mod:`thermocline.live.address_space`).
+because it lies where the kernel places no other mapping (:mod:`thermocline.live.address_space`).
 
 As the C library does with its heap (mallopt(3), ``M_TRIM_THRESHOLD``), some is kept, so that arrays that are made and
 freed in turn cost no system calls.
@@ -58,7 +58,7 @@ class Mapped:
         self.bounds = array("Q")
         self.bytes = 0
         #: What is being mapped or unmapped. If that is cut short, by what a signal handler raises, nothing is in it,
-        #: and nobody knows what the kernel has done.
+        #: and whether it is mapped is not known.
         self._begun: Stretch | None = None
 
     def cover(self, begin: int, end: int) -> list[Stretch]:

@@ -3,8 +3,8 @@
  * A stretch of an arena is mapped, and served from its first instant, or it is not mapped.
  *
  * One call, so that no signal handler of Python's comes between its steps. Until the last of them
- * nothing can be touched: a stretch that is mapped and not registered would show zeros that nobody
- * knows of. It is mapped without access also for mlockall(2), which would otherwise bring up all of
+ * nothing can be touched: a stretch that is mapped and not registered would show zeros of which the
+ * pager does not know. It is mapped without access also for mlockall(2), which would otherwise bring up all of
  * it at once (MCL_FUTURE).
  */
 #define _GNU_SOURCE
@@ -46,7 +46,7 @@ int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t offset, uint64_
 	}
 	/*
 	 * Locked memory does not sink, and what sinks is not locked: the locks of mlockall(2) are
-	 * for the rest. A child that is forked gets nothing here, for nobody would see its faults.
+	 * for the rest. A child that is forked gets nothing here: no pager would see its faults.
 	 */
 	if (munlock(wanted, size) || madvise(wanted, size, MADV_DONTFORK) ||
 	    madvise(wanted, size, MADV_DONTDUMP) || register_range(uffd, address, size) ||

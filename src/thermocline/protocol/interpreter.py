@@ -73,7 +73,7 @@ class Interpreter:
         self._looked_at = 0
         self._looking_again: set[Task] = set()
         self._said_no_room = False
-        #: Pages that hold nothing yet and wait until less is held (first_touch.py): since when, and who.
+        #: Pages that hold nothing yet and wait until less is held (first_touch.py): since when, and the task.
         self._entering: list[tuple[int, Task]] = []
         self._said_full = False
         #: Nodes out of use when the message that the others are full was printed.
