@@ -104,10 +104,14 @@ class Regions:
         while True:
             self._collect()
             if self.commitment.take(pages):
-                start = self._place(pages)
-                if start is not None:
-                    return start
-                self.commitment.give(pages)
+                start = None
+                try:
+                    start = self._place(pages)
+                    if start is not None:
+                        return start
+                finally:
+                    if start is None:
+                        self.commitment.give(pages)
             if self._freeing:
                 self._requests.wait_for(self._freeing[0][0])
             elif self._kept and not looked:
@@ -130,6 +134,9 @@ class Regions:
                 self._extents.free(start, pages)
                 if not self._tighten():
                     return None
+            except BaseException:
+                self._extents.free(start, pages)
+                raise
 
     def _tighten(self) -> bool:
         """Unmap all that is free -> whether there was anything."""
