@@ -1,0 +1,25 @@
+"""``--fidelity``: every setting; without it, those that are quick. Slow programs are listed at the end."""
+
+import pytest
+
+#: Of how many times as long as plain Python a program is said to have taken.
+SLOW = 20
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fidelity", action="store_true", help="run every program in every setting")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    slow = [
+        f"{report.nodeid}: {times['plain']:.1f} s plain, {times['tiered']:.1f} s tiered"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if (times := dict(getattr(report, "user_properties", ()))).get("tiered", 0) > SLOW * times.get("plain", 1)
+        and report.when == "call"
+    ]
+    if slow:
+        terminalreporter.section(f"more than {SLOW} times as long as plain Python")
+        terminalreporter.write_lines(slow) if hasattr(terminalreporter, "write_lines") else terminalreporter.write(
+            "\n".join(slow) + "\n"
+        )
