@@ -36,5 +36,5 @@ for how in range(7):
         sys.exit()
     print(how, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 atexit.register(lambda: print("last", float(a.sum()), float(np.ones(300_000).sum())))
-atexit.register(lambda: 1 / 0)
+atexit.register(divmod, 1, 0)
 sys.exit("the end")

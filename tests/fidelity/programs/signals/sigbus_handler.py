@@ -11,8 +11,9 @@ seen = []
 signal.signal(signal.SIGBUS, lambda *_: seen.append("bus"))
 a = np.arange(900_000)
 print(int((a * 3).sum()), seen)
-faulthandler.enable(open("faults", "w"))
-print(int((a * 5)[::-1].sum()), faulthandler.is_enabled(), os.path.getsize("faults"))
+signal.signal(signal.SIGBUS, signal.SIG_DFL)
+faulthandler.enable()
+print(int((a * 5)[::-1].sum()), faulthandler.is_enabled())
 with open("short", "wb") as file:
     file.truncate(mmap.PAGESIZE)
 file = open("short", "r+b")
