@@ -54,7 +54,8 @@ def begin(settings: Mapping[str, Any]) -> None:
         )
 
     def look_once_more() -> None:
-        with suppress(ThermoclineError):  # a forked child cannot, and need not
+        # A forked child cannot, and need not; nor can a program that may open no more files.
+        with suppress(ThermoclineError, OSError):
             memory.stat()  # what only the program can see of itself goes into the final counters
 
     _entered.callback(look_once_more)

@@ -65,11 +65,14 @@ class Reception:
     ----------
     sources : dict of int to Packet
         Every source that the program has opened, for the next pager.
+    replaced : bool
+        Whether the program has run another in its place (execve(2)), which has nothing of this memory.
     """
 
     def __init__(self, config: Config, tables: Tables, poll: select.poll, program_ends: Callable[[], object]) -> None:
         self.config = config
         self.sources: dict[int, Packet] = {}
+        self.replaced = False
         self._poll = poll
         self._program_ends = program_ends
         self._pager: socket.socket | None = None
@@ -363,6 +366,8 @@ class Reception:
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
         if tenant is self._program:
+            # An address space that is gone while the process is there. Where that has ended by now, this is not known.
+            self.replaced = tenant.has_left and not select.select([tenant.process], [], [], 0)[0]
             self._program_ends()
         self._forget(tenant.socket.fileno())
         if tenant.attached is not None:
