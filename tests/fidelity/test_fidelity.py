@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import ordinary
 import pytest
 from corpus import Program, programs
 from outcome import LIMIT, Outcome, outcome_of
 from pinned import PINNED, pinned
 from settings import QUICK, SETTINGS, Setting
+
+import ordinary
 
 LIMITS = Path(__file__).parents[2] / "docs" / "limits.md"
 PROGRAMS = programs()

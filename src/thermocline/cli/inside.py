@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from thermocline.errors import ThermoclineError
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 # Entered for the whole life of the process; without a reference from here the context would end at once.
 _entered = ExitStack()
@@ -59,6 +59,10 @@ def begin(settings: Mapping[str, Any]) -> None:
             memory.stat()  # what only the program can see of itself goes into the final counters
 
     _entered.callback(look_once_more)
+
+    # The wrapper is PID 1, in the program's place: what that would adopt, the program does.
+    if settings["wrapper"] == 1:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     program = os.getpid()
 

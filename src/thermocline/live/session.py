@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, injection, launch, libc
+from thermocline.live import fence, foster, injection, launch, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door, map_arena
 from thermocline.live.children import Children
@@ -321,3 +321,4 @@ class Session:
         forget_program(self.door)
         self._served_to_the_end = not self.attachment.close()
         self._undo.close()
+        foster.reap()

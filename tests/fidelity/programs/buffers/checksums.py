@@ -19,4 +19,7 @@ print(len(packed), zlib.decompress(packed) == a.tobytes())
 with ThreadPoolExecutor(4) as pool:
     print(list(pool.map(zlib.crc32, np.split(a, 8))))
 a.setflags(write=False)
-print(hash(a[:100].data.cast("B").tobytes()) is not None, hash(memoryview(a.view("u1")[:5])) == hash(bytes(a.view("u1")[:5])))
+print(
+    hash(a[:100].data.cast("B").tobytes()) is not None,
+    hash(memoryview(a.view("u1")[:5])) == hash(bytes(a.view("u1")[:5])),
+)

@@ -9,9 +9,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 a = np.arange(300_000)[::-1].copy()
 b = np.zeros_like(a)
 libc.memcpy(ctypes.c_void_p(b.ctypes.data), a.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(a.nbytes))
-print(np.array_equal(a, b), libc.memcmp(ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(b.ctypes.data), ctypes.c_size_t(a.nbytes)))
+print(
+    np.array_equal(a, b),
+    libc.memcmp(ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(b.ctypes.data), ctypes.c_size_t(a.nbytes)),
+)
 small = (np.arange(5000) * 7919 % 5003).astype("i4")
-compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))(lambda x, y: x[0] - y[0])
+compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))(
+    lambda x, y: x[0] - y[0]
+)
 libc.qsort(ctypes.c_void_p(small.ctypes.data), ctypes.c_size_t(small.size), ctypes.c_size_t(4), compare)
 print(bool((np.diff(small) >= 0).all()), int(small.sum()))
 ctypes.memmove(b.ctypes.data + 80, b.ctypes.data, 800_000)

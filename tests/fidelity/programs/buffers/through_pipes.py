@@ -31,7 +31,11 @@ sink.close()
 thread.join()
 source.close()
 print(counts, np.array_equal(a, b))
-upper = subprocess.run([sys.executable, "-c", "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])"], input=a, capture_output=True)
+upper = subprocess.run(
+    [sys.executable, "-c", "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])"],
+    input=a,
+    capture_output=True,
+)
 print(np.array_equal(np.frombuffer(upper.stdout[::-1], "i8"), a), upper.returncode)
 with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open("cat.out", "wb")) as process:
     process.stdin.write(a[:100_000])

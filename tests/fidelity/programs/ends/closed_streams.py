@@ -1,7 +1,6 @@
 """Output whose reader has gone, and streams that are closed at the end: BrokenPipeError, status 120."""
 
 import os
-import sys
 
 import numpy as np
 

@@ -13,7 +13,11 @@ import numpy as np
 a = (np.arange(300_000) % 4099).astype("i4")
 for module, name in ((gzip, "gz"), (bz2, "bz2"), (lzma, "xz")):
     packed = module.compress(a)
-    print(name, len(packed) if name != "gz" else len(packed) > 1000, np.array_equal(np.frombuffer(module.decompress(packed), "i4"), a))
+    print(
+        name,
+        len(packed) if name != "gz" else len(packed) > 1000,
+        np.array_equal(np.frombuffer(module.decompress(packed), "i4"), a),
+    )
 with gzip.GzipFile("a.gz", "wb", mtime=0) as file:
     print(file.write(a))
 with lzma.open("a.xz", "wb") as file:

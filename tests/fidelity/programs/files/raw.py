@@ -7,7 +7,9 @@ import numpy as np
 
 a = np.arange(500_000)
 a.tofile("raw")
-print(os.path.getsize("raw"), np.fromfile("raw", "i8", count=3, offset=8000), np.array_equal(np.fromfile("raw", "i8"), a))
+print(
+    os.path.getsize("raw"), np.fromfile("raw", "i8", count=3, offset=8000), np.array_equal(np.fromfile("raw", "i8"), a)
+)
 with open("raw", "r+b") as file:
     file.seek(800)
     print(np.fromfile(file, "i8", 5), file.tell())

@@ -20,7 +20,9 @@ def fail(k: int) -> None:
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(2) as pool:
-        for k, mean, array in sorted((f.result() for f in as_completed(pool.submit(moments, k) for k in range(5))), key=lambda r: r[0]):
+        for k, mean, array in sorted(
+            (f.result() for f in as_completed(pool.submit(moments, k) for k in range(5))), key=lambda r: r[0]
+        ):
             print(k, round(mean, 6), array.flags.writeable, array[:2])
         try:
             pool.submit(fail, 3).result()

@@ -10,7 +10,9 @@ print(f.flags.f_contiguous, f.strides, int(f[:, 3].sum()))
 r = np.require(f, requirements=["C", "W", "O", "A"])
 r[0, 0] = 5
 print(r.flags.c_contiguous, f[0, 0])
-print(np.shares_memory(f, f.T), np.may_share_memory(f, r), np.byte_bounds(f)[1] > 0 if hasattr(np, "byte_bounds") else "")
+print(
+    np.shares_memory(f, f.T), np.may_share_memory(f, r), np.byte_bounds(f)[1] > 0 if hasattr(np, "byte_bounds") else ""
+)
 locked = np.ones(200_000)
 locked.flags.writeable = False
 try:

@@ -5,6 +5,6 @@ import numpy as np
 a = np.zeros((2000, 2000))
 print(a.nbytes, float(a.sum()), a.any())
 a[::500, ::500] = 1
-print([axis.tolist() for axis in np.nonzero(a)][0][:4], float(np.roll(a, 3, 0).sum()), int(np.count_nonzero(a)))
+print(np.nonzero(a)[0][:4].tolist(), float(np.roll(a, 3, 0).sum()), int(np.count_nonzero(a)))
 b = np.zeros_like(a[:, :200])
 print(bool((b == 0).all()), np.empty((0, 5)).shape)

@@ -14,7 +14,14 @@ f = np.asfortranarray(a)
 for protocol in range(6):
     data = pickle.dumps([a, f[:50], a[::2], a[0, 0]], protocol)
     back = pickle.loads(data)
-    print(protocol, len(data), hashlib.md5(data).hexdigest(), np.array_equal(back[0], a), back[0].flags.writeable, back[1].flags.f_contiguous)
+    print(
+        protocol,
+        len(data),
+        hashlib.md5(data).hexdigest(),
+        np.array_equal(back[0], a),
+        back[0].flags.writeable,
+        back[1].flags.f_contiguous,
+    )
 buffers: list[pickle.PickleBuffer] = []
 data = pickle.dumps([a, f], protocol=5, buffer_callback=buffers.append)
 print(len(data), [buffer.raw().nbytes for buffer in buffers])

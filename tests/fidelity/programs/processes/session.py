@@ -1,4 +1,4 @@
-"""Process groups, sessions and a pseudo-terminal: the program leads its own, and a child gets the terminal's signals."""
+"""Process groups, sessions and a pseudo-terminal: a child leads its own and gets the terminal's signals."""
 
 import os
 import pty
