@@ -1,5 +1,7 @@
 """``--fidelity``: every setting; without it, those that are quick. Slow programs are listed at the end."""
 
+import signal
+
 import pytest
 
 #: Of how many times as long as plain Python a program is said to have taken.
@@ -8,6 +10,13 @@ SLOW = 20
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fidelity", action="store_true", help="run every program in every setting")
+
+
+def pytest_configure() -> None:
+    """Let programs find signals as a user's shell leaves them: in the background, a shell has SIGINT ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -20,6 +29,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     if slow:
         terminalreporter.section(f"more than {SLOW} times as long as plain Python")
-        terminalreporter.write_lines(slow) if hasattr(terminalreporter, "write_lines") else terminalreporter.write(
-            "\n".join(slow) + "\n"
-        )
+        terminalreporter.write("\n".join(slow) + "\n")

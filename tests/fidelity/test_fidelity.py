@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from corpus import Program, programs
 from outcome import LIMIT, Outcome, outcome_of
 from pinned import PINNED, pinned
@@ -31,12 +32,13 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def cells() -> Iterator[object]:
+def cells() -> Iterator[ParameterSet]:
     """Each program in each setting, those of one program beside each other (for ``--dist loadgroup``)."""
     for program in PROGRAMS:
         for setting in SETTINGS:
             if program.makes_sense_in(setting.name):
-                yield pytest.param(program, setting, id=f"{program.name}-{setting.name}")
+                group = pytest.mark.xdist_group(program.name)
+                yield pytest.param(program, setting, id=f"{program.name}-{setting.name}", marks=group)
 
 
 @lru_cache(maxsize=4)
@@ -56,7 +58,7 @@ def plain_and_tiered(program: Program, setting: Setting, directory: Path) -> tup
 
 
 @pytest.mark.timeout(3 * LIMIT)
-@pytest.mark.parametrize(("program", "setting"), cells())
+@pytest.mark.parametrize(("program", "setting"), list(cells()))
 def test_a_program_is_the_same_in_tiered_memory(
     program: Program,
     setting: Setting,

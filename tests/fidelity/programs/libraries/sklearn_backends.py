@@ -18,13 +18,13 @@ def column_sum(array: np.ndarray, k: int) -> tuple[str, float]:
 
 if __name__ == "__main__":
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(12_000, 20))
+    x = rng.normal(size=(6_000, 20))
     y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
     for backend in ("sequential", "threading", "loky", "multiprocessing"):
         with joblib.parallel_config(backend, n_jobs=2):
             print(backend, joblib.Parallel()(joblib.delayed(column_sum)(x, k) for k in range(3)))
-            scores = cross_val_score(LogisticRegression(), x, y, cv=3)
-            forest = RandomForestClassifier(5, random_state=0).fit(x, y)
+            scores = cross_val_score(LogisticRegression(), x, y, cv=2)
+            forest = RandomForestClassifier(3, random_state=0).fit(x, y)
             print(scores.round(6), round(forest.score(x, y), 6))
     print(PCA(3, random_state=0).fit(x).explained_variance_.round(6))
     model = SGDClassifier(random_state=0)

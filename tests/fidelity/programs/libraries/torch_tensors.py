@@ -17,7 +17,7 @@ if __name__ == "__main__":
     loss = ((t / 1e5 @ w - 1) ** 2).mean()
     loss.backward()
     print(round(loss.item(), 6), w.grad[:2].tolist())
-    for workers, context in ((0, None), (2, "fork"), (2, "spawn")):
+    for workers, context in ((0, None), (2, "fork"), (1, "spawn")):
         loader = DataLoader(TensorDataset(t), batch_size=1000, num_workers=workers, multiprocessing_context=context)
         print(workers, context, [round(batch.sum().item()) for (batch,) in loader])
     shared = torch.from_numpy(a.copy()).share_memory_()

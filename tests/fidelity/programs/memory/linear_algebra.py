@@ -2,7 +2,7 @@
 
 import numpy as np
 
-a = np.cos(np.arange(360_000.0)).reshape(600, 600) + 600 * np.eye(600)
+a = np.cos(np.arange(62_500.0)).reshape(250, 250) + 250 * np.eye(250)
 b = a @ a.T
 print(b.trace().round(4), np.linalg.solve(a, b)[3, 3].round(4), np.linalg.slogdet(a)[1].round(4))
 q, r = np.linalg.qr(a)

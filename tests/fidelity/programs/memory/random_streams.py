@@ -1,4 +1,4 @@
-"""Random generators fill large arrays with the same numbers: Generator, RandomState, out=, permutations, bit streams."""
+"""Random generators fill large arrays with the same numbers: Generator, RandomState, out=, permutations."""
 
 import numpy as np
 

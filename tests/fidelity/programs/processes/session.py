@@ -9,6 +9,7 @@ import numpy as np
 a = np.arange(600_000)
 pid, master = pty.fork()
 if not pid:
+    signal.alarm(60)
     a += 1
     print("tty", os.isatty(0), os.getsid(0) == os.getpid(), int(a.sum()), flush=True)
     signal.pause()

@@ -12,7 +12,7 @@ signal.signal(signal.SIGBUS, lambda *_: seen.append("bus"))
 a = np.arange(900_000)
 print(int((a * 3).sum()), seen)
 signal.signal(signal.SIGBUS, signal.SIG_DFL)
-faulthandler.enable()
+faulthandler.enable(all_threads=False)
 print(int((a * 5)[::-1].sum()), faulthandler.is_enabled())
 with open("short", "wb") as file:
     file.truncate(mmap.PAGESIZE)
