@@ -14,6 +14,7 @@ The docstring of a program says what it does and which public behaviour it check
 
 import ast
 import re
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ class Program:
     @property
     def started_by(self) -> list[str]:
         """What comes before the interpreter on its command line."""
-        return self.fields.get("Started by", "").split()
+        return shlex.split(self.fields.get("Started by", ""))
 
     def missing(self) -> list[str]:
         """Modules that it needs and that are not installed."""

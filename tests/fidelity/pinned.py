@@ -42,6 +42,13 @@ PINNED = [
         "call serve allocator.py",
         "**Tools that watch Python code**",
     ),
+    Pinned(
+        "processes/group_leader",
+        ALL,
+        frozenset({"stdout"}),
+        "leads its group: False",
+        "**The wrapper.**",
+    ),
 ]
 
 
