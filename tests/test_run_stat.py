@@ -97,6 +97,13 @@ class TestStat:
         for word in ("dram", "zstd", "file:/var/tmp", "faults", "p50", "demoted"):
             assert word in err
 
+    @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "os._exit(3)", "os.closerange(3, 200)"])
+    def test_a_program_that_ends_has_not_been_replaced(self, end: str, script: Script, tmp_path: Path) -> None:
+        program = textwrap.dedent(NUMPY) + f"import os, sys; sys.stdout.flush(); {end}"
+        for _ in range(3):
+            run([*TIERED, "--stat", str(tmp_path / "stat"), script(program)])
+            assert json.loads((tmp_path / "stat").read_text())["replaced"] is False
+
     def test_the_summary_says_so_when_another_program_has_replaced_this_one(self, script: Script) -> None:
         """What is in its place waits for the end of the first one's helpers, which say that it was replaced."""
         program = """

@@ -20,7 +20,7 @@ from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
 from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
-from thermocline.live.tenants import Tenant, Tenants
+from thermocline.live.tenants import Tenant, Tenants, pid_of
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
@@ -312,7 +312,7 @@ class Reception:
             return
         pid, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         # A process that uses the memory may have become another user (setuid(2)), and still fork.
-        if user != os.getuid() and all(_pid_of(process) != pid for process in self.processes):
+        if user != os.getuid() and all(pid_of(process) != pid for process in self.processes):
             peer.close()
             return
         guest = self._tenants.expect(peer)
@@ -366,8 +366,7 @@ class Reception:
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
         if tenant is self._program:
-            # An address space that is gone while the process is there. Where that has ended by now, this is not known.
-            self.replaced = tenant.has_left and not select.select([tenant.process], [], [], 0)[0]
+            self.replaced = tenant.runs_another
             self._program_ends()
         self._forget(tenant.socket.fileno())
         if tenant.attached is not None:
@@ -386,12 +385,6 @@ class Reception:
 def _fork_packet(child: Tenant) -> Packet:
     """How the pager is told of a child that is expected: its number, its fork, and whether it is the program's."""
     return Packet("fork", (child.number, child.fork, int(child.parent_is_program)))
-
-
-def _pid_of(process: int) -> int:
-    """The process that a pidfd is of (proc(5), ``fdinfo``); -1 if it has ended."""
-    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as lines:
-        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _tell(peer: socket.socket, packet: Packet) -> None:
