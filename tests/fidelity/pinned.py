@@ -43,6 +43,13 @@ PINNED = [
         "**Tools that watch Python code**",
     ),
     Pinned(
+        "buffers/other_calls",
+        frozenset({"user", "user-4k"}),
+        frozenset({"stdout"}),
+        "-1 b'\\x00",
+        "the C library's other calls that fill a buffer",
+    ),
+    Pinned(
         "processes/group_leader",
         ALL,
         frozenset({"stdout"}),

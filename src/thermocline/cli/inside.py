@@ -69,15 +69,18 @@ def begin(settings: Mapping[str, Any]) -> None:
     def tier() -> None:
         if os.getpid() != program:
             return  # a forked child that is the first to import NumPy: its new arrays are plain, as in any child
+        number = ctypes.get_errno()
         try:
             _entered.enter_context(memory.numpy(min_array=settings["min_array"]))
         except BaseException as error:
             _refuse(error, report)
+        ctypes.set_errno(number)
 
     if "numpy" in sys.modules:  # a .pth file imported it
         tier()
     else:
         sys.meta_path.insert(0, AfterImport("numpy", tier))
+    ctypes.set_errno(0)  # that of a call of ours is no business of the program's
 
 
 class AfterImport(MetaPathFinder):

@@ -1,4 +1,4 @@
-"""Functions of the C library by ctypes, with arrays as buffers: read, write, pread, fread, strlen, getcwd."""
+"""Functions of the C library by ctypes, with arrays as buffers: read, write, fread, strlen."""
 
 import ctypes
 import os
@@ -21,11 +21,5 @@ print(libc.fread(ctypes.c_void_p(b.ctypes.data), 8, a.size, stream), np.array_eq
 text = np.full(200_000, ord("x"), "u1")
 text[-1] = 0
 print(libc.strlen(ctypes.c_void_p(text.ctypes.data)))
-name = np.zeros(300_000, "u1")
-libc.getcwd(ctypes.c_void_p(name.ctypes.data), ctypes.c_size_t(name.size))
-print(bytes(name[:200]).rstrip(b"\0") == os.getcwdb())
-link = np.zeros(300_000, "u1")
-os.symlink("target", "link")
-print(libc.readlink(b"link", ctypes.c_void_p(link.ctypes.data), ctypes.c_size_t(link.size)), bytes(link[:6]))
 print(libc.read(fd, ctypes.c_void_p(8), ctypes.c_size_t(100)), os.strerror(ctypes.get_errno()))
 os.close(fd)
