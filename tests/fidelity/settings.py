@@ -53,7 +53,7 @@ SETTINGS = [
     Setting("4k", page_size="4KiB", min_array="4KiB"),
     Setting("user", ordinary=True),
     Setting("user-4k", page_size="4KiB", min_array="4KiB", ordinary=True),
-    Setting("killed", kills=0.1),
+    Setting("killed", kills=0.3),
     Setting("library", library=True),
 ]
 #: What ``make test`` runs; ``make fidelity`` runs all.
