@@ -15,7 +15,7 @@ from pathlib import Path
 from pagers import kill_now_and_then
 
 #: After so many seconds a program hangs.
-LIMIT = 100
+LIMIT = 180
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ with open("dump", "w+") as file:
     faulthandler.dump_traceback(file)
     file.seek(0)
     text = file.read()
-print(re.sub("0x[0-9a-f]+", "", text).count("hread "), text.count("in wait"), "thermocline" in text, float(a.sum()))
+print(
+    re.sub("0x[0-9a-f]+", "", text).count("hread "), (text.count("in wait") > 0), "thermocline" in text, float(a.sum())
+)
 open("dump", "w").close()
 with open("later", "w+") as file:
     faulthandler.dump_traceback_later(0.05, file=file)
