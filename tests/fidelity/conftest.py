@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from settings import QUICK
 
 #: Of how many times as long as plain Python a program is said to have taken.
 SLOW = 20
@@ -10,6 +11,20 @@ SLOW = 20
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fidelity", action="store_true", help="run every program in every setting")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fidelity", default=False):
+        return
+    left_out = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and item.originalname == "test_a_program_is_the_same_in_tiered_memory"
+        and item.callspec.params["setting"].name not in QUICK
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure() -> None:

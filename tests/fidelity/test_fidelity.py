@@ -15,7 +15,7 @@ from _pytest.mark import ParameterSet
 from corpus import Program, programs
 from outcome import LIMIT, Outcome, outcome_of
 from pinned import PINNED, pinned
-from settings import QUICK, SETTINGS, Setting
+from settings import SETTINGS, Setting
 
 import ordinary
 
@@ -63,11 +63,8 @@ def test_a_program_is_the_same_in_tiered_memory(
     program: Program,
     setting: Setting,
     directory: Path,
-    request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    if not request.config.getoption("--fidelity", default=False) and setting.name not in QUICK:
-        pytest.skip("make fidelity runs it")
     if program.missing():
         pytest.skip(f"not installed: {', '.join(program.missing())}")
     if setting.ordinary and ordinary.impossible:
