@@ -20,7 +20,7 @@ from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
 from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
-from thermocline.live.tenants import Tenant, Tenants
+from thermocline.live.tenants import Tenant, Tenants, pid_of
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
@@ -65,11 +65,14 @@ class Reception:
     ----------
     sources : dict of int to Packet
         Every source that the program has opened, for the next pager.
+    replaced : bool
+        Whether the program has run another in its place (execve(2)), which has nothing of this memory.
     """
 
     def __init__(self, config: Config, tables: Tables, poll: select.poll, program_ends: Callable[[], object]) -> None:
         self.config = config
         self.sources: dict[int, Packet] = {}
+        self.replaced = False
         self._poll = poll
         self._program_ends = program_ends
         self._pager: socket.socket | None = None
@@ -325,7 +328,7 @@ class Reception:
             return
         pid, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         # A process that uses the memory may have become another user (setuid(2)), and still fork.
-        if user != os.getuid() and all(_pid_of(process) != pid for process in self.processes):
+        if user != os.getuid() and all(pid_of(process) != pid for process in self.processes):
             peer.close()
             return
         guest = self._tenants.expect(peer)
@@ -379,6 +382,7 @@ class Reception:
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
         if tenant is self._program:
+            self.replaced = tenant.runs_another
             self._program_ends()
         self._forget(tenant.socket.fileno())
         if tenant.attached is not None:
@@ -397,12 +401,6 @@ class Reception:
 def _fork_packet(child: Tenant) -> Packet:
     """How the pager is told of a child that is expected: its number, its fork, and whether it is the program's."""
     return Packet("fork", (child.number, child.fork, int(child.parent_is_program)))
-
-
-def _pid_of(process: int) -> int:
-    """The process that a pidfd is of (proc(5), ``fdinfo``); -1 if it has ended."""
-    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as lines:
-        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _tell(peer: socket.socket, packet: Packet) -> None:

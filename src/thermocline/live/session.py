@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, injection, launch, libc, limits, overcommit
+from thermocline.live import fence, foster, injection, launch, libc, limits, overcommit
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
 from thermocline.live.children import Children
@@ -369,3 +369,4 @@ class Session:
         forget_program(self.door)
         self._served_to_the_end = not self.attachment.close()
         self._undo.close()
+        foster.reap()

@@ -167,6 +167,7 @@ class Supervisor:
     def _report(self) -> None:
         if self._report_to >= 0:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
+            books["replaced"] = self._reception.replaced
             report_to, self._report_to = self._report_to, -1
             # Whoever wanted to know may be gone; the file is flushed when it is closed, and says so then.
             with contextlib.suppress(OSError), os.fdopen(report_to, "w") as report:

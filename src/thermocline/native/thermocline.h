@@ -145,6 +145,20 @@ TC_EXPORT void tc_fork_unshare(struct tc_memory *memory, uint64_t address);
 TC_EXPORT const uint64_t *tc_fork_over(const struct tc_memory *memory);
 /* In a child: what it has of a memory. */
 TC_EXPORT struct tc_attached tc_fork_attached(const struct tc_memory *memory);
+/* foster.c: a parent for helpers of a program that adopts orphans. */
+struct tc_starter {
+	const char *path;
+	char *const *arguments;
+	char *const *environment;
+	const int *kept;   /* descriptors, above the standard streams, that it has open */
+	size_t kept_count;
+	int32_t input;	   /* becomes its standard input */
+	int32_t report;	   /* its wait status is written here, an int */
+};
+
+TC_EXPORT extern const struct tc_field tc_starter_fields[];
+/* Run a program that starts helpers -> the id of their parent, or -1 and errno. */
+TC_EXPORT int tc_foster(const struct tc_starter *starter);
 /* futex.c */
 TC_EXPORT int tc_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
 TC_EXPORT void tc_futex_wake(uint32_t *word);
