@@ -3,6 +3,7 @@
 # make test-numpy  NumPy's own suite in 16 MiB of DRAM; with KILLS=1, its pager is killed once a second; with
 #                  USER_MODE=1, as an ordinary user for whom page faults of system calls are not served (wants root)
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
+# make fidelity    programs of all sorts plain and tiered, in every mode, must do the same; installs libraries of theirs
 # make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make bench       beside what a user would pick instead, for benchmarks/README.md: an hour; bench-quick: five minutes
@@ -14,6 +15,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
+GUESTS := $(VENV)/.guests
 
 NUMPY_MEMORY ?= dram=16MiB, zstd=256MiB, file:/var/tmp=8GiB
 KILLER := $(if $(KILLS),$(BIN)/python tests/pagers.py --kills-a-second $(KILLS) --)
@@ -24,7 +26,7 @@ ORDINARY := setpriv --reuid=65534 --regid=65534 --clear-groups \
 endif
 MINUTES ?= 10
 
-.PHONY: bench bench-quick demo test test-numa test-numpy torture soak lint native types imports docs pytest sanitized wheel clean
+.PHONY: bench bench-quick demo fidelity test test-numa test-numpy torture soak lint native types imports docs pytest sanitized wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -45,6 +47,10 @@ bench: $(PEERS)
 
 bench-quick: $(PEERS)
 	$(BIN)/python benchmarks/suite --quick --json build/bench-quick.json
+
+# What a program of tests/fidelity needs and is not there, it is skipped for: PyTorch, unless you install it.
+fidelity: $(GUESTS)
+	$(BIN)/pytest --numprocesses auto --dist loadgroup tests/fidelity --fidelity
 
 torture: $(READY)
 	$(BIN)/python tests/torture/torture.py --kills 1000
@@ -82,12 +88,14 @@ wheel: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Tests that start no pager run beside each other; the others want the machine for themselves.
+# Tests that start no pager run beside each other, and programs that are compared; the others want the machine for
+# themselves.
 WITHOUT_PAGER := tests/check tests/protocol tests/stores tests/virtual
 
 pytest: $(READY)
 	$(BIN)/pytest --numprocesses auto $(WITHOUT_PAGER)
-	$(BIN)/pytest $(WITHOUT_PAGER:%=--ignore %)
+	$(BIN)/pytest --numprocesses auto --dist loadgroup tests/fidelity
+	$(BIN)/pytest $(WITHOUT_PAGER:%=--ignore %) --ignore tests/fidelity
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.
@@ -112,6 +120,10 @@ $(READY): pyproject.toml hatch_build.py $(wildcard src/thermocline/native/*.[ch]
 
 $(PEERS): $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+$(GUESTS): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fidelity]'
 	@touch $@
 
 # The environment stays: it takes minutes to make. `rm -rf .venv` removes it as well.

@@ -96,3 +96,30 @@ class TestStat:
         assert err.startswith("thermocline: arena at most ")
         for word in ("dram", "zstd", "file:/var/tmp", "faults", "p50", "demoted"):
             assert word in err
+
+    @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "os._exit(3)", "os.closerange(3, 200)"])
+    def test_a_program_that_ends_has_not_been_replaced(self, end: str, script: Script, tmp_path: Path) -> None:
+        program = textwrap.dedent(NUMPY) + f"import os, sys; sys.stdout.flush(); {end}"
+        for _ in range(3):
+            run([*TIERED, "--stat", str(tmp_path / "stat"), script(program)])
+            assert json.loads((tmp_path / "stat").read_text())["replaced"] is False
+
+    def test_the_summary_says_so_when_another_program_has_replaced_this_one(self, script: Script) -> None:
+        """What is in its place waits for the end of the first one's helpers, which say that it was replaced."""
+        program = """
+            import os, select, sys
+            if "SUPERVISOR" not in os.environ:
+                import numpy as np
+                from pagers import find_supervisor
+                assert np.ones(2**18).sum() == 2**18  # a fault was answered: its helpers are there
+                os.environ["SUPERVISOR"] = str(find_supervisor(os.getpid()))
+                os.execv(sys.executable, [sys.executable, *sys.argv])
+            try:
+                print(*select.select([os.pidfd_open(int(os.environ["SUPERVISOR"]))], [], [])[1:])
+            except ProcessLookupError:
+                print([], [])
+        """
+        loud = [part for part in TIERED if part != "--quiet"]
+        code, out, err = outcome(run([*loud, script(program)], PYTHONPATH=str(Path(__file__).parent)))
+        assert (code, out) == (0, "[] []\n")
+        assert "ran another one in its place" in err and "--min-array" not in err

@@ -55,3 +55,10 @@ def test_a_run_that_tiered_nothing_says_so_in_one_line() -> None:
     text = summary(stat(arena={"peak_resident": 0}, vmstat={"pgfault": 0}))
     assert text.startswith("thermocline: nothing was tiered")
     assert "\n" not in text
+
+
+def test_a_program_that_another_has_replaced_is_told_that_this_one_was_not_tiered() -> None:
+    text = summary(stat(arena={"peak_resident": 0}, vmstat={"pgfault": 0}, replaced=True))
+    assert "was not tiered" in text and "--min-array" not in text
+    assert "\n" not in text
+    assert summary(stat(replaced=True)) == f"{summary(stat(replaced=False))}\n{text}"

@@ -174,7 +174,7 @@ class Arrays:
             raise OutOfMemory(
                 f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "
                 f"of {format_size(regions.commitment.limit * regions.page_size)} are committed (worst case, nothing "
-                "compresses); free arrays, or give the last node more"
+                'compresses); free arrays, give the last node more, or write commit="heuristic" if little is used'
             )
         lease = cast("Lease", lease)
         return leased_bytes(value_of(lease), max(size, 1), lease)

@@ -69,6 +69,10 @@ class Memory(Arrays):
     fork : str
         What a forked child has of the arrays: ``"copy"``, as fork(2) has it: what either process writes the other does
         not see; ``"share"``: what one writes all see.
+    commit : str
+        How much may be allocated. ``"strict"``: what the nodes hold in the worst case; more is a MemoryError.
+        ``"heuristic"``: what the kernel would grant a program without us, which may be more than the nodes hold. A
+        program that then writes to more than they hold waits, and ends in SIGBUS, with a message.
 
     Notes
     -----
@@ -96,6 +100,7 @@ class Memory(Arrays):
         group_reclaim: str = "left",
         parts: bool = True,
         fork: str = "copy",
+        commit: str = "strict",
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
@@ -110,7 +115,9 @@ class Memory(Arrays):
             raise SpecError(f"unknown group_reclaim {group_reclaim!r}; write left, demoted or never")
         if fork not in ("copy", "share"):
             raise SpecError(f"unknown fork {fork!r}; write copy or share")
-        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts, fork)
+        if commit not in ("strict", "heuristic"):
+            raise SpecError(f"unknown commit {commit!r}; write strict or heuristic")
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts, fork, commit)
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)

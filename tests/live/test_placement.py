@@ -75,14 +75,14 @@ def test_pages_are_found_where_they_are_and_holes_nowhere(mapped: Mapped) -> Non
 
 def test_a_page_that_nobody_has_mapped_is_found_and_looking_fills_no_hole(mapped: Mapped) -> None:
     before = blocks(mapped)
-    libc.madvise(mapped.address, PAGES * PAGE, libc.MADV_DONTNEED)
+    libc.discard(mapped.address, PAGES * PAGE)
     assert mapped.placement.mapped(range(PAGES)) == [False] * PAGES
     assert mapped.placement.whereabouts([0, 3, 4]) == {0: {0}, 3: {0}}
     assert blocks(mapped) == before
 
 
 def test_a_move_to_where_pages_are_is_done(mapped: Mapped) -> None:
-    libc.madvise(mapped.address, PAGE, libc.MADV_DONTNEED)  # the first of them is mapped by nobody
+    libc.discard(mapped.address, PAGE)  # the first of them is mapped by nobody
     assert mapped.placement.move([0, 1], [1, 1], 0) == [0, 0]
     mapped.touch(0)
     mapped.touch(1)

@@ -118,7 +118,7 @@ def gives_back() -> bool:
         for at in range(0, size, SPAN):
             ctypes.memset(address + at, 1, 1)
         before = page_tables(os.getpid())
-        libc.madvise(address, size, libc.MADV_DONTNEED)
+        libc.discard(address, size)
         return page_tables(os.getpid()) < before
     finally:
         libc.munmap(address, size)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ordinary import ORDINARY, as_ordinary_user
 
 from comparison import Script
+from ordinary import ORDINARY, as_ordinary_user
 from thermocline.live import system_calls
 
 HERE = Path(__file__).parent

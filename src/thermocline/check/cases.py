@@ -351,6 +351,20 @@ def _mapped_node(pages: int, threads: int) -> Configuration:
     )
 
 
+def _first_touch(pages: int, threads: int) -> Configuration:
+    """More is allocated than there is room for: pages are let in until that is taken, and zeros give way."""
+    return Configuration(
+        "first touch",
+        Layout(pages + 1, pages, (file(1),), extents=(Extent(0, 1), Extent(1, pages)), slack=1),
+        threads_of(threads, lambda index: ((reads, writes)[index % 2](1 + index % pages),)),
+        placed=(Placed(0, 0),),
+        requests={"free": frees(0)},
+        freed=(0,),
+        kswapd=False,
+        may_lose=True,
+    )
+
+
 def _promotion(pages: int, threads: int) -> Configuration:
     """Pages of slow memory that are used go up, while others go down."""
     return Configuration(
@@ -401,6 +415,7 @@ _CASES = (
     _full_disk,
     _incompressible,
     _mapped_node,
+    _first_touch,
     _promotion,
     _failing_moves,
 )

@@ -28,6 +28,7 @@ from thermocline.check.task import Task
 from thermocline.check.world import World
 from thermocline.protocol.child import Child
 from thermocline.protocol.effects import Effect
+from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import Group
 from thermocline.protocol.lru import LruList, Lruvec
 from thermocline.protocol.mm import Mm, Policy
@@ -142,7 +143,7 @@ class Describer:
     def state(self) -> tuple[object, ...]:
         """Everything that decides what the machine can do from here."""
         machine = self._machine
-        mm = machine.mm
+        mm, touched = machine.mm, machine.first_touch
         return (
             self.surviving(),
             tuple((node.bytes_used, node.failed, tuple(node.shadow_pages)) for node in machine.nodes),
@@ -162,6 +163,7 @@ class Describer:
             tuple(sorted(machine.kswapd_wanted)),
             tuple((task.name, group) for task, group in machine.throttled),
             machine.fruitless,
+            () if touched is None else (touched.pages_held, touched.pages_entering),
             tuple((child.number, child.expected) for child in machine.mm.children.values()),
             tuple(machine.refusals.values()),
             tuple(sorted(self._task(task) for task in machine.tasks.values())),
@@ -265,7 +267,7 @@ _RULES: tuple[tuple[type | tuple[type, ...], Description], ...] = (
     (NumaScan, lambda self, value: ("scan", value.node.index, self.describe(value._last))),
     (LruList, lambda _, value: ("list", value._number)),
     (Buffer, lambda self, value: (value.page, self._versions(value.page, value.versions))),
-    ((Mm, Policy, World, Task, Store, Place, type), lambda _, value: type(value).__name__),
+    ((Mm, Policy, World, FirstTouch, Task, Store, Place, type), lambda _, value: type(value).__name__),
 )
 
 

@@ -8,10 +8,11 @@ every access. They subclass what the protocols define, so a protocol cannot tell
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from thermocline.protocol.child import Child
+from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import Group
 from thermocline.protocol.lru import Links, LruList
 from thermocline.protocol.node import Node
@@ -201,6 +202,39 @@ class WatchedNode(Node):
     def shadow_pages(self) -> list[int]:
         """:attr:`shadows`, for those that look at them from outside of the schedule."""
         return list(self.shadows.keys())
+
+
+class WatchedFirstTouch(FirstTouch):
+    """Counts of pages that hold something, as one object."""
+
+    def __init__(self, footprint: Footprint, nodes: Sequence[Node], slack: int) -> None:
+        self.footprint = footprint
+        super().__init__(nodes, slack)
+        #: :attr:`holding` and :attr:`entering`, for those that look at them from outside of the schedule.
+        self.pages_held: int
+        self.pages_entering: int
+
+    @property
+    def holding(self) -> int:
+        """Pages that have room of a node."""
+        self.footprint.read("first touch")
+        return self.pages_held
+
+    @holding.setter
+    def holding(self, value: int) -> None:
+        self.footprint.write("first touch")
+        self.pages_held = value
+
+    @property
+    def entering(self) -> int:
+        """Pages that were let in, and have none yet."""
+        self.footprint.read("first touch")
+        return self.pages_entering
+
+    @entering.setter
+    def entering(self, value: int) -> None:
+        self.footprint.write("first touch")
+        self.pages_entering = value
 
 
 class _WatchedUse(list[int]):

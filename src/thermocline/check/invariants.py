@@ -14,6 +14,7 @@ from thermocline.check.private import PrivateMapping
 from thermocline.check.program import Program
 from thermocline.check.store import PAGE, PARTS
 from thermocline.check.violation import Violation
+from thermocline.check.world import ENTERS
 from thermocline.protocol.mm import DRAM
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry, State
@@ -44,6 +45,11 @@ def _check_budgets(machine: Machine) -> None:
         if resident > frames * PARTS:
             name = machine.nodes[index].name
             raise Violation("budget", f"{resident / PARTS:g} pages are in {name}, and its budget is {frames}")
+    counts = machine.first_touch
+    if counts is not None:
+        held = sum(counts.holds(machine.entry(page)) for page in range(machine.layout.pages))
+        if held > counts.limit:
+            raise Violation("budget", f"{held} pages hold something, and only {counts.limit} always find room")
     for node in machine.nodes:
         if not 0 <= node.bytes_used <= node.capacity:
             raise Violation("budget", f"{node.name} uses {node.bytes_used} of {node.capacity} bytes")
@@ -150,12 +156,19 @@ def check_rest(machine: Machine, program: Program | None = None) -> None:
 def check_throttled(machine: Machine) -> None:
     """Raise a :class:`Violation` if, with nothing else to run, an allocation waits although there is a frame for it."""
     for task, group in machine.throttled:
-        if machine.may_allocate(group):
+        # A page that waits to be let in is not woken when room appears: it looks every now and then.
+        if group != ENTERS and machine.may_allocate(group):
             raise Violation("wakeup", f"{task.name} waits for {task.waits_for}, and there is a frame for it")
 
 
 def _check_leaks(machine: Machine) -> None:
     """Everything that is in use is used by some page."""
+    counts = machine.first_touch
+    if counts is not None:
+        held = sum(counts.holds(machine.entry(page)) for page in range(machine.layout.pages))
+        if (counts.pages_held, counts.pages_entering) != (held, 0):
+            counted = f"{counts.pages_held} pages, and {counts.pages_entering} that enter"
+            raise Violation("leak", f"{counted}, are counted, and {held} hold something")
     named: dict[int, set[int]] = {index: set() for index in machine.stores}
     used = [0] * len(machine.nodes)
     for page in range(machine.layout.pages):

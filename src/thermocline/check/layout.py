@@ -66,13 +66,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Nodes, groups and arrays of a machine. DRAM is a number of frames."""
+    """Nodes, groups and arrays of a machine. DRAM is a number of frames.
+
+    Attributes
+    ----------
+    slack : int or None
+        Pages are counted when they are first touched (:mod:`thermocline.protocol.first_touch`), and so much room is
+        left out of the count; None: they are not, for all of them find room.
+    """
 
     pages: int
     dram: int
     lower: tuple[Place, ...] = (Place("file", 3, charged_to_memory=False),)
     extents: tuple[Extent, ...] = ()
     groups: tuple[Limits, ...] = ()
+    slack: int | None = None
 
     @property
     def mapped(self) -> dict[int, int]:

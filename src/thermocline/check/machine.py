@@ -15,9 +15,11 @@ from thermocline.check.layout import Layout
 from thermocline.check.task import PARKED, Task
 from thermocline.check.transfers import Transfers
 from thermocline.check.violation import Violation
+from thermocline.check.world import ENTERS
 from thermocline.protocol import effects
 from thermocline.protocol.mm import DRAM, Policy
 from thermocline.protocol.node import Kind
+from thermocline.protocol.page import Entry
 
 
 class Machine(Transfers):
@@ -181,10 +183,11 @@ class Machine(Transfers):
             self._frame_freed()
 
     def _throttle(self, effect: effects.Throttle, task: Task) -> Any:
-        if self.may_allocate(effect.group):
+        group = ENTERS if effect.enters else effect.group
+        if self.may_allocate(group):
             return True
         self.footprint.write("throttled")
-        self.throttled.append((task, effect.group))
+        self.throttled.append((task, group))
         task.waits_for = "room in any node"
         return PARKED
 
@@ -273,6 +276,9 @@ class Machine(Transfers):
         self.wake_thread(effect.page)
 
     def _commit(self, effect: effects.Commit, _: Task) -> None:
+        if self.first_touch is not None:
+            after = Entry(effect.state, effect.node, effect.slot)
+            self.first_touch.changes(self.table.read(effect.page), after)
         self.table.commit(effect.page, effect.state, effect.node, effect.slot)
 
     def _punch(self, effect: effects.Punch, _: Task) -> None:

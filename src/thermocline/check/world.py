@@ -16,6 +16,7 @@ from thermocline.check.footprint import (
     WatchedChild,
     WatchedChildren,
     WatchedColumn,
+    WatchedFirstTouch,
     WatchedGroup,
     WatchedLinks,
     WatchedNode,
@@ -31,6 +32,9 @@ from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, Entry, PageTa
 from thermocline.protocol.recovery import Presence
 from thermocline.protocol.region import Region
 from thermocline.protocol.vmstat import VmStat
+
+#: In the place of a group: a page waits to be let in.
+ENTERS = -1
 
 
 class World:
@@ -125,6 +129,8 @@ class World:
             column=_no_column,
             parts=layout.parts,
         )
+        self.first_touch = None if layout.slack is None else WatchedFirstTouch(footprint, nodes, layout.slack)
+        self.mm.first_touch = self.first_touch
         self.mm.children = WatchedChildren(footprint)
         for child in self.family.values():
             self.mm.children[child.number] = self.child(child)
@@ -188,6 +194,8 @@ class World:
         if shadow:
             mm.nodes[node].shadows[page] = None
         self.table.commit(page, SHADOWED if shadow else RESIDENT if mapped else SLOTTED, node, slot)
+        if self.first_touch is not None:
+            self.first_touch.holding += 1
         mm.lru_add(page)
 
     # -- what an observer sees ----------------------------------------------------------------------------------------
@@ -198,7 +206,9 @@ class World:
         return Entry(word >> 56, word >> 48 & 0xFF, word & (1 << 48) - 1)
 
     def may_allocate(self, group: int) -> bool:
-        """Whether there is room for a frame, in DRAM and within a group's limits."""
+        """Whether there is room for a frame, in DRAM and within a group's limits; for ``ENTERS``: for one more page."""
+        if group == ENTERS:
+            return self.first_touch is not None and not self.first_touch.full
         return self.mm.nodes[DRAM].has_room and not self.mm.groups[group].excess(PAGE)
 
     def holds(self, task: Task, page: int) -> bool:

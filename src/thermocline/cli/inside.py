@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from thermocline.errors import ThermoclineError
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 # Entered for the whole life of the process; without a reference from here the context would end at once.
 _entered = ExitStack()
@@ -28,7 +28,7 @@ def begin(settings: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings
-        `spec`, `page_size`, `min_array`, `design` as given to `thermocline run`, `report` (the
+        `spec`, `page_size`, `min_array`, `design`, `commit` as given to `thermocline run`, `report` (the
         descriptor for the final counters) and `wrapper` (the process id of `thermocline run`).
     """
     report: int = settings["report"]
@@ -42,8 +42,10 @@ def begin(settings: Mapping[str, Any]) -> None:
             settings["spec"],
             page_size=settings["page_size"],
             design=settings["design"],
-            report_fd=report,
+            commit=settings["commit"],
+            report_fd=os.dup(report),
         )
+        os.close(report)
     except BaseException as error:
         _refuse(error, report)
 
@@ -54,25 +56,33 @@ def begin(settings: Mapping[str, Any]) -> None:
         )
 
     def look_once_more() -> None:
-        with suppress(ThermoclineError):  # a forked child cannot, and need not
+        # A forked child cannot, and need not; nor can a program that may open no more files.
+        with suppress(ThermoclineError, OSError):
             memory.stat()  # what only the program can see of itself goes into the final counters
 
     _entered.callback(look_once_more)
+
+    # The wrapper is PID 1, in the program's place: what that would adopt, the program does.
+    if settings["wrapper"] == 1:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     program = os.getpid()
 
     def tier() -> None:
         if os.getpid() != program:
             return  # a forked child that is the first to import NumPy: its new arrays are plain, as in any child
+        number = ctypes.get_errno()
         try:
             _entered.enter_context(memory.numpy(min_array=settings["min_array"]))
         except BaseException as error:
             _refuse(error, report)
+        ctypes.set_errno(number)
 
     if "numpy" in sys.modules:  # a .pth file imported it
         tier()
     else:
         sys.meta_path.insert(0, AfterImport("numpy", tier))
+    ctypes.set_errno(0)  # that of a call of ours is no business of the program's
 
 
 class AfterImport(MetaPathFinder):
@@ -152,6 +162,6 @@ def _refuse(error: BaseException, report: int) -> NoReturn:
         if stream is not None:
             stream.flush()
     _say(message)
-    with suppress(OSError):  # the supervisor may have the pipe already
+    with suppress(OSError):  # the supervisor has the pipe already
         os.write(report, b"null\n")  # no counters, and that is known
     os._exit(2)

@@ -10,6 +10,7 @@ as a kernel without userfaultfd, is said by the program's process in the same wo
 status.
 """
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,12 @@ from thermocline.spec import NodeSpec, check_page_size, format_spec, parse_spec
 BOOTSTRAP = Path(__file__).with_name("bootstrap")
 SMALLEST_ARRAY = 4 * 1024
 
+#: What keeps a program from being started that its user can mend.
+_START = {
+    errno.E2BIG: "its arguments and environment are too long; shorten them",
+    errno.EMFILE: "no more files may be opened here; raise the limit (ulimit -n)",
+    errno.EAGAIN: "no more processes may be made here; raise the limit (ulimit -u)",
+}
 # An interpreter with one of these never looks at PYTHONPATH or never imports sitecustomize.
 _SHUTTERS = {"E": "ignores PYTHONPATH", "I": "ignores PYTHONPATH", "S": "skips the site module"}
 
@@ -69,11 +76,12 @@ def main(argv: Sequence[str]) -> int:
         "page_size": options.page_size,
         "min_array": options.min_array,
         "design": options.design,
+        "commit": options.commit,
     }
     try:
         status, report = _run(interpreted, settings)
     except OSError as error:
-        parser.error(f"{sys.executable} cannot be started ({error.strerror}); shorten the arguments or environment")
+        parser.error(f"{sys.executable} cannot be started: {_START.get(error.errno or 0, error.strerror)}")
     _deliver(report, stat_file, options.quiet)
     return program.end_likewise(status)
 
@@ -136,6 +144,13 @@ def _parser() -> Parser:
         help="the unit of tiering, 4KiB to 2MiB (default 64KiB)",
     )
     parser.add_argument("--design", choices=sorted(DESIGNS), default="batch", help="how pages migrate")
+    parser.add_argument(
+        "--commit",
+        choices=("heuristic", "strict"),
+        default="heuristic",
+        help="what arrays may take in all. heuristic: as much as the kernel would grant (default), and a program that"
+        " fills more than the nodes hold ends in SIGBUS; strict: what the nodes hold, and more is a MemoryError",
+    )
     parser.add_argument("--stat", metavar="FILE", help="write the final counters as JSON")
     parser.add_argument("--quiet", action="store_true", help="print no summary at the end")
     return parser
@@ -178,9 +193,10 @@ def _refuse_shutters(parser: Parser, interpreted: Sequence[str]) -> None:
 def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[int, bytes]:
     """The wait status of the program, and what the supervisor reported when it was gone."""
     from thermocline.cli import program
+    from thermocline.live.descriptor import moved_up
 
     # High numbers: a program sees the low ones free, and ours never stand in for a closed standard stream.
-    reader, writer = (_moved_up(descriptor) for descriptor in os.pipe())
+    reader, writer = (moved_up(descriptor) for descriptor in os.pipe())
     with open(reader, "rb") as pipe:
         try:
             os.set_inheritable(writer, True)
@@ -194,14 +210,6 @@ def _run(interpreted: Sequence[str], settings: Mapping[str, object]) -> tuple[in
         # One line of JSON, or nothing. Not all up to the end of the file: a daemon that the program forked
         # may hold the pipe open for as long as it lives.
         return status, pipe.readline()
-
-
-def _moved_up(descriptor: int) -> int:
-    import fcntl
-
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
-    os.close(descriptor)
-    return moved
 
 
 def _environment(settings: Mapping[str, object]) -> dict[str, str]:

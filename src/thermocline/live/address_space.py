@@ -1,54 +1,48 @@
-"""One reserved range of addresses that all arenas of a process lie in.
+"""The addresses that all arenas of a process lie in: one range, so that one comparison tells a tiered block from any.
 
-So one comparison tells a tiered block from any other, and no mapping of anybody else's can come to lie where an arena
-was: the range stays reserved (mapped without access) for the life of the process.
-
-A forked child is not given the arenas, so there are holes where they were until it attaches itself. The kernel hands
-out addresses from the top; the range is asked for far below, so that nothing a child maps meanwhile comes to lie there.
+Nothing is mapped there until an array is (:mod:`thermocline.live.mapped`): the kernel counts what is merely reserved
+against a limit on addresses, too (setrlimit(2), ``RLIMIT_AS``). What keeps other mappings away is the place. The kernel
+hands out addresses from the top of the address space down, or, under ``ulimit -s unlimited``, from a third of it
+upwards; the range ends below both. A program that asks for addresses in it by number gets them, and keeps them: an
+arena maps nothing where anything is (``MAP_FIXED_NOREPLACE``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from thermocline.errors import UnsupportedError
-from thermocline.live import libc
 from thermocline.live.extents import Extents
 from thermocline.live.guard import Guard
 
-#: Bytes to reserve, the first that the process's limits allow (a 47-bit address space holds 128 TiB).
-_SIZES = [1 << shift for shift in range(45, 34, -1)]
-#: Where the range is asked for. It lies elsewhere where a process has something there.
-_WANTED = 0x200000000000
+#: Where the range is if nothing is in the way: 26 of the 128 TiB of an address space of 47 bits.
+_WANTED = 0x100000000000, 0x2A0000000000
+#: How long it is at least.
+_LEAST = 1 << 35
 #: Arenas begin at multiples of this, so that a huge page may lie anywhere in them.
 _UNIT = 2 << 20
 
 
 class AddressSpace:
-    """The reserved range."""
+    """The range."""
 
     def __init__(self) -> None:
-        for size in _SIZES:
-            try:
-                base = libc.mmap(_WANTED, size + _UNIT, libc.PROT_NONE, _RESERVED)
-            except OSError as error:
-                failure = error
-                continue
-            self.low = -(-base // _UNIT) * _UNIT
-            self.high = self.low + size
-            break
-        else:
-            raise UnsupportedError(f"no address space for tiered memory: {failure}; raise the limit (ulimit -v)")
-        libc.madvise(self.low, size, libc.MADV_DONTDUMP)
-        self._size = size // _UNIT
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
+            found = place(_ranges(lines))
+        if found is None:
+            raise UnsupportedError("no addresses for tiered memory: other mappings leave no gap of 32 GiB between them")
+        self.low, self.high = found
+        self._size = (self.high - self.low) // _UNIT
         #: What is taken: units, by the first. What is free is derived from it.
         self._taken: dict[int, int] = {}
         self._free = Extents(self._size)
         self._guard = Guard(repair=self._derive)
 
     def take(self, size: int) -> int:
-        """An unused range of at least ``size`` bytes -> its address."""
+        """An unused stretch of at least ``size`` bytes -> its address."""
         start: int | None = self._guard.run(self._take, -(-size // _UNIT))
         if start is None:
-            raise UnsupportedError(f"no address space for {size} bytes of tiered memory; close other memories first")
+            raise UnsupportedError(f"no addresses for {size} bytes of tiered memory; close other memories first")
         return self.low + start * _UNIT
 
     def _take(self, units: int) -> int | None:
@@ -58,31 +52,60 @@ class AddressSpace:
             self._taken[start] = units
         return start
 
-    def give(self, address: int, size: int) -> None:
-        """Return a range that nothing points into any more. Doing it again is nothing, until it is taken again."""
-        self._guard.run(self._give, (address - self.low) // _UNIT, address, size)
+    def give(self, address: int) -> None:
+        """Return a stretch in which nothing is mapped, and that nothing points into any more.
 
-    def _give(self, start: int, address: int, size: int) -> None:
+        Doing it again is nothing, until it is taken again.
+        """
+        self._guard.run(self._give, (address - self.low) // _UNIT)
+
+    def _give(self, start: int) -> None:
         if start in self._taken:
-            self.fence(address, size)
             self._free.free(start, self._taken.pop(start))
 
     def _derive(self) -> None:
         self._free = Extents.around(self._size, self._taken.items())
 
-    @staticmethod
-    def fence(address: int, size: int) -> None:
-        """Replace whatever is mapped in a range by nothing: a touch of it is a SIGSEGV."""
-        libc.mmap(address, size, libc.PROT_NONE, _RESERVED | libc.MAP_FIXED)
+
+def place(mapped: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """Where the range goes between what is mapped (begin and end, ascending) -> its begin and end, or None.
+
+    In the longest gap of the wanted place. If that is too little (an address space of 39 bits, or a sanitizer that has
+    its tables there), in the middle of the longest gap of all: its ends are where the heap and the kernel's own choices
+    grow.
+    """
+    gaps = []
+    before = 0
+    for begin, end in mapped:
+        gaps.append((before, begin))
+        before = max(before, end)
+    low, high = max(((max(low, _WANTED[0]), min(high, _WANTED[1])) for low, high in gaps), key=_length, default=(0, 0))
+    if high - low < _LEAST:
+        low, high = max(gaps, key=_length, default=(0, 0))
+        quarter = (high - low) // 4
+        low, high = low + quarter, low + 2 * quarter
+    low, high = -(-low // _UNIT) * _UNIT, high // _UNIT * _UNIT
+    return (low, high) if high - low >= _LEAST else None
 
 
-_RESERVED = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE
+def _length(gap: tuple[int, int]) -> int:
+    return gap[1] - gap[0]
+
+
+def _ranges(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """What is mapped (proc(5), ``maps``)."""
+    for line in lines:
+        begin, _, end = line.split(" ", 1)[0].partition("-")
+        if int(begin, 16) < 1 << 63:  # not vsyscall
+            yield int(begin, 16), int(end, 16)
+
+
 _instance: AddressSpace | None = None
 _making: dict[str, Guard] = {}
 
 
 def address_space() -> AddressSpace:
-    """The process's reserved range, made when first asked for."""
+    """The process's range, chosen when first asked for."""
     if _instance is None:
         _making.setdefault("the only one", Guard()).run(_make)
     assert _instance is not None

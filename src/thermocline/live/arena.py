@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -109,6 +110,17 @@ class Arena:
                 for first, pages in _runs_of_zeros(self._stopped[page : page + count]):
                     self.protect(page + first, pages)
 
+    def cover(self, number: int, first: int, count: int) -> None:
+        """A process that shares the arrays has mapped more of the arena: stop its writers of what is there."""
+        begin, end = first * self.page_size, (first + count) * self.page_size
+        with self._coming_up:
+            for mapping in self.mappings:
+                if mapping.number != number or mapping.is_private:
+                    continue
+                with contextlib.suppress(ProcessLookupError):
+                    for page, present in self._runs_within(begin, end):
+                        mapping.protect(page, present)
+
     def detach(self, mapping: Mapping) -> None:
         """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
         with self._coming_up:
@@ -139,11 +151,19 @@ class Arena:
                 mapping.copy(at, size, source, protect=protect)
             except ProcessLookupError:
                 continue
+            except FileNotFoundError:
+                if size <= mmap.PAGESIZE:
+                    continue  # its process has not got it mapped
+                half = -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+                self._come_up(at, half, buffer, offset, protect=protect)
+                self._come_up(at + half, size - half, buffer, offset + half, protect=protect)
+                return
             break
         else:
             if not self.mappings:
                 raise ProcessLookupError(errno.ESRCH, "every process of this memory is gone")
-            # Only forked children are left. None of them writes to a frame, so what is there already is the same.
+            # No process that writes to frames has it mapped: forked children do not. Else newer bytes could be written
+            # over, for the kernel may show the end of what it writes before it has written that.
             os.pwritev(self.fd, [buffer.view[offset : offset + size]], at)
         self.wake(*pages)
 
@@ -162,8 +182,9 @@ class Arena:
             if mapping is not None:  # as it mostly is, and a fault waits for this
                 if not protect:
                     self._note_writers(*self._pages_of(at, size))
-                mapping.copy(at, size, buffer.address + offset, protect=protect)
-                return
+                with contextlib.suppress(FileNotFoundError):  # several mappings, or an array that is being freed
+                    mapping.copy(at, size, buffer.address + offset, protect=protect)
+                    return
             # Looked at only now: a fork may have begun while the bytes were read.
             protect = protect or self._may_owe(*self._pages_of(at, size))
             self._come_up(at, size, buffer, offset, protect=protect)
@@ -174,8 +195,9 @@ class Arena:
             mapping = self._only
             if mapping is not None:
                 self._note_writers(*self._pages_of(at, size))
-                mapping.zero(at, size)
-                return
+                with contextlib.suppress(FileNotFoundError):
+                    mapping.zero(at, size)
+                    return
             if self._zeros is None or self._zeros.size < size:
                 self._zeros = Buffer(size)
             self._come_up(at, size, self._zeros, 0, protect=self._may_owe(*self._pages_of(at, size)))
@@ -248,8 +270,11 @@ class Arena:
 
     def present_runs(self) -> Iterator[tuple[int, int]]:
         """Runs of pages of which any byte is in memory: first page, and how many."""
-        for begin, end in self._data():
-            yield self._pages_of(begin, end - begin)
+        return self._runs_within(0, os.fstat(self.fd).st_size)
+
+    def _runs_within(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        for first, last in libc.data_extents(self.fd, begin, end):
+            yield self._pages_of(first, last - first)
 
     def _data(self) -> Iterator[tuple[int, int]]:
         return libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size)

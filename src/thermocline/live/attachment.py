@@ -19,30 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thermocline.errors import ClosedError, UnsupportedError
-from thermocline.live import control, launch, libc, system_calls
-from thermocline.live.address_space import AddressSpace
+from thermocline.live import control, launch, system_calls
 from thermocline.live.control import Packet
 from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.forks import Forks
 from thermocline.live.guard import Guard
-from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+from thermocline.live.mapped import Mapped
+from thermocline.live.userfaultfd import open_userfaultfd
 
 _CUT_OFF = (
     "this memory has lost the socket to its supervisor: the program has closed descriptors that it did not open "
     "(os.closerange?); make the Memory after that, or leave those that thermocline has open"
 )
-
-
-def map_arena(arena: int, address: int, size: int, uffd: UserFaultFd) -> None:
-    """Map an arena where nothing is mapped that matters, and register it.
-
-    A child that is forked gets nothing there: it would share the frames without anybody seeing its faults.
-    """
-    access, flags = libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED | libc.MAP_NORESERVE | libc.MAP_FIXED
-    libc.mmap(address, size, access, flags, arena)
-    libc.madvise(address, size, libc.MADV_DONTFORK)
-    libc.madvise(address, size, libc.MADV_DONTDUMP)
-    uffd.register(address, size)
 
 
 @dataclass(frozen=True)
@@ -70,6 +58,17 @@ class Door:
         """Of its socket."""
         return "\0" + self.name
 
+    def ask(self, word: str, *numbers: int) -> Packet | None:
+        """Ask once, on a connection of its own -> None if there is no supervisor, or it refuses."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+            try:
+                peer.connect(self.address)
+                control.send(peer, word, self.secret, *numbers)
+            except OSError:
+                return None
+            answer = control.receive(peer)
+        return answer if answer is not None and answer.word == word else None
+
 
 class Attachment:
     """What a process has of a memory.
@@ -78,8 +77,10 @@ class Attachment:
     ----------
     arena : Descriptor
         The memfd.
-    address, size : int
-        Where it is mapped.
+    mapped : Mapped
+        What of it is mapped here.
+    address : int
+        Where its addresses begin.
     peer, lifeline : Channel
         To the supervisor.
     uffd : Descriptor
@@ -97,8 +98,8 @@ class Attachment:
     def __init__(
         self,
         arena: Descriptor,
+        mapped: Mapped,
         address: int,
-        size: int,
         *,
         peer: Channel,
         lifeline: Channel,
@@ -110,8 +111,8 @@ class Attachment:
         copies: bool,
     ) -> None:
         self.arena = arena
+        self.mapped = mapped
         self.address = address
-        self.size = size
         self.peer = peer
         self.lifeline = lifeline
         self.uffd = uffd
@@ -120,9 +121,12 @@ class Attachment:
         self.copies = copies
         self.is_child = False
         self._asking = Guard()
-        self.forks = Forks(
-            address, size, features=features, name=door.name, secret=door.secret, number=number, copies=copies
-        )
+        self._door = door
+        self._number = number
+        self.forks = Forks(address, features=features, name=door.name, secret=door.secret, number=number, copies=copies)
+        mapped.opened = self._opened
+        mapped.publish = self.forks.map
+        mapped.publish(mapped.bounds)
         self._asked = 0
         self._can_be_told: bool | None = None
         self._process = os.getpid()
@@ -130,6 +134,11 @@ class Attachment:
         if not _going_on:
             _going_on.append(Guard(_go_on_as_child))
             os.register_at_fork(after_in_child=_going_on[0].settle_at_once)
+
+    @property
+    def is_program(self) -> bool:
+        """Whether this is the process that made the memory."""
+        return self._number == 0
 
     @classmethod
     def join(
@@ -140,7 +149,7 @@ class Attachment:
         Raises
         ------
         OSError, UnsupportedError
-            It cannot be served. Nothing is mapped then, and the socket is closed.
+            It cannot be served. The socket is closed then.
         """
         with contextlib.ExitStack() as undo:
             channel = Channel.opened(peer.detach())
@@ -148,8 +157,6 @@ class Attachment:
             opened = open_userfaultfd()
             uffd = Descriptor.opened(opened.fd)
             undo.callback(uffd.close)
-            undo.callback(AddressSpace.fence, address, size)
-            map_arena(arena.fileno(), address, size, UserFaultFd(uffd.number))
             lifeline, theirs = Channel.pair(socket.SOCK_STREAM)
             undo.callback(lifeline.close)
             # Before anything is touched: whoever dies from now on, this process does not wait for it.
@@ -165,8 +172,8 @@ class Attachment:
             undo.pop_all()
         return cls(
             arena,
+            Mapped(address, size, lambda: (arena.fileno(), uffd.fileno())),
             address,
-            size,
             peer=channel,
             lifeline=lifeline,
             uffd=uffd,
@@ -211,6 +218,21 @@ class Attachment:
             return False
         return True
 
+    def _opened(self) -> tuple[int, int]:
+        """The descriptors of the arena and of the userfaultfd: ours, or those that the supervisor has.
+
+        Raises
+        ------
+        OSError
+            EBADF: the program has closed ours, and the supervisor cannot be reached.
+        """
+        if not (self.arena.is_ours and self.uffd.is_ours):
+            answer = self._door.ask("reopen", self._number)
+            if answer is not None and len(answer.fds) == 2:
+                self.arena.replace(answer.fds[0])
+                self.uffd.replace(answer.fds[1])
+        return self.arena.fileno(), self.uffd.fileno()
+
     def close(self) -> bool:
         """Wait until nothing of this process is in the pager's hands any more, and unmap it. Nobody may use it.
 
@@ -223,6 +245,7 @@ class Attachment:
             and is served, until this process ends.
         """
         _attachments.discard(self)
+        self.mapped.publish = lambda bounds: None  # no child is attached from now on
         self.forks.forget()
         launch.let_go_of_lifeline(self.lifeline)
         if self._can_be_told is None:
@@ -232,7 +255,7 @@ class Attachment:
             with contextlib.suppress(OSError):  # it hangs up
                 while control.receive(self.peer) is not None:
                     pass
-            AddressSpace.fence(self.address, self.size)
+            self.mapped.close()
         self._forget()
         return self._can_be_told
 
@@ -254,6 +277,8 @@ class Attachment:
         self.peer = Channel(attached.peer)
         self.lifeline = Channel(attached.lifeline)
         self.uffd = Descriptor(attached.uffd)
+        self._number = attached.number
+        self.mapped.resume(self.forks.mapped())
         self.serves_system_calls = attached.serves_system_calls or system_calls.cover()
 
 

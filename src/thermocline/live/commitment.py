@@ -1,7 +1,13 @@
-"""How much may be allocated: never more than the nodes can hold in the worst case.
+"""How much may be allocated: no more than the nodes can hold in the worst case, or what the kernel would grant.
 
-So memory runs out in an allocation, where a program expects it, and not in an access, where nobody does. The worst
-case is a page that does not compress in each slot of compressed memory, and a disk that has what is free on it now.
+Strict commitment is the former: memory runs out in an allocation, where programs expect it, and not in an access,
+where none does. The worst case is a page that does not compress in each slot of compressed memory, and a disk that has
+what is free on it now.
+
+Programs that were written for Linux allocate more than they touch, because the kernel lets them (proc(5),
+``overcommit_memory``). Heuristic commitment is for those. What the nodes cannot hold is granted if the kernel would
+grant it, so that an allocation fails where it fails without us; and the pager counts the pages that are touched
+(:mod:`thermocline.protocol.first_touch`).
 """
 
 from __future__ import annotations
@@ -12,10 +18,9 @@ from dataclasses import dataclass
 
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.stores import STORES
+from thermocline.protocol.first_touch import SLACK
 from thermocline.spec import NodeSpec
 
-#: Pages that are kept out of the commitment: what moves needs a place to move to.
-_SLACK = 4
 #: st_blocks counts these (stat(2)).
 _BLOCK = 512
 
@@ -33,21 +38,29 @@ class _Watched:
 class Commitment:
     """Counts committed pages against what the nodes can hold.
 
+    Parameters
+    ----------
+    grants : callable
+        Whether so many bytes may be allocated that the nodes cannot hold.
+
     Attributes
     ----------
     limit : int
-        The most pages that may be committed.
+        The most pages that the nodes can hold.
     committed : int
         Pages that are.
     """
 
-    def __init__(self, nodes: Sequence[NodeSpec], page_size: int) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeSpec], page_size: int, grants: Callable[[int], bool] = lambda size: False
+    ) -> None:
         self._page_size = page_size
+        self._grants = grants
         self._pages = [spec.capacity // worst_case(spec, page_size) for spec in nodes]
         self._in_memory = sum(pages for spec, pages in zip(nodes, self._pages, strict=True) if spec.in_memory)
         #: The nodes that are out of use now, as bits.
         self.failed_nodes: Callable[[], int] = lambda: 0
-        self.limit = max(sum(self._pages) - _SLACK, 1)
+        self.limit = max(sum(self._pages) - SLACK, 1)
         self.committed = 0
         #: Of each file, what was written when it was last looked at, and where its directory is.
         self._files: list[_Watched] = []
@@ -62,11 +75,12 @@ class Commitment:
             watched.file.close()
 
     def take(self, pages: int) -> bool:
-        """Commit pages, if they can be held."""
+        """Commit pages, if they can be held, or are granted all the same."""
         wanted = self.committed + pages
         failed = self.failed_nodes()
         lost = sum(count for index, count in enumerate(self._pages) if failed >> index & 1)
-        if wanted > self.limit - lost or not self._disk_holds((wanted - self._in_memory) * self._page_size):
+        held = wanted <= self.limit - lost and self._disk_holds((wanted - self._in_memory) * self._page_size)
+        if not held and not self._grants(pages * self._page_size):
             return False
         self.committed = wanted
         return True

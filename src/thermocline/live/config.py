@@ -33,6 +33,9 @@ class Config:
         The memfd of saved copies (see :mod:`thermocline.protocol.cow`).
     fork : str
         ``"copy"``: forked children see the arrays as they were; ``"share"``: they share them.
+    commit : str
+        ``"strict"``: no more is allocated than the nodes hold; ``"heuristic"``: see
+        :mod:`thermocline.protocol.first_touch`.
     control : int
         The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
     inject : str
@@ -60,6 +63,7 @@ class Config:
     group_reclaim: str = "left"
     parts: bool = True
     fork: str = "copy"
+    commit: str = "strict"
     inject: str = ""
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)

@@ -17,8 +17,10 @@ from every process
 ``join SECRET``                                         ``join PAGES PAGE_SIZE NUMBER +arena``
 ``fork SECRET NUMBER``                                  ``fork CHILD FORK +arena``, when it may fork; its child
                                                         speaks on this connection next
+``reopen SECRET NUMBER``                                the same word ``+arena +userfaultfd``
 ``attach ADDRESS +userfaultfd +process +lifeline``      the same word, when its faults are answered
 ``hold SLOT TICKET``                                    ``hold FIRST PAGES``
+``cover FIRST PAGES``                                   the same word, when writers of these pages are seen here
 ``release SLOT``                                        nothing
 ``close``                                               nothing; its lifeline is closed when it may unmap the memory
 from the supervisor, to the pager
@@ -26,6 +28,7 @@ from the supervisor, to the pager
 ``source``, ``drop``                                    passed on, and answered
 ``fork N FORK OF_PROGRAM``                              ``fork N``
 ``attach N ADDRESS FORK +userfaultfd +process``         ``attach N`` (FORK is 0 for a process that shares the arrays)
+``cover N FIRST PAGES``                                 ``cover N``
 ``detach N``                                            ``detach N``
 ``close``                                               nothing
 ======================================================  ==========================================================

@@ -83,9 +83,9 @@ class Copies:
             at = page * self._size
             try:
                 if is_zero and self._sees_touches(mapping, region):
-                    nothing_there = mapping.zero(at, self._size)
+                    nothing_there = mapping.give_zeros(at, self._size)
                 else:
-                    nothing_there = mapping.copy(at, self._size, buffer.address, protect=False)
+                    nothing_there = mapping.give(at, self._size, buffer.address)
             except ProcessLookupError:
                 continue
             except OSError as error:

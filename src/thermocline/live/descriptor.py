@@ -119,6 +119,12 @@ class Descriptor:
             raise OSError(errno.EBADF, "the program has closed this descriptor of thermocline's, or put another there")
         return self.number
 
+    def replace(self, fd: int) -> None:
+        """Go on with another number of the same file: the program has closed ours."""
+        self.close()
+        self.number = moved_up(fd)
+        self._identity = self._identify()
+
     def close(self) -> None:
         """Close it, if it is ours. Doing it again is nothing."""
         if self.is_ours:

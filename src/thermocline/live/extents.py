@@ -66,6 +66,11 @@ class Extents:
         self._insert(start, length)
         return range(start, start + length)
 
+    def ranges(self) -> list[range]:
+        """Every free range."""
+        free = [range(start, start + length) for start, length in self._length.items()]
+        return [*free, range(self._frontier, self.size)]
+
     def _insert(self, start: int, length: int) -> None:
         self._length[start] = length
         self._start_by_end[start + length] = start

@@ -8,6 +8,7 @@ Python forks.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from dataclasses import dataclass
 
 from thermocline.errors import ThermoclineError
@@ -19,7 +20,6 @@ class _Served(ctypes.Structure):
 
     _fields_ = (
         ("address", ctypes.c_uint64),
-        ("size", ctypes.c_uint64),
         ("features", ctypes.c_uint64),
         ("name", ctypes.c_char_p),
         ("secret", ctypes.c_uint64),
@@ -57,8 +57,8 @@ class Forks:
 
     Parameters
     ----------
-    address, size : int
-        Where the arena is mapped.
+    address : int
+        Where the arena's addresses begin.
     features : int
         Of its userfaultfd.
     name, secret : str, int
@@ -74,13 +74,11 @@ class Forks:
         There is no memory for it.
     """
 
-    def __init__(
-        self, address: int, size: int, *, features: int, name: str, secret: int, number: int, copies: bool
-    ) -> None:
+    def __init__(self, address: int, *, features: int, name: str, secret: int, number: int, copies: bool) -> None:
         self._library = library()
         self._library.tc_fork_serve.restype = ctypes.c_void_p
         self._library.tc_fork_attached.restype = _Attached
-        served = _Served(address, size, features, name.encode(), secret, number, copies)
+        served = _Served(address, features, name.encode(), secret, number, copies)
         memory = self._library.tc_fork_serve(ctypes.byref(served))
         if not memory:
             raise ThermoclineError("no memory is left to look after forks")
@@ -99,6 +97,31 @@ class Forks:
         if not found.is_attached:
             return None
         return Attached(found.peer, found.uffd, found.lifeline, found.number, bool(found.serves_system_calls))
+
+    def map(self, bounds: array[int]) -> None:
+        """Children are given these ranges of the arena from now on (see :class:`thermocline.live.mapped.Mapped`).
+
+        Raises
+        ------
+        MemoryError
+            There is no memory for it.
+        """
+        if self._library.tc_fork_map(
+            self._memory, ctypes.c_void_p(bounds.buffer_info()[0]), ctypes.c_size_t(len(bounds) // 2)
+        ):
+            raise MemoryError("no memory is left to look after forks")
+
+    def mapped(self) -> array[int]:
+        """In a child: the ranges of the arena that it was given."""
+        count = 0
+        while True:
+            bounds = array("Q", bytes(16 * count))
+            found = self._library.tc_fork_mapped(
+                self._memory, ctypes.c_void_p(bounds.buffer_info()[0]), ctypes.c_size_t(count)
+            )
+            if found == count:
+                return bounds
+            count = found
 
     def share(self, address: int, size: int, since: int, forks: int) -> int:
         """Let children share a range: the word at ``since`` becomes the first fork whose child does -> 0, or -1."""

@@ -32,7 +32,10 @@ class Guest:
         self._attachment = attachment
         self._released = released
         self._page_size = page_size
-        self._guard = Guard(self._settle)
+        self._guard = Guard(self._settle, self._derive)
+        #: What is held: a ticket, first page and number of pages, by a number of its own.
+        self._holding: dict[int, tuple[Ticket, int, int]] = {}
+        self._last = 0
         self._held: weakref.WeakValueDictionary[Ticket, ctypes.Array[ctypes.c_char]] = weakref.WeakValueDictionary()
 
     @classmethod
@@ -66,7 +69,7 @@ class Guest:
             size = pages * page_size
             return cls(Attachment.join(peer, arena, address, size, door=door, number=number), page_size)
         except BaseException:
-            space.give(address, pages * page_size)
+            space.give(address)
             arena.close()
             raise
 
@@ -84,30 +87,68 @@ class Guest:
         lease = self._guard.lease(self._hold, ticket)
         if lease is None:
             raise ClosedError("a shared array is gone: keep it until whoever was sent it has received it")
-        _, first, pages = value_of(lease)
+        _, first, pages = self._holding[value_of(lease)]
         address, size = self._attachment.address + first * self._page_size, pages * self._page_size
-        # Another region may have been there before, and left poison here when it was touched too late.
-        libc.madvise(address, size, libc.MADV_DONTNEED)
         held = leased_bytes(address, size, lease)
         self._held[ticket] = held
         return held
 
-    def _hold(self, ticket: Ticket) -> tuple[int, int, int] | None:
+    def _hold(self, ticket: Ticket) -> int | None:
         self._settle()  # so that none is held by this name, should this have to be undone
-        self._guard.journal.append((self._attachment.tell, "release", ticket.slot))
-        answer = self._attachment.ask("hold", ticket.slot, ticket.number)
-        if answer is None:
-            return None
-        first, pages = answer.numbers
-        return ticket.slot, first, pages
+        known = next((holding for holding in self._holding.values() if holding[0] == ticket), None)
+        if known is None:
+            self._guard.journal.append((self._attachment.tell, "release", ticket.slot))
+            answer = self._attachment.ask("hold", ticket.slot, ticket.number)
+            if answer is None:
+                return None
+            first, pages = answer.numbers
+            known = ticket, first, pages
+            size = pages * self._page_size
+            begin = first * self._page_size
+            if not self._attachment.is_program:
+                self._guard.journal.append((self._uncover, first, pages))
+                self._attachment.mapped.cover(begin, begin + size, self._stop_writers)
+            # Another region may have been there before, and left poison here when it was touched too late.
+            libc.discard(self._attachment.address + begin, size)
+        self._last += 1
+        number = self._last
+        self._guard.journal.append((self._holding.pop, number, None))
+        self._holding[number] = known
+        return number
+
+    def _stop_writers(self, begin: int, end: int) -> None:
+        """Have the pager stop the writers of what is newly mapped here, as it does elsewhere.
+
+        Raises
+        ------
+        ClosedError
+            The supervisor cannot be reached.
+        """
+        size = self._page_size
+        if self._attachment.ask("cover", begin // size, (end - begin) // size) is None:
+            raise ClosedError("the memory that this array is in is closed")
 
     def _settle(self) -> None:
         """Let go of what is not held any more. To say so twice is nothing: nothing is held by that name meanwhile."""
         released = self._guard.released
         while released:
-            self._attachment.tell("release", released[0][0])
+            number = released[0]
+            if number in self._holding:
+                ticket, first, pages = self._holding[number]
+                if sum([holding[0] == ticket for holding in self._holding.values()]) == 1:
+                    self._attachment.tell("release", ticket.slot)
+                    self._uncover(first, pages)
+                del self._holding[number]
             del released[0]
         self._released()
+
+    def _uncover(self, first: int, pages: int) -> None:
+        if not self._attachment.is_program:
+            self._attachment.mapped.uncover(first * self._page_size, (first + pages) * self._page_size)
+
+    def _derive(self) -> None:
+        if not self._attachment.is_program:
+            self._attachment.mapped.settle()
 
     @property
     def lacks_some(self) -> bool:

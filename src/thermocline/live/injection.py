@@ -200,7 +200,7 @@ class Injection:
         find_source = copier.source
         copier.source = lambda number: DisturbedStore(find_source(number), "source", disturb)
         for seconds in self._patience:
-            interpreter.patience = seconds
+            interpreter.patience = interpreter.entrance = seconds
 
 
 def _killing(rule: Kill, handler: Handler) -> Handler:

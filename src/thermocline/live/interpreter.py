@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
-import select
 import signal
 from collections import Counter
 from typing import Any
@@ -15,6 +14,7 @@ from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
 from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
+from thermocline.live.pidfd import has_ended
 from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
 from thermocline.live.workers import Workers
@@ -28,8 +28,8 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 #: call that touches the page is not ended by a signal that could be caught: the kernel tries the fault again for as
 #: long as one is pending, and never comes to deliver it. Nor is a program that goes on after it, or ignores it.
 _HOPELESS = 16
-#: Milliseconds that a process may take to end that was killed.
-_DYING_MS = 10_000
+#: Seconds that a process may take to end that was killed.
+_DYING = 10.0
 
 
 class LiveInterpreter(Interpreter):
@@ -190,7 +190,7 @@ class LiveInterpreter(Interpreter):
     def give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
         for mapping in self.arena.private((effect.child,)):
             with contextlib.suppress(ProcessLookupError):
-                mapping.zero(effect.page * self.mm.page_size, self.mm.page_size)
+                mapping.give_zeros(effect.page * self.mm.page_size, self.mm.page_size)
 
     def deny(self, effect: effects.Deny, _: Task) -> None:
         for mapping in self.arena.private((effect.child,)):
@@ -219,9 +219,7 @@ class LiveInterpreter(Interpreter):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
             # What it runs until it has ended must not see what its parent is going to write.
-            ended = select.poll()
-            ended.register(mapping.process, select.POLLIN)
-            ended.poll(_DYING_MS)
+            has_ended(mapping.process, _DYING)
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""

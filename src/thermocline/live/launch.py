@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from thermocline.errors import UnsupportedError
+from thermocline.live import foster
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Channel
 
@@ -20,12 +23,15 @@ def start(config: Config) -> None:
     """Start the supervisor of a memory.
 
     It runs an interpreter of its own, without ``site`` (no user code runs in it) but with this one's module path,
-    and leaves this process's family at once: a program that waits for its children never meets it.
+    and leaves this process's family at once: a program that waits for its children never meets it. Where this process
+    would adopt it, it has another parent.
 
     Raises
     ------
     UnsupportedError
         ``sys.executable`` does not start: it may be a program that embeds Python.
+    OSError
+        EMFILE: this process may not open more files.
     """
     path = [entry for entry in sys.path if entry]
     # The fork comes before the imports, for until then this process waits.
@@ -37,23 +43,31 @@ def start(config: Config) -> None:
         "supervisor.main(sys.stdin.read())"
     )
     keep = [*config.descriptors, config.program]
+    command = [sys.executable or "", "-I", "-S", "-c", code]
     try:
-        starter = subprocess.Popen(
-            [sys.executable or "", "-I", "-S", "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=keep,
-            start_new_session=True,  # a signal to the program's process group is none of the helpers' business
-            text=True,
-        )
-        starter.communicate(config.dumps())
-        failed = f"it ends with status {starter.returncode}" if starter.returncode else ""
+        status = (foster.run if foster.is_needed() else _run)(command, config.dumps(), keep)
+        failed = f"it ends with status {status}" if status else ""
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise  # the interpreter is not to blame
         failed = str(error.strerror)
     if failed:
         raise UnsupportedError(
             f'"{sys.executable}" starts no supervisor ({failed}); set sys.executable to a Python interpreter'
         )
+
+
+def _run(command: Sequence[str], text: str, keep: Sequence[int]) -> int:
+    starter = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=keep,
+        start_new_session=True,  # a signal to the program's process group is none of the helpers' business
+        text=True,
+    )
+    starter.communicate(text)
+    return starter.returncode
 
 
 def hold_lifeline(lifeline: Channel) -> None:

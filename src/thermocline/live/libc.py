@@ -27,14 +27,17 @@ _libc.mmap.argtypes = (
     ctypes.c_int64,
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.munlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 _SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
 
 PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
-MADV_DONTNEED, MADV_DONTFORK, MADV_DONTDUMP = 4, 10, 16
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
+_MADV_DONTNEED_LOCKED = 24
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 # fcntl(2); Python's fcntl module has them only where it was built against headers that do.
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
@@ -88,6 +91,24 @@ def mmap(address: int | None, length: int, protection: int, flags: int, fd: int 
     return int(result)
 
 
+def mprotect(address: int, length: int, protection: int) -> None:
+    """Change what may be done to a mapping (mprotect(2))."""
+    if _libc.mprotect(address, length, protection) != 0:
+        raise _error("mprotect")
+
+
+def mlock(address: int, length: int) -> None:
+    """Lock memory (mlock(2))."""
+    if _libc.mlock(address, length) != 0:
+        raise _error("mlock")
+
+
+def munlock(address: int, length: int) -> None:
+    """Unlock memory (munlock(2))."""
+    if _libc.munlock(address, length) != 0:
+        raise _error("munlock")
+
+
 def munmap(address: int, length: int) -> None:
     """Unmap memory (munmap(2))."""
     if _libc.munmap(address, length) != 0:
@@ -105,6 +126,26 @@ def madvise(address: int, length: int, advice: int) -> None:
     """Advise the kernel about a mapping (madvise(2))."""
     if _libc.madvise(address, length, advice) != 0:
         raise _error("madvise")
+
+
+def discard(address: int, length: int) -> None:
+    """Empty the page tables of a shared mapping, poison and all, also where it is locked (mlock(2); Linux 5.18)."""
+    madvise(address, length, _MADV_DONTNEED_LOCKED)
+
+
+def map_sparse(fd: int, length: int) -> int:
+    """Map a sparse file, shared and writable -> its address. It stays sparse where all memory is locked.
+
+    (mlockall(2), ``MCL_FUTURE``: what is mapped and can be read is brought up at once.)
+    """
+    address = mmap(None, length, PROT_NONE, MAP_SHARED, fd)
+    try:
+        munlock(address, length)
+        mprotect(address, length, PROT_READ | PROT_WRITE)
+    except OSError:
+        munmap(address, length)
+        raise
+    return address
 
 
 def userfaultfd(flags: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from thermocline.live.userfaultfd import UserFaultFd
@@ -13,7 +14,8 @@ from thermocline.live.userfaultfd import UserFaultFd
 class Mapping:
     """Where a process has mapped the arena.
 
-    Its methods raise ``ProcessLookupError`` when that process, or the program that it ran, is gone.
+    Its methods raise ``ProcessLookupError`` when that process, or the program that it ran, is gone. A process need not
+    have all of the arena mapped.
 
     Attributes
     ----------
@@ -45,13 +47,24 @@ class Mapping:
     def copy(self, at: int, size: int, source: int, *, protect: bool) -> bool:
         """Make a stretch appear with the bytes at an address of ours, and wake its waiters -> if nothing was there.
 
-        Where the mapping is private, the copy is its process's own.
+        Raises
+        ------
+        FileNotFoundError
+            It is not all in one of the process's mappings. Nothing has been done, or some of it.
         """
         return self.uffd.copy(self.address + at, source, size, protect=protect)
 
     def zero(self, at: int, size: int) -> bool:
-        """Make a stretch of zeros appear, writable, and wake its waiters -> if nothing was there."""
+        """Make a stretch of zeros appear, writable, and wake its waiters: see :meth:`copy`."""
         return self.uffd.zero(self.address + at, size)
+
+    def give(self, at: int, size: int, source: int) -> bool:
+        """:meth:`copy` to a private mapping, wherever the process has it: the copy is its own."""
+        return self._piecewise(lambda at, size, source: self.copy(at, size, source, protect=False), at, size, source)
+
+    def give_zeros(self, at: int, size: int) -> bool:
+        """:meth:`give` of zeros."""
+        return self._piecewise(lambda at, size, _: self.zero(at, size), at, size)
 
     def see_touches(self, page: int, count: int) -> bool:
         """Let the first touch of a page here be a fault, even if the page is in memory -> whether the kernel can."""
@@ -65,23 +78,45 @@ class Mapping:
 
     def map_present(self, at: int, size: int) -> None:
         """Map a stretch that is in memory, and wake its waiters."""
-        self.uffd.map_present(self.address + at, size)
+        self._piecewise(lambda at, size, _: self.uffd.map_present(self.address + at, size), at, size)
 
     def protect(self, page: int, count: int) -> None:
-        """Stop the writers of pages here, present or to come."""
-        self.uffd.write_protect(*self._place(page, count))
+        """Stop the writers of pages here, present or to come. Where a page is not mapped, there are none."""
+        self._of_pages(self.uffd.write_protect, page, count)
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of pages go on."""
-        self.uffd.write_unprotect(*self._place(page, count))
+        self._of_pages(self.uffd.write_unprotect, page, count)
 
     def wake(self, page: int, count: int) -> None:
         """Make the waiters of pages fault again."""
         self.uffd.wake(*self._place(page, count))
 
     def poison(self, page: int) -> None:
-        """Make every touch of an absent page a SIGBUS."""
-        self.uffd.poison(*self._place(page, 1))
+        """Make every touch of an absent page a SIGBUS. Where it is not mapped, it cannot be touched."""
+        self._of_pages(self.uffd.poison, page, 1)
+
+    def _of_pages(self, do: Callable[[int, int], None], page: int, count: int) -> None:
+        def done(at: int, size: int, _: int) -> bool:
+            do(self.address + at, size)
+            return True
+
+        self._piecewise(done, page * self.page_size, count * self.page_size)
+
+    def _piecewise(self, do: Callable[[int, int, int], bool], at: int, size: int, source: int = 0) -> bool:
+        """Do something to a stretch, wherever it is mapped -> whether it has said True of all that is.
+
+        The kernel does it in one mapping at a time. What a process has of an array may be several: mlock(2), for
+        example, sets parts of a mapping apart.
+        """
+        try:
+            return do(at, size, source)
+        except FileNotFoundError:
+            if size <= mmap.PAGESIZE:
+                return True
+        half = -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+        first = self._piecewise(do, at, half, source)
+        return self._piecewise(do, at + half, size - half, source + half) and first
 
     def _place(self, page: int, count: int) -> tuple[int, int]:
         return self.address + page * self.page_size, count * self.page_size

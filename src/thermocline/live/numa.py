@@ -118,7 +118,8 @@ def _move_pages(pid: int, addresses: Sequence[int], node: int | None, flags: int
             raise ProcessLookupError(errno.ESRCH, "move_pages: the process has ended") from None
         if error.errno != errno.ENOENT:  # older kernels: nothing had to be moved, and the statuses say why
             raise
-    return list(statuses)
+    # What is not mapped at all is not mapped, either.
+    return [-errno.ENOENT if status == -errno.EFAULT else status for status in statuses]
 
 
 def page_out(process: int, ranges: Sequence[tuple[int, int]]) -> None:

@@ -19,7 +19,8 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 
 from thermocline.errors import StoreError
 from thermocline.live import control, statistics
@@ -33,23 +34,23 @@ from thermocline.live.descriptor import Descriptor
 from thermocline.live.doorbell import Doorbell
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
+from thermocline.live.known_regions import KnownRegions
 from thermocline.live.mapping import Mapping, SharedRanges
 from thermocline.live.messages import say
+from thermocline.live.pidfd import has_ended
 from thermocline.live.placement import Placement, homes_of
+from thermocline.live.processes import Processes
 from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
 from thermocline.live.sampling import Sampler
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
 from thermocline.live.suspicion import note_of
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
-from thermocline.live.userfaultfd import UserFaultFd
 from thermocline.live.workers import Workers
-from thermocline.protocol.child import Child
-from thermocline.protocol.cow import attach_child, begin_fork, forget_child
 from thermocline.protocol.demotion import DemotionPath
-from thermocline.protocol.effects import Protocol
 from thermocline.protocol.fault import fault, read_ahead
-from thermocline.protocol.group import ROOT, Group, GroupReclaim
+from thermocline.protocol.first_touch import FirstTouch
+from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
@@ -59,14 +60,12 @@ from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.promote import task_numa_work
 from thermocline.protocol.reclaim import kswapd, reclaim_pages
 from thermocline.protocol.recovery import Presence, recover, slots_in_use
-from thermocline.protocol.region import Advice, Region, free_region
+from thermocline.protocol.region import Region, free_region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
 from thermocline.topology import Topology
 
-#: Regions that are kept in mind at once. What is known of the others is in the tables, but for where they were read.
-_MOST_REGIONS = 4096
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
 
@@ -94,7 +93,6 @@ class Pager:
         #: Wakes this process: its workers ring it, and :meth:`hear_requests` has the kernel's word passed on to it.
         self.bell = Bell(Bell.create(blocking=False))
         self._answers = Doorbell(self.tables, Tables.HEADER_ANSWERS)
-        self._regions: dict[int, Region] = {}
         self._sources = Sources(config.page_size)
         for source in sources:
             self._sources.open(source)
@@ -103,7 +101,7 @@ class Pager:
         self._peak_resident = 0
         table = PageTable(config.pages, self.tables.page_columns)
         self.arena = Arena(config.arena, config.page_size, (), table.given)
-        self._copies = Copies(config.saved, self.arena)
+        copies = Copies(config.saved, self.arena)
         lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
             index: STORES[type(spec)](tuple(fds), spec, config.page_size, config.pages)
@@ -129,6 +127,9 @@ class Pager:
             set(held),
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
         )
+        if config.commit == "heuristic":
+            self.mm.first_touch = FirstTouch(nodes)
+        self._regions = KnownRegions(self.mm, self.tables)
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch)
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
@@ -139,7 +140,7 @@ class Pager:
         )
         sampler = Sampler(self.arena, self.placement, config.page_size)
         self.interpreter = LiveInterpreter(
-            self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, self._copies
+            self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
@@ -154,76 +155,19 @@ class Pager:
         self._faulting: dict[int, Mapping] = {}
         self._bell_poll = select.poll()
         self._bell_poll.register(self.bell.fd, select.POLLIN)
+        self._processes = Processes(self.mm, self.arena, copies, self.scheduler, self.tables, self._regions)
         for packet in known:
             if packet.word == "fork":
-                self._expect(packet)
+                self._processes.expect(packet)
             else:
-                self._attach(packet)
+                self._processes.attach(packet)
 
-    def _attach(self, packet: Packet) -> Mapping:
-        """Take the mapping of a process that is attached -> what its faults come from."""
-        number, address, fork = packet.numbers
-        uffd, process = packet.fds
-        faulting = Mapping(number, UserFaultFd(uffd), address, self.config.page_size, process, fork)
-        mappings = [faulting]
-        if fork:
-            self.arena.newest_fork = max(fork, self.arena.newest_fork)
-            self.mm.children.setdefault(number, Child(number, fork, expected=False))
-            ranges = tuple(self._shared_at(fork))
-            if ranges:
-                mappings.append(
-                    SharedRanges(number, faulting.uffd, address, self.config.page_size, process, ranges=ranges)
-                )
-        for mapping in mappings:
-            self.arena.attach(mapping)
-        return faulting
-
-    def _shared_at(self, fork: int) -> Iterator[tuple[int, int]]:
-        """The regions that children of a fork share by name."""
-        if not any(self.tables.shares):
-            return
-        for start, pages in self.tables.regions():
-            if 0 < self.tables.region_shared[start] <= fork:
-                yield start, pages
+    def _find_region(self, number: int) -> Region | None:
+        return self._regions.find(number)  # which are made of what the memory manager has, and behind it
 
     def _note_failed_node(self, index: int) -> None:
         """Tell the program, and a successor, that a node is out of use."""
         self.tables.header[Tables.HEADER_FAILED_NODES] |= 1 << index
-
-    def _find_region(self, number: int) -> Region | None:
-        region = self._regions.get(number)
-        if region is None:
-            start = number - 1
-            pages = self.tables.region_pages[start]
-            if not pages:
-                return None
-            region = Region(
-                number,
-                start,
-                pages,
-                self.tables.region_group[start],
-                self.tables.region_source[start],
-                self.tables.region_advice[start],
-                self.tables.region_born[start],
-                self.tables.region_shared[start],
-            )
-            if region.group not in self.mm.groups:
-                self._read_group(region.group)
-            if not region.freed:  # its pages may belong to another region the next time somebody asks
-                if len(self._regions) >= _MOST_REGIONS:
-                    del self._regions[next(iter(self._regions))]
-                self._regions[number] = region
-        return region
-
-    def _read_group(self, index: int) -> None:
-        dram, memory = self.tables.group_limits[2 * index], self.tables.group_limits[2 * index + 1]
-        group = self.mm.groups.get(index)
-        if group is None:
-            group = Group(index, f"group {index}", len(self.mm.nodes))
-            self.mm.add_group(group)
-        if index != ROOT:
-            group.dram_limit = dram or None
-            group.memory_limit = memory or None
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -353,13 +297,8 @@ class Pager:
             page, part = mapping.part_at(message.address, self.mm.part_size)
             if page in unpoisoned:
                 unpoisoned[page].append(mapping)
-            child = mapping.number if mapping.is_private and self._is_private(page, mapping.fork) else 0
+            child = self._processes.child_at(mapping, page)
             self.scheduler.spawn(fault(self.mm, page, message.write, part, child), done=answered, note=note_of(page))
-
-    def _is_private(self, page: int, fork: int) -> bool:
-        """Whether a child of a fork sees a page as it was."""
-        region = self.mm.region_of(page)
-        return region is None or not 0 < region.shared <= fork
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
 
@@ -375,51 +314,23 @@ class Pager:
         elif packet.word == "drop":
             self._sources.drop(*packet.numbers)
         elif packet.word == "fork":
-            self._begin_fork(packet)
+            self._processes.begin_fork(packet, partial(self._answer, packet))
         elif packet.word == "attach":
-            self._hear_faults(self._attach(packet))
-            number, _, fork = packet.numbers
-            if fork:
-                self.scheduler.spawn(attach_child(self.mm, number), done=lambda _: self._answer(packet))
-            else:
-                self._answer(packet)
+            self._hear_faults(self._processes.attach(packet))
+            self._processes.admit(packet, partial(self._answer, packet))
+        elif packet.word == "cover":
+            self.arena.cover(*packet.numbers)
+            self._answer(packet)
         elif packet.word == "detach":
             (number,) = packet.numbers
             self._detach(number)
-            self.scheduler.spawn(forget_child(self.mm, number), done=lambda _: self._forgotten(packet))
+            self._processes.forget(number, partial(self._answer, packet))
         return True
-
-    def _forgotten(self, packet: Packet) -> None:
-        if not self.mm.children:
-            self.arena.newest_fork = 0
-        self._answer(packet)
-
-    def _expect(self, packet: Packet) -> None:
-        """Know of a child that a predecessor was told to expect."""
-        number, fork, of_program = packet.numbers
-        self.arena.newest_fork = max(fork, self.arena.newest_fork)
-        self.mm.children[number] = Child(number, fork, inherits=not of_program)
 
     def _answer(self, packet: Packet) -> None:
         """Tell the supervisor that it is so. If it is gone, that is found out elsewhere."""
         with contextlib.suppress(OSError):
             control.send(self._peer, packet.word, packet.numbers[0], token=packet.token)
-
-    def _begin_fork(self, packet: Packet) -> None:
-        number, fork, of_program = packet.numbers
-        for region in self._regions.values():
-            region.shared = self.tables.region_shared[region.start]
-
-        def begin() -> Protocol[None]:
-            # Before anything is protected, so that what a worker is about to install comes up protected as well.
-            self.arena.newest_fork = max(fork, self.arena.newest_fork)
-            yield from begin_fork(self.mm, Child(number, fork), self._pinned(), of_program=bool(of_program))
-
-        self.scheduler.spawn(begin(), done=lambda _: self._answer(packet))
-
-    def _pinned(self) -> Iterator[int]:
-        """The pages that are pinned, at the time that they are asked for."""
-        return (page for page, pins in self.tables.written_rows("pins") if pins)
 
     def _end_everybody(self) -> None:
         """The supervisor is gone. Kill the processes of this memory before the last userfaultfd is closed.
@@ -433,18 +344,14 @@ class Pager:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
-                select.select([mapping.process], [], [])
+                has_ended(mapping.process)
 
     def _detach(self, number: int) -> None:
-        gone = [mapping for mapping in self.arena.mappings if mapping.number == number]
-        for mapping in gone:
-            self.arena.detach(mapping)
-            self._copies.forget(mapping)
-        for mapping in gone[:1]:  # ranges that are shared by name have the same descriptors
-            del self._faulting[mapping.uffd.fd]
-            self._poll.unregister(mapping.uffd.fd)
-            os.close(mapping.uffd.fd)
-            os.close(mapping.process)
+        # Its descriptor is not looked at any more when it is closed, or its number another's.
+        for fd in [fd for fd, mapping in self._faulting.items() if mapping.number == number]:
+            del self._faulting[fd]
+            self._poll.unregister(fd)
+        self._processes.detach(number)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -458,15 +365,15 @@ class Pager:
         pages = range(request.first, request.first + request.second)
         mm, spawn = self.mm, self.scheduler.spawn
         if request.what == What.FREE:
-            region = self._find_region(request.first)
+            region = self._regions.find(request.first)
             if region is None:
                 answer(None)
                 return
 
-            self.tables.region_advice[region.start] = Advice.FREED  # for a successor, and for whoever looks it up again
+            self._regions.mark_freed(region)
 
             def freed(_: None, number: int = request.first) -> None:
-                self._regions.pop(number, None)
+                self._regions.forget(number)
                 self.interpreter.forget(range(region.start, region.end))
                 answer(None)
 
@@ -479,12 +386,10 @@ class Pager:
             spawn(read_ahead(mm, pages, False), background=True)
             answer(None)
         elif request.what == What.ADVICE:
-            found = self._regions.get(request.first)
-            if found is not None:
-                found.advice = self.tables.region_advice[found.start]
+            self._regions.read_advice(request.first)
             answer(None)
         elif request.what == What.GROUP:
-            self._read_group(request.first)
+            self._regions.read_group(request.first)
             answer(None)
         else:
             statistics.publish(mm, self.tables)

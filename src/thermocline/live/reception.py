@@ -20,7 +20,7 @@ from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
 from thermocline.live.tables import MAX_SHARES, MAX_SOURCES, Tables
-from thermocline.live.tenants import Tenant, Tenants
+from thermocline.live.tenants import Tenant, Tenants, pid_of
 
 #: struct ucred: process, user, group (unix(7), ``SO_PEERCRED``).
 _CREDENTIALS = struct.Struct("=iII")
@@ -65,11 +65,14 @@ class Reception:
     ----------
     sources : dict of int to Packet
         Every source that the program has opened, for the next pager.
+    replaced : bool
+        Whether the program has run another in its place (execve(2)), which has nothing of this memory.
     """
 
     def __init__(self, config: Config, tables: Tables, poll: select.poll, program_ends: Callable[[], object]) -> None:
         self.config = config
         self.sources: dict[int, Packet] = {}
+        self.replaced = False
         self._poll = poll
         self._program_ends = program_ends
         self._pager: socket.socket | None = None
@@ -98,6 +101,8 @@ class Reception:
             "join": _Handler(self._welcome, numbers=1),
             "fork": _Handler(self._fork, numbers=2),
             "attach": _Handler(self._attach, numbers=1, descriptors=3),
+            "cover": _Handler(self._cover, numbers=2),
+            "reopen": _Handler(self._reopen, numbers=2),
         }
         self._program = self._tenants.expect(socket.socket(fileno=config.control))
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
@@ -232,7 +237,7 @@ class Reception:
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
         handler = self._handlers.get(packet.word)
-        knows = packet.word in ("join", "fork") and packet.numbers[:1] == (self._secret,)
+        knows = packet.word in ("join", "fork", "reopen") and packet.numbers[:1] == (self._secret,)
         if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
         elif handler is None:
@@ -292,6 +297,20 @@ class Reception:
         numbers = self.config.pages, self.config.page_size, tenant.number
         _answer(tenant, packet, numbers, (self.config.arena,))
 
+    def _cover(self, tenant: Tenant, packet: Packet) -> None:
+        first, pages = packet.numbers
+        if tenant.attached is None or not 0 <= first < first + pages <= self.config.pages:
+            raise ValueError(f"cover {packet.numbers} is not in the arena")
+        self._ask_pager(Packet("cover", (tenant.number, first, pages), token=packet.token), tenant)
+
+    def _reopen(self, tenant: Tenant, packet: Packet) -> None:
+        """A process has closed descriptors of ours, and needs them."""
+        asking = self._tenants.get(packet.numbers[1])
+        if asking is None or asking.attached is None or asking.leaving:
+            self._refuse(tenant, packet)
+        else:
+            _answer(tenant, packet, fds=(self.config.arena, asking.attached.fds[0]))
+
     def _attach(self, tenant: Tenant, packet: Packet) -> None:
         attach = self._tenants.attach(tenant, packet.numbers[0], *packet.fds)
         for fd in (tenant.process, tenant.lifeline):
@@ -313,7 +332,7 @@ class Reception:
             return
         pid, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         # A process that uses the memory may have become another user (setuid(2)), and still fork.
-        if user != os.getuid() and all(_pid_of(process) != pid for process in self.processes):
+        if user != os.getuid() and all(pid_of(process) != pid for process in self.processes):
             peer.close()
             return
         guest = self._tenants.expect(peer)
@@ -367,6 +386,7 @@ class Reception:
     def _depart(self, tenant: Tenant) -> None:
         """A process is gone, or has closed the memory. It may unmap it when the pager knows that."""
         if tenant is self._program:
+            self.replaced = tenant.runs_another
             self._program_ends()
         self._forget(tenant.socket.fileno())
         if tenant.attached is not None:
@@ -385,12 +405,6 @@ class Reception:
 def _fork_packet(child: Tenant) -> Packet:
     """How the pager is told of a child that is expected: its number, its fork, and whether it is the program's."""
     return Packet("fork", (child.number, child.fork, int(child.parent_is_program)))
-
-
-def _pid_of(process: int) -> int:
-    """The process that a pidfd is of (proc(5), ``fdinfo``); -1 if it has ended."""
-    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as lines:
-        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _tell(peer: socket.socket, packet: Packet) -> None:

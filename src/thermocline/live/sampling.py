@@ -46,8 +46,8 @@ class Sampler:
             try:
                 numa.page_out(mapping.process, ranges)
             except OSError as error:
-                if error.errno in (errno.ESRCH, errno.EBADF):
-                    continue  # that process has just gone, and its descriptors with it
+                if error.errno in (errno.ESRCH, errno.EBADF, errno.ENOMEM):
+                    continue  # that process has just gone, and its descriptors with it; or it has not all of it mapped
                 if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EACCES):
                     self._say(f"{error.strerror}; run with CAP_SYS_NICE")
                     return None

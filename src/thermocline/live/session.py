@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, injection, launch, libc
+from thermocline.live import fence, foster, injection, launch, libc, limits, overcommit
 from thermocline.live.address_space import address_space
-from thermocline.live.attachment import Attachment, Door, map_arena
+from thermocline.live.attachment import Attachment, Door
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Channel, Descriptor
 from thermocline.live.guard import Teardown
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
+from thermocline.live.mapped import Mapped
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
 from thermocline.live.stores import STORES
@@ -37,6 +38,8 @@ from thermocline.spec import File, NodeSpec
 
 #: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
 _SPREAD = 4
+#: The same, in multiples of what the machine has, where what the kernel would grant is allocated; and the most of it.
+_GRANTED_SPREAD, _MOST_GRANTED = 2, 4 << 40
 
 
 class FileRange(NamedTuple):
@@ -57,6 +60,7 @@ class Settings:
     group_reclaim: str = GroupReclaim.LEFT.value
     parts: bool = True
     fork: str = "copy"
+    commit: str = "strict"
 
 
 class Session:
@@ -86,14 +90,20 @@ class Session:
     def __init__(self, nodes: Sequence[NodeSpec], page_size: int, settings: Settings, report: int = -1) -> None:
         self.nodes = tuple(nodes)
         self.page_size = page_size
-        self.commitment = Commitment(self.nodes, page_size)
+        overcommits = settings.commit == "heuristic"
+        self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else lambda size: False)
         self.pages = _SPREAD * self.commitment.limit + 1
+        if overcommits:
+            granted = min(_GRANTED_SPREAD * overcommit.machine_bytes(), _MOST_GRANTED, limits.largest_file())
+            self.pages = max(self.pages, min(granted // page_size, MAX_PAGES))
+        self.pages = min(self.pages, limits.most_pages(page_size) or self.pages)
         if self.pages > MAX_PAGES:
             most = format_size(MAX_PAGES // _SPREAD * page_size)
             raise SpecError(
                 f"pages of {format_size(page_size)} can be counted up to {most}, and the nodes hold more; "
                 "write a larger page_size, or smaller nodes"
             )
+        limits.check(self.nodes, self.pages, page_size)
         self.size = self.pages * page_size
         self.released: Callable[[], object] = lambda: None
         self.closed = False
@@ -107,7 +117,18 @@ class Session:
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
             injection.parse(inject)  # a mistake in it is the program's to hear of
+        try:
+            self._open(settings, report, inject)
+        except OSError as error:
+            explained = limits.explained(error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _open(self, settings: Settings, report: int, inject: str) -> None:
+        """Open everything, and start the helper processes; or nothing is open."""
         undo = self.teardown
+        undo.callback(foster.reap)
         with contextlib.ExitStack() as failed, contextlib.ExitStack() as attached:
             failed.callback(undo.close)
             opened = open_userfaultfd()
@@ -121,12 +142,13 @@ class Session:
             self.commitment.failed_nodes = lambda: self.tables.header[Tables.HEADER_FAILED_NODES]
             undo.callback(self.commitment.close)
             self.requests = Requests(self.tables)
-            self.address = self._map(uffd, undo)
+            self.address = self._place(undo)
+            mapped = self._map(uffd, undo)
             peer, lifeline = self._start(uffd, settings, report, inject, attached)
             self.attachment = Attachment(
                 self._arena,
+                mapped,
                 self.address,
-                self.size,
                 peer=peer,
                 lifeline=lifeline,
                 uffd=uffd,
@@ -140,21 +162,49 @@ class Session:
             undo.callback(self._detach)
             failed.pop_all()
 
-    def _map(self, uffd: Descriptor, undo: Teardown) -> int:
-        """Map the arena and register it -> its address."""
-        os.ftruncate(self._arena.fileno(), self.size)
+    def _place(self, undo: Teardown) -> int:
+        """Find addresses for the arena -> where they begin."""
         space = address_space()
         fence.prepare(space.low, space.high)
         address = space.take(self.size)
 
         def give_addresses() -> None:
             if not self._served_to_the_end:
-                space.give(address, self.size)
+                space.give(address)
 
         undo.callback(give_addresses)
-        map_arena(self._arena.fileno(), address, self.size, UserFaultFd(uffd.fileno()))
-        place_arena(self.nodes, address, self.size)
         return address
+
+    def _map(self, uffd: Descriptor, undo: Teardown) -> Mapped:
+        """Map the first unit of the arena, in which the first arrays will be: what fails here fails now."""
+        os.ftruncate(self._arena.fileno(), self.size)
+        mapped = Mapped(self.address, self.size, lambda: (self._arena.fileno(), uffd.fileno()))
+        undo.callback(lambda: None if self._served_to_the_end else mapped.close())
+        mapped.cover(0, 1, self._place_frames)
+        return mapped
+
+    def _place_frames(self, begin: int, end: int) -> None:
+        """Say where the frames of a stretch that was mapped come from."""
+        place_arena(self.nodes, self.address + begin, end - begin)
+
+    def cover(self, first: int, count: int) -> bool:
+        """Map pages that a block is going to have -> False: something else is there. One thread at a time.
+
+        Raises
+        ------
+        OSError
+            They cannot be mapped (see :meth:`Mapped.cover <thermocline.live.mapped.Mapped.cover>`).
+        """
+        size = self.page_size
+        try:
+            self.attachment.mapped.cover(first * size, (first + count) * size, self._place_frames)
+        except FileExistsError:
+            return False
+        return True
+
+    def uncover(self, free: range) -> None:
+        """Unmap pages that nothing is in here. One thread at a time."""
+        self.attachment.mapped.uncover(free.start * self.page_size, free.stop * self.page_size)
 
     def _start(
         self, uffd: Descriptor, settings: Settings, report: int, inject: str, undo: contextlib.ExitStack
@@ -310,17 +360,18 @@ class Session:
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
-        address, size = self.address + first * self.page_size, count * self.page_size
         uffd = self.attachment.uffd
         if not uffd.is_ours:
             return  # they are used again for what is allocated there next
-        # A table with a marker of write-protection in it is not empty.
-        UserFaultFd(uffd.number).write_unprotect(address, size)
-        libc.madvise(address, size, libc.MADV_DONTNEED)
+        for begin, end in self.attachment.mapped.parts(first * self.page_size, (first + count) * self.page_size):
+            # A table with a marker of write-protection in it is not empty.
+            with contextlib.suppress(FileNotFoundError):  # before Linux 6.4, if it is in more than one mapping
+                UserFaultFd(uffd.number).write_unprotect(self.address + begin, end - begin)
+            libc.discard(self.address + begin, end - begin)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""
-        return os.fstat(self._arena.fileno()).st_blocks * 512
+        return os.fstat(self.attachment.arena.fileno()).st_blocks * 512
 
     def close(self) -> None:
         """Give the memory up, and wait until what this process had of it is given back.

@@ -26,7 +26,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -36,11 +35,12 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from thermocline.live import control, injection, libc, statistics
+from thermocline.live import control, injection, libc, limits, statistics
 from thermocline.live import pager as pager_process
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.messages import say
+from thermocline.live.pidfd import has_ended
 from thermocline.live.reception import Reception
 from thermocline.live.suspicion import CONVICTED_AFTER, Despair, Suspicion, read_note
 from thermocline.live.tables import Tables
@@ -98,7 +98,7 @@ class Supervisor:
                         break  # what else had news may be closed by now
             with contextlib.suppress(OSError):
                 control.send(peer, "close")
-            if not select.select([sentinel], [], [], _CLOSE_SECONDS)[0]:
+            if not has_ended(sentinel, _CLOSE_SECONDS):
                 os.kill(pager, signal.SIGKILL)
             os.waitpid(pager, 0)
             return None
@@ -162,11 +162,12 @@ class Supervisor:
         for process in self._reception.processes:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
-            select.select([process], [], [])
+            has_ended(process)
 
     def _report(self) -> None:
         if self._report_to >= 0:
             books = statistics.collect(self._tables, [spec.name for spec in self.config.nodes])
+            books["replaced"] = self._reception.replaced
             report_to, self._report_to = self._report_to, -1
             # Whoever wanted to know may be gone; the file is flushed when it is closed, and says so then.
             with contextlib.suppress(OSError), os.fdopen(report_to, "w") as report:
@@ -199,9 +200,7 @@ def main(configuration: str) -> NoReturn:
     config = Config.loads(configuration)
     os.chdir("/")
     _settle_standard_streams()
-    # Every source that the program has open is open here and in the pager, too.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limits.raise_all()  # every source that the program has open, for one, is open here and in the pager, too
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     # If the program ignores SIGCHLD, so did this process, and the kernel would not say how a pager has ended.

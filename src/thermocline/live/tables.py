@@ -133,7 +133,7 @@ class Tables:
             os.ftruncate(fd, size)
         # Not by Python's mmap, which keeps a duplicate of the descriptor and closes its number come what may.
         self._size = size
-        self.address = libc.mmap(None, size, libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED, fd)
+        self.address = libc.map_sparse(fd, size)
         self._mapped = ctypes.c_uint64(self.address)
         self._view = memoryview((ctypes.c_ubyte * size).from_address(self.address)).cast("B")
         self._columns: list[memoryview[Any]] = []

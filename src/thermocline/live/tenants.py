@@ -71,12 +71,29 @@ class Tenant:
         """Whether an attached process has ended, or runs another program now."""
         return self.attached is not None and UserFaultFd(self.attached.fds[0]).is_orphaned
 
+    @property
+    def runs_another(self) -> bool:
+        """Whether it runs another program now, and has not ended since. One that is ending has no address space."""
+        if not self.has_left:
+            return False
+        try:
+            with open(f"/proc/{pid_of(self.process)}/statm", encoding="ascii") as sizes:
+                return sizes.read().split()[0] != "0"
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close everything of its. Nothing of it is mapped any more."""
         self.socket.close()
         for fd in (self.lifeline, *(self.attached.fds if self.attached is not None else ())):
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def pid_of(process: int) -> int:
+    """The process that a pidfd is of (proc(5), ``fdinfo``); -1 if it has ended."""
+    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 class Tenants:

@@ -56,7 +56,6 @@ struct range {
 struct tc_memory {
 	struct tc_memory *next;
 	uint64_t address;
-	uint64_t size;
 	uint64_t features;
 	/* Where its supervisor listens: an abstract name (unix(7)), and what it wants to hear. */
 	char name[80];
@@ -68,6 +67,9 @@ struct tc_memory {
 	struct range *shared;
 	size_t shared_count;
 	size_t shared_room;
+	/* What of the arena is mapped here: a child is given the same. */
+	struct range *mapped;
+	size_t mapped_count;
 	/* During a fork: the connection on which the child will speak, its number, and the arena. */
 	int peer;
 	int arena;
@@ -258,45 +260,56 @@ static int map_shared(int arena, const struct tc_memory *memory, uint64_t addres
 	return madvise(wanted, size, MADV_DONTDUMP);
 }
 
-static int map_private(int arena, const struct tc_memory *memory)
+static int map_private(int arena, const struct tc_memory *memory, uint64_t address, uint64_t size)
 {
-	void *wanted = (void *)(uintptr_t)memory->address;
+	void *wanted = (void *)(uintptr_t)address;
+	off_t offset = (off_t)(address - memory->address);
 
-	if (mmap(wanted, memory->size, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, arena, 0) != wanted)
+	if (mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
+		 arena, offset) != wanted)
 		return -1;
-	return madvise(wanted, memory->size, MADV_DONTDUMP);
+	return madvise(wanted, size, MADV_DONTDUMP);
 }
 
-/*
- * Map the arena. A child of a child has inherited the private mapping, with the copies in it; what
- * it has not inherited are the registration and the shared ranges.
- */
-static int map_arena(struct tc_memory *memory, int uffd)
+static int map_range(const struct tc_memory *memory, const struct range *range, int uffd)
 {
-	size_t index;
-
 	if (!memory->copies) {
-		if (map_shared(memory->arena, memory, memory->address, memory->size))
+		if (map_shared(memory->arena, memory, range->address, range->size))
 			return -1;
-		return register_range(uffd, memory->address, memory->size,
-				      UFFDIO_REGISTER_MODE_WP);
+		return register_range(uffd, range->address, range->size, UFFDIO_REGISTER_MODE_WP);
 	}
-	if (!memory->is_private && map_private(memory->arena, memory))
+	if (!memory->is_private &&
+	    map_private(memory->arena, memory, range->address, range->size))
 		return -1;
-	for (index = 0; index < memory->shared_count; index++)
-		if (map_shared(memory->arena, memory, memory->shared[index].address,
-			       memory->shared[index].size))
-			return -1;
 	/*
 	 * The kernel itself copies what is written to a private mapping. The zeros among the copies
 	 * that were inherited vanish when a hole is punched, so touches have to be seen, if the
 	 * kernel can (live/copies.py).
 	 */
-	if (!(memory->is_private && (memory->features & UFFD_FEATURE_MINOR_SHMEM) &&
-	      !register_range(uffd, memory->address, memory->size, UFFDIO_REGISTER_MODE_MINOR)) &&
-	    register_range(uffd, memory->address, memory->size, 0))
-		return -1;
+	if (memory->is_private && (memory->features & UFFD_FEATURE_MINOR_SHMEM) &&
+	    !register_range(uffd, range->address, range->size, UFFDIO_REGISTER_MODE_MINOR))
+		return 0;
+	return register_range(uffd, range->address, range->size, 0);
+}
+
+/*
+ * Map what the parent has mapped of the arena. A child of a child has inherited the private
+ * mappings, with the copies in them; what it has not inherited are the registration and the shared
+ * ranges.
+ */
+static int map_arena(struct tc_memory *memory, int uffd)
+{
+	size_t index;
+
+	for (index = 0; index < memory->mapped_count; index++)
+		if (map_range(memory, &memory->mapped[index], uffd))
+			return -1;
+	if (!memory->copies)
+		return 0;
+	for (index = 0; index < memory->shared_count; index++)
+		if (map_shared(memory->arena, memory, memory->shared[index].address,
+			       memory->shared[index].size))
+			return -1;
 	for (index = 0; index < memory->shared_count; index++)
 		if (register_range(uffd, memory->shared[index].address, memory->shared[index].size,
 				   UFFDIO_REGISTER_MODE_WP))
@@ -356,6 +369,15 @@ out:
 	return failed;
 }
 
+/* It is not served, so a touch must not go by unseen. */
+static void unmap(const struct tc_memory *memory)
+{
+	size_t index;
+
+	for (index = 0; index < memory->mapped_count; index++)
+		munmap((void *)(uintptr_t)memory->mapped[index].address, memory->mapped[index].size);
+}
+
 static void after_fork_in_child(void)
 {
 	int error = errno;
@@ -370,9 +392,7 @@ static void after_fork_in_child(void)
 			memory->number = memory->expected;
 			link = &memory->next;
 		} else {
-			/* It is not served, so a touch must not go by unseen. */
-			mmap((void *)(uintptr_t)memory->address, memory->size, PROT_NONE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+			unmap(memory);
 			memory->attached.is_attached = 0;
 			close_fd(&memory->peer);
 			*link = memory->next;
@@ -407,7 +427,6 @@ struct tc_memory *tc_fork_serve(const struct tc_served *served)
 	if (!memory)
 		return NULL;
 	memory->address = served->address;
-	memory->size = served->size;
 	memory->features = served->features;
 	memory->secret = served->secret;
 	memory->number = served->number;
@@ -438,7 +457,39 @@ void tc_fork_forget(struct tc_memory **forgotten)
 	}
 	pthread_mutex_unlock(&lock);
 	free(memory->shared);
+	free(memory->mapped);
 	free(memory);
+}
+
+int tc_fork_map(struct tc_memory *memory, const uint64_t *bounds, size_t count)
+{
+	struct range *mapped = malloc((count ? count : 1) * sizeof(*mapped)), *before;
+	size_t index;
+
+	if (!mapped)
+		return -1;
+	for (index = 0; index < count; index++) {
+		mapped[index].address = memory->address + bounds[2 * index];
+		mapped[index].size = bounds[2 * index + 1] - bounds[2 * index];
+	}
+	pthread_mutex_lock(&lock);
+	before = memory->mapped;
+	memory->mapped = mapped;
+	memory->mapped_count = count;
+	pthread_mutex_unlock(&lock);
+	free(before);
+	return 0;
+}
+
+size_t tc_fork_mapped(const struct tc_memory *memory, uint64_t *bounds, size_t room)
+{
+	size_t index;
+
+	for (index = 0; index < memory->mapped_count && index < room; index++) {
+		bounds[2 * index] = memory->mapped[index].address - memory->address;
+		bounds[2 * index + 1] = bounds[2 * index] + memory->mapped[index].size;
+	}
+	return memory->mapped_count;
 }
 
 int tc_fork_share(struct tc_memory *memory, uint64_t address, uint64_t size, uint32_t *since,

@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 7
+#define TC_ABI 8
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -93,6 +93,25 @@ TC_EXPORT void tc_leases_close(void);
 void *tc_lease_take(void *lease);
 bool tc_lease_is(void *object);
 
+/* arena.c: a stretch of an arena that is being mapped or unmapped. */
+enum tc_stretch_state {
+	TC_STRETCH_NONE,
+	TC_STRETCH_MAPPED,   /* it has just been mapped */
+	TC_STRETCH_GOING,    /* it is mapped, and is to be unmapped */
+	TC_STRETCH_UNMAPPED, /* it has just been unmapped */
+};
+
+struct tc_stretch {
+	uint64_t begin; /* in bytes from the arena's address on */
+	uint64_t end;
+	uint32_t state;
+};
+
+TC_EXPORT extern const struct tc_field tc_stretch_fields[];
+TC_EXPORT int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t begin, uint64_t end,
+			   struct tc_stretch *made);
+TC_EXPORT int tc_arena_unmap(uint64_t address, struct tc_stretch *stretch);
+
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
 
@@ -152,7 +171,6 @@ struct tc_memory;
 
 struct tc_served {
 	uint64_t address;
-	uint64_t size;
 	uint64_t features; /* of the userfaultfd */
 	const char *name;  /* of the supervisor's abstract socket */
 	uint64_t secret;
@@ -174,6 +192,13 @@ TC_EXPORT struct tc_memory *tc_fork_serve(const struct tc_served *served);
 /* The memory is closed here. *memory is NULL afterwards, and nothing is done where it is before. */
 TC_EXPORT void tc_fork_forget(struct tc_memory **memory);
 /*
+ * What of the arena a child is given: ranges, each by where it begins and ends, in bytes from the
+ * arena's address on. Returns -1 if there is no memory for that.
+ */
+TC_EXPORT int tc_fork_map(struct tc_memory *memory, const uint64_t *bounds, size_t count);
+/* In a child: those that it was given, as many as there is room for -> how many there are. */
+TC_EXPORT size_t tc_fork_mapped(const struct tc_memory *memory, uint64_t *bounds, size_t room);
+/*
  * Children share a range from now on; *since becomes the first fork whose child does, and *forks is
  * how many have begun. Returns -1 if there is no memory for that.
  */
@@ -184,6 +209,20 @@ TC_EXPORT void tc_fork_unshare(struct tc_memory *memory, uint64_t address);
 TC_EXPORT const uint64_t *tc_fork_over(const struct tc_memory *memory);
 /* In a child: what it has of a memory. */
 TC_EXPORT struct tc_attached tc_fork_attached(const struct tc_memory *memory);
+/* foster.c: a parent for helpers of a program that adopts orphans. */
+struct tc_starter {
+	const char *path;
+	char *const *arguments;
+	char *const *environment;
+	const int *kept;   /* descriptors, above the standard streams, that it has open */
+	size_t kept_count;
+	int32_t input;	   /* becomes its standard input */
+	int32_t report;	   /* its wait status is written here, an int */
+};
+
+TC_EXPORT extern const struct tc_field tc_starter_fields[];
+/* Run a program that starts helpers -> the id of their parent, or -1 and errno. */
+TC_EXPORT int tc_foster(const struct tc_starter *starter);
 /* futex.c */
 TC_EXPORT int tc_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
 TC_EXPORT void tc_futex_wake(uint32_t *word);
@@ -208,6 +247,7 @@ TC_EXPORT int tc_socket_cookie(int fd, uint64_t *cookie);
 
 /* mapping.c */
 TC_EXPORT int tc_unmap(uint64_t *address, uint64_t size);
+TC_EXPORT bool tc_is_granted(uint64_t size);
 
 /* ring.c: a request to the pager (live/ring.py). */
 struct tc_ring {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from thermocline.protocol import reclaim
 from thermocline.protocol.effects import Event, Protocol, Release, Reserve, Throttle, Trace, WakeKswapd
+from thermocline.protocol.first_touch import entered, enters
 from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.scan_control import Cause
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from thermocline.protocol.scan_control import ScanControl
 
 _DRAM = 0
+
+
+def allocate_page(mm: Mm, page: int, group: Group, size: int, *, may_wait: bool = True) -> Protocol[bool]:
+    """Frames for what comes up of a locked page, in bytes, for which it has to be let in first if it holds nothing.
+
+    Otherwise as :func:`allocate_frame`.
+    """
+    new = enters(mm, page)
+    if new and not (yield from let_in(mm, group.index, may_wait=may_wait)):
+        return False
+    if (yield from allocate_frame(mm, group, size, may_wait=may_wait)):
+        return True
+    if new:
+        entered(mm)
+    return False
 
 
 def allocate_frame(mm: Mm, group: Group, size: int, *, may_wait: bool = True) -> Protocol[bool]:
@@ -61,6 +77,27 @@ def allocate_frame(mm: Mm, group: Group, size: int, *, may_wait: bool = True) ->
         freed = yield from reclaim.shrink_node(mm, dram, Cause.DIRECT)
         if not freed and not (may_wait and (yield from _throttle(mm, dram, group))):
             return False
+
+
+def let_in(mm: Mm, group: int, *, may_wait: bool = True) -> Protocol[bool]:
+    """Let in a page that holds nothing -> whether it may come up. :func:`~thermocline.protocol.fill.fill` counts it.
+
+    Locks: the caller holds that of the page; only try-locks here. Sleeps in reclaim, and with ``may_wait`` until there
+    is room or patience ends.
+    """
+    counts = mm.first_touch
+    assert counts is not None
+    if may_wait:
+        while counts.full and (yield from reclaim.shrink_node(mm, mm.nodes[_DRAM], Cause.DIRECT)):
+            pass
+        while counts.full:
+            mm.vmstat.add("allocthrottle")
+            if not (yield Throttle(_DRAM, group, enters=True)):
+                return False
+    if counts.full:
+        return False
+    counts.entering += 1
+    return True
 
 
 def _throttle(mm: Mm, node: Node, group: Group) -> Protocol[bool]:

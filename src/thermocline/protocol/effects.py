@@ -403,13 +403,17 @@ class Throttle(Effect):
     True at once if a frame can be had by now, in the node and within the group's limits: it may have been freed behind
     the allocator's back, and then no wake-up follows. False when no frame was freed for as long as the interpreter
     waits at most: the allocation has failed.
+
+    A page that ``enters`` waits for less to be held in all, whatever room DRAM has: see
+    :mod:`thermocline.protocol.first_touch`.
     """
 
-    __slots__ = ("group", "node")
+    __slots__ = ("enters", "group", "node")
 
-    def __init__(self, node: int, group: int = 0) -> None:
+    def __init__(self, node: int, group: int = 0, *, enters: bool = False) -> None:
         self.node = node
         self.group = group
+        self.enters = enters
 
 
 class Spawn(Effect):

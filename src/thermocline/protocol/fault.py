@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.allocate import allocate_frame
+from thermocline.protocol.allocate import allocate_page
 from thermocline.protocol.cow import abandon, break_cow
 from thermocline.protocol.effects import (
     Commit,
@@ -83,7 +83,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     if parts:
         mm.vmstat.add("pgpartial", parts.bit_count())
     ahead = range(0) if parts else _window(mm, region, page)
-    if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
+    if not (yield from allocate_page(mm, page, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
         if owed and mm.links.present[page] >> part & 1:
             # The part is present, but its writer must not go on as long as a child is owed the whole page.
             yield from abandon(mm, [other.number for other in mm.owed(page)])
@@ -181,7 +181,7 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
             yield Unlock(page)
             continue
         size = mm.bytes_of(mm.missing(page))
-        if not (yield from allocate_frame(mm, mm.groups[region.group], size, may_wait=False)):
+        if not (yield from allocate_page(mm, page, mm.groups[region.group], size, may_wait=False)):
             yield Unlock(page)
             break
         run.append(page)

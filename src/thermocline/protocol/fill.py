@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thermocline.protocol.effects import Commit, Fill, Poison, Protocol, Punch, Release, Unlock
+from thermocline.protocol.first_touch import entered, enters, enters_again
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
 
@@ -34,11 +35,16 @@ def fill(mm: Mm, pages: Sequence[int], writable: bool, parts: int = 0) -> Protoc
         if entry.state == PARTIAL:
             mm.abort_transaction(page)
         else:
+            new = enters(mm, page)
             yield Commit(page, PARTIAL, entry.node, entry.slot)
+            if new:
+                entered(mm)
     if not (yield Fill(pages, writable, parts)):
         if len(pages) > 1:
             for page, entry in zip(pages, before, strict=True):
                 yield Commit(page, entry.state, entry.node, entry.slot)
+                if enters(mm, page):
+                    enters_again(mm)
                 yield from fill(mm, [page], writable)
         else:
             yield from _lose(mm, pages[0], parts or mm.missing(pages[0]))

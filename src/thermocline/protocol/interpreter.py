@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from thermocline.protocol import effects
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
+from thermocline.protocol.page import Entry
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 _SECOND = 1_000_000_000
@@ -20,6 +21,8 @@ _SECOND = 1_000_000_000
 PUNCHED_APART = 4
 #: Seconds without any room anywhere after which an allocation gives up.
 PATIENCE = 60
+#: Seconds for which a page that holds nothing yet waits to be let in, where all is in use.
+ENTRANCE = 10
 #: Seconds without room after which a message says so, once; at once if it is clear by then that no room will appear.
 _SAY_AFTER = 2
 #: Seconds between two looks for room of an allocation that waits.
@@ -49,6 +52,8 @@ class Interpreter:
     ----------
     patience : float
         Seconds without any room after which an allocation gives up.
+    entrance : float
+        Seconds for which a page waits to be let in (see :mod:`thermocline.protocol.first_touch`).
     untrimmed : bool
         Whether slots were released since the stores were last trimmed to nothing.
     """
@@ -68,9 +73,13 @@ class Interpreter:
         self._looked_at = 0
         self._looking_again: set[Task] = set()
         self._said_no_room = False
+        #: Pages that hold nothing yet and wait until less is held (first_touch.py): since when, and the task.
+        self._entering: list[tuple[int, Task]] = []
+        self._said_full = False
         #: Nodes out of use when the message that the others are full was printed.
         self._said_dead: list[str] = []
         self.patience: float = PATIENCE
+        self.entrance: float = ENTRANCE
         for kind in effects.Effect.__subclasses__():
             scheduler.handlers[kind] = getattr(self, _method_name(kind))
 
@@ -113,6 +122,8 @@ class Interpreter:
             self.untrimmed = True
 
     def throttle(self, effect: effects.Throttle, task: Task) -> Any:
+        if effect.enters:
+            return self._wait_to_enter(task)
         group = self.mm.groups[effect.group]
         if self.mm.nodes[effect.node].has_room and not group.excess(self.mm.page_size):
             return True  # a frame was freed since reclaim gave up
@@ -126,6 +137,13 @@ class Interpreter:
         self._looking_again.discard(task)
         self._last_throttled = now
         self._throttled.append(task)
+        return PARKED
+
+    def _wait_to_enter(self, task: Task) -> Any:
+        assert self.mm.first_touch is not None
+        if not self.mm.first_touch.full:
+            return True
+        self._entering.append((self._clock(), task))
         return PARKED
 
     def frames_freed(self, pages: int) -> None:
@@ -149,12 +167,13 @@ class Interpreter:
     @property
     def throttled(self) -> bool:
         """Whether an allocation waits for room: :meth:`retry_throttled` is then to be called now and then."""
-        return bool(self._throttled)
+        return bool(self._throttled or self._entering)
 
     def retry_throttled(self) -> None:
         """Let allocations that wait look again, if it is time: a device may have room now. Patience ends here, too."""
         now = self._clock()
-        if now - self._looked_at < THROTTLE_TICK * _SECOND:
+        self._retry_entering(now)
+        if not self._throttled or now - self._looked_at < THROTTLE_TICK * _SECOND:
             return
         stuck = now - self._stuck_since
         self._say_no_room(stuck)
@@ -162,6 +181,31 @@ class Interpreter:
         if patient:
             self._looking_again.update(self._throttled)
         self._resume_throttled(patient)
+
+    def _retry_entering(self, now: int) -> None:
+        """Let pages in for which there is room by now, and turn those away that have waited for too long."""
+        if not self._entering:
+            return
+        assert self.mm.first_touch is not None
+        patience = self.entrance
+        if not self.mm.first_touch.full:
+            self._said_full = False
+        elif not self._said_full and now - self._entering[0][0] > min(_SAY_AFTER, patience / 2) * _SECOND:
+            self._said_full = True
+            self.say(
+                "all that the nodes hold is in use, and the program writes to more of what it has allocated; waiting"
+                f" until arrays are freed (for up to {patience:g} s, then the access ends in SIGBUS). Give the last"
+                ' node more; or write commit="strict" (thermocline run --commit strict), and it is a MemoryError when'
+                " arrays are made"
+            )
+        waiting, self._entering = self._entering, []
+        for since, task in waiting:
+            if not self.mm.first_touch.full:
+                self.scheduler.resume(task, True)
+            elif now - since > patience * _SECOND:
+                self.scheduler.resume(task, False)
+            else:
+                self._entering.append((since, task))
 
     def _say_no_room(self, stuck: int) -> None:
         """Tell the user what allocations wait for: before any of them gives up, and once for each time of want."""
@@ -203,6 +247,9 @@ class Interpreter:
     # -- the page table -----------------------------------------------------------------------------------------------
 
     def commit(self, effect: effects.Commit, _: Task) -> None:
+        if self.mm.first_touch is not None:
+            before, after = self.mm.table.read(effect.page), Entry(effect.state, effect.node, effect.slot)
+            self.mm.first_touch.changes(before, after)
         self.mm.table.commit(effect.page, effect.state, effect.node, effect.slot)
 
     # -- other tasks --------------------------------------------------------------------------------------------------

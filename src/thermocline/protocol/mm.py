@@ -22,6 +22,7 @@ from thermocline.protocol.vmstat import VmStat
 
 if TYPE_CHECKING:
     from thermocline.protocol.effects import CopyList
+    from thermocline.protocol.first_touch import FirstTouch
     from thermocline.protocol.migrate import Design
 
 #: The node in which pages come up. An entry that names node 0 names no slot.
@@ -87,6 +88,8 @@ class Mm:
         Parts of a page, which come up by themselves where only they are wanted: 1 to 16, a power of two.
     children : dict of int to Child
         The forked children that see the arrays as they were when they were forked.
+    first_touch : FirstTouch or None
+        Counts the pages that hold something, where more may be allocated than the nodes hold.
     """
 
     page_size: int
@@ -100,6 +103,7 @@ class Mm:
     held: set[int] = field(default_factory=set)
     parts: int = 1
     children: dict[int, Child] = field(default_factory=dict)
+    first_touch: FirstTouch | None = None
 
     def __post_init__(self) -> None:
         self.part_size = self.page_size // self.parts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.allocate import allocate_frame
+from thermocline.protocol.allocate import allocate_frame, allocate_page
 from thermocline.protocol.cow import break_cow
 from thermocline.protocol.effects import Lock, Protocol, Remap, Unlock
 from thermocline.protocol.fault import drop_shadow
@@ -56,7 +56,7 @@ def _bring_up(mm: Mm, page: int) -> Protocol[bool]:
     if mm.table.state(page) == PARTIAL:
         mm.links.dirty[page] = 1  # what is there is write-protected, and must not be any more
         yield Remap([page])
-    if not (yield from allocate_frame(mm, mm.groups[region.group], mm.bytes_of(mm.missing(page)))):
+    if not (yield from allocate_page(mm, page, mm.groups[region.group], mm.bytes_of(mm.missing(page)))):
         yield Unlock(page)
         return False
     yield from fill(mm, [page], True)

@@ -102,6 +102,8 @@ def _recover_page(
     A frame that the entry does not know of any more is on one of the nodes where it was ``found``.
     """
     entry = mm.table.read(page)
+    if mm.first_touch is not None:
+        mm.first_touch.holding += mm.first_touch.holds(entry)
     frame = next(iter(found), _DRAM) if entry.frame is None else entry.frame
     group = mm.group_of(page)
     if entry.names_slot and mm.nodes[entry.node].kind is not Kind.SOURCE:

@@ -5,6 +5,12 @@ from typing import Any
 
 from thermocline.sizes import format_seconds, format_size
 
+_NOTHING = "thermocline: nothing was tiered; arrays below --min-array stay in ordinary memory"
+_REPLACED = (
+    "thermocline: the program ran another one in its place (execve(2)), and that one was not tiered; "
+    "let it start thermocline run, with that one behind it"
+)
+
 
 def summary(stat: Mapping[str, Any]) -> str:
     """What `stat` says, in a few aligned lines without a newline at the end.
@@ -17,8 +23,9 @@ def summary(stat: Mapping[str, Any]) -> str:
     nodes: Mapping[str, Mapping[str, int]] = stat["nodes"]
     vmstat: Mapping[str, int] = stat["vmstat"]
     resident: int = stat["arena"]["peak_resident"]
+    replaced = [_REPLACED] if stat.get("replaced") else []
     if not resident and not any(vmstat.values()):
-        return "thermocline: nothing was tiered; arrays below --min-array stay in ordinary memory"
+        return replaced[0] if replaced else _NOTHING
     # Slow memory that the program addresses is the arena's, too.
     budget = sum(node["capacity"] for name, node in nodes.items() if name == "dram" or name.startswith("numa:"))
     lines = [
@@ -26,6 +33,7 @@ def summary(stat: Mapping[str, Any]) -> str:
         *_table(nodes),
         f"  faults {vmstat.get('pgfault', 0):,}{_latency(stat['fault_seconds'])}",
         f"  pages demoted {_total(vmstat, 'pgdemote_'):,}, promoted {vmstat.get('pgpromote_success', 0):,}",
+        *replaced,
     ]
     return "\n".join(lines)
 

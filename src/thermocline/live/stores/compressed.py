@@ -45,7 +45,7 @@ class CompressedStore(NodeStore[Compressed]):
     def create(cls, spec: Compressed, page_size: int, pages: int) -> tuple[int, ...]:
         """Make the pool's memfd, named after the codec."""
         library()
-        digest.library()
+        digest.check()
         try:
             return (Pool.create(f"thermocline-{spec.codec}", spec.capacity, pages),)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 
 from thermocline.errors import StoreError
@@ -11,18 +12,22 @@ from thermocline.errors import StoreError
 
 @cache
 def library() -> ModuleType:
-    """The package ``xxhash``.
+    """The package ``xxhash``: the helpers use it."""
+    import xxhash
+
+    return xxhash
+
+
+def check() -> None:
+    """See whether it is there, without importing it: the program would have a module that it never asked for.
 
     Raises
     ------
     StoreError
-        It is not there.
+        It is not.
     """
-    try:
-        import xxhash
-    except ImportError:
-        raise StoreError(errno.ENOENT, "the checksums of pages need xxhash: pip install xxhash") from None
-    return xxhash
+    if find_spec("xxhash") is None:
+        raise StoreError(errno.ENOENT, "the checksums of pages need xxhash: pip install xxhash")
 
 
 def rotten(slot: int) -> StoreError:

@@ -69,7 +69,7 @@ class FileStore(NodeStore[File]):
         if spec.encrypt:
             Ciphers.check()
         else:
-            digest.library()
+            digest.check()
         try:
             fd = _open_unnamed(spec.directory)
         except OSError as error:

@@ -26,5 +26,6 @@ def _impossible() -> str:
         return "vm.unprivileged_userfaultfd is 1" if setting.read().strip() != "0" else ""
 
 
-_reason = _impossible()
-as_ordinary_user = pytest.mark.skipif(bool(_reason), reason=_reason)
+#: Why there is none such here, if so.
+impossible = _impossible()
+as_ordinary_user = pytest.mark.skipif(bool(impossible), reason=impossible)
