@@ -4,6 +4,7 @@ import faulthandler
 import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -173,6 +174,22 @@ def test_a_child_s_child_shares_them_too(shared: Memory) -> None:
     assert status_of(forked(child)) == 0
     assert list(array[:2]) == [1, 1]
     wait_for(shared, processes=1)
+
+
+def test_a_child_that_lets_go_of_an_array_it_was_sent_keeps_its_parent_s(shared: Memory) -> None:
+    """They are the same one, and lie in whole units of addresses, which a process that was sent one would unmap."""
+    array = shared.array(np.arange(1 << 20))
+    kept = shared.share(array), shared.share(shared.zeros(1000))
+    handle, other = map(pickle.dumps, kept)
+
+    def let_go() -> bool:
+        received = pickle.loads(handle)
+        same = np.shares_memory(received, array)
+        del received
+        assert not pickle.loads(other).any()
+        return same and bool(array.sum() == (1 << 19) * ((1 << 20) - 1))
+
+    assert status_of(forked(let_go)) == 0
 
 
 def test_pools_work_on_one_copy(shared: Memory) -> None:

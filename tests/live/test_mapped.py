@@ -1,16 +1,20 @@
 """Which stretches of an arena are mapped, against a set of units, on a real arena."""
 
+import contextlib
 import os
 import random
 from array import array
 from collections.abc import Iterator
 
 import pytest
+from test_interruptions import attempt
 
+from thermocline.live import libc
 from thermocline.live.address_space import address_space, place
 from thermocline.live.mapped import UNIT, Mapped
 from thermocline.live.userfaultfd import open_userfaultfd
 
+MAP_FIXED_NOREPLACE = 0x100000
 UNITS = 40
 SIZE = UNITS * UNIT + 65536
 
@@ -112,6 +116,56 @@ def test_a_call_that_is_cut_short_is_made_up_for(arena: Arena, mapped: Mapped) -
     mapped.publish = nothing
     mapped.cover(UNIT, 2 * UNIT)
     assert arena.mapped() == {0, 1, 2, 3}
+
+
+def test_a_call_that_is_interrupted_anywhere_is_made_up_for(arena: Arena, mapped: Mapped) -> None:
+    """What is noted is mapped, and prepared; and what the program maps meanwhile stays."""
+    prepared: set[int] = set()
+
+    def cover() -> None:
+        mapped.cover(UNIT, 4 * UNIT, lambda begin, end: prepared.update(units(begin, end)))
+
+    def uncover() -> None:
+        mapped.uncover(UNIT, 3 * UNIT)
+
+    def check() -> None:
+        assert mapped.settle()
+        noted = set().union(*(units(*part) for part in mapped.parts(0, SIZE)))
+        assert arena.mapped() == noted
+        assert mapped.bytes == len(noted) * UNIT
+        assert noted <= prepared
+
+    interrupted, point = True, 0
+    while interrupted:
+        point += 1
+        mapped.close()
+        prepared.clear()
+        mapped.cover(2 * UNIT, 3 * UNIT, lambda begin, end: prepared.update(units(begin, end)))
+        interrupted = attempt(point, cover)
+        with other_mapping(arena.address + UNIT):
+            check()
+        cover()
+        assert arena.mapped() == {1, 2, 3}
+        interrupted = attempt(point, uncover) or interrupted
+        with other_mapping(arena.address + UNIT):
+            check()
+        cover()
+        assert arena.mapped() == {1, 2, 3}
+    assert point > 100
+
+
+@contextlib.contextmanager
+def other_mapping(address: int) -> Iterator[None]:
+    """The program maps something by number, if nothing is there; and it is there at the end."""
+    flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+    try:
+        libc.mmap(address, UNIT, libc.PROT_READ, flags)
+    except FileExistsError:
+        yield
+        return
+    yield
+    libc.mprotect(address, UNIT, libc.PROT_READ | libc.PROT_WRITE)  # fails where nothing is mapped
+    libc.munmap(address, UNIT)
 
 
 def test_a_limit_on_mappings_leaves_what_is_mapped(

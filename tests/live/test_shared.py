@@ -316,6 +316,27 @@ def test_a_guest_s_child_holds_what_it_was_forked_with(memory: Memory) -> None:
         del filler
 
 
+def test_the_first_thread_that_lets_go_takes_nothing_from_the_others(memory: Memory) -> None:
+    """Two threads that receive the same array at once: each holds it, by a lease of its own."""
+    array = memory.array(np.arange(1 << 20))
+    code = """
+        from thermocline.live.guest import _guests
+        array = receive()
+        for joined in _guests.values():
+            joined._held.clear()  # as the second of them finds it
+        same = receive()
+        del array
+        assert not receive().any()
+        say(same.sum())
+        receive()
+    """
+    with guest(code) as other:
+        shared, empty = memory.share(array), memory.share(memory.zeros(1000))
+        for thing in (shared, shared, empty):
+            other.send(thing)
+        assert other.says() == str((1 << 19) * ((1 << 20) - 1))
+
+
 def test_a_forked_child_takes_them_by_the_mapping_it_has(memory: Memory) -> None:
     array = memory.array(np.arange(1000))
     handle = pickle.dumps(memory.share(array))
