@@ -26,6 +26,7 @@ import pytest
 import thermocline
 from thermocline import Memory, numpy_allocator
 from thermocline.live.address_space import address_space
+from thermocline.live.session import Session
 from thermocline.live.tables import Tables
 
 SOURCES = str(Path(thermocline.__file__).parent)
@@ -61,6 +62,7 @@ def books(memory: Memory) -> dict[str, Any]:
         "rows": {name: {start: row[start] for start in blocks} for name, row in rows.items()},
         "pins": [(page, pins) for page, pins in tables.written_rows("pins") if pins],
         "pinned": regions.pins.pages,
+        "mapped": (list(session.attachment.mapped.bounds), mapped(session)),
         "under way": (len(regions._to_free), len(regions._freeing), len(regions._kept), len(regions.released)),
         "shared": sorted(regions._shared),
         "shares": [slot for slot, held in tables.written_rows("shares") if held],
@@ -72,6 +74,20 @@ def books(memory: Memory) -> dict[str, Any]:
         "descriptors": accounts.descriptors("self"),
         "processes": (kept["processes"], kept["pager"]["starts"]),
     }
+
+
+def mapped(session: Session) -> list[int]:
+    """Where the arena is mapped, for the kernel (proc(5), ``maps``): begin and end of each stretch."""
+    bounds: list[int] = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "memfd:thermocline-arena" in line:
+            begin, end = (int(word, 16) - session.address for word in line.split(" ", 1)[0].split("-"))
+            if 0 <= begin < session.size:
+                if bounds[-1:] == [begin]:
+                    bounds.pop()
+                    begin = bounds.pop()
+                bounds += begin, end
+    return bounds
 
 
 def goes_on(memory: Memory, file: Path) -> None:
@@ -115,6 +131,10 @@ class Subject:
     def full(self) -> None:
         self.group.full(SIZE, 7.0)
 
+    def large(self) -> None:
+        """More addresses than were mapped."""
+        self.memory.zeros((4, 1 << 17))
+
     def array(self) -> None:
         self.memory.array(self.kept)
 
@@ -157,7 +177,8 @@ OPERATIONS = [name for name, made in vars(Subject).items() if callable(made) and
 
 
 @pytest.fixture
-def subject(memory: Memory, tmp_path: Path) -> Iterator[Subject]:
+def subject(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
+    monkeypatch.setattr("thermocline.live.regions.KEPT", 0)  # what is free is unmapped
     gc.freeze()  # what was there before makes collections slow
     made = Subject(memory, tmp_path)
     for name in OPERATIONS:  # whatever is made once is made now
