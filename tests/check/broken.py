@@ -15,8 +15,8 @@ from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.forks import forks
 from thermocline.check.ingredients import either, file
 from thermocline.check.layout import Layout
+from thermocline.protocol import allocate, fault, fill, promote, reclaim, recovery, region, verdict
 from thermocline.protocol import effects as e
-from thermocline.protocol import fault, promote, reclaim, recovery, region, verdict
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
 from thermocline.protocol.migrate import DESIGNS, Design, batch, deferred, frames
@@ -179,6 +179,17 @@ def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool, part
 def the_frame_is_not_reserved(mm: Mm, group: Any, size: int, *, may_wait: bool = True) -> Protocol[bool]:
     yield e.Reserve(0, group.index, size)
     return True
+
+
+def pages_are_let_in_without_room(mm: Mm, group: int, *, may_wait: bool = True) -> Protocol[bool]:
+    assert mm.first_touch is not None
+    mm.first_touch.entering += 1
+    yield e.Resched()
+    return True
+
+
+def a_page_that_was_let_in_is_counted_for_ever(mm: Mm) -> None:
+    pass
 
 
 def a_written_part_is_taken_for_clean(mm: Mm, page: int, *, demotion: bool) -> bool:
@@ -440,7 +451,19 @@ BROKEN = (
         "more frames than there are",
         "direct reclaim",
         {"budget"},
-        patches=((fault, "allocate_frame", the_frame_is_not_reserved),),
+        patches=((allocate, "allocate_frame", the_frame_is_not_reserved),),
+    ),
+    Broken(
+        "pages are let in without room",
+        "first touch",
+        {"budget"},
+        patches=((allocate, "let_in", pages_are_let_in_without_room),),
+    ),
+    Broken(
+        "a page that was let in is counted for ever",
+        "first touch",
+        {"leak"},
+        patches=((fill, "entered", a_page_that_was_let_in_is_counted_for_ever),),
     ),
     Broken(
         "a written part is dropped",
