@@ -86,7 +86,7 @@ class Guest:
             return held
         lease = self._guard.lease(self._hold, ticket)
         if lease is None:
-            raise ClosedError("a shared array is gone: keep it until whoever was sent it has received it")
+            raise ClosedError("a shared array is gone: keep it until each process that it was sent to has received it")
         _, first, pages = self._holding[value_of(lease)]
         address, size = self._attachment.address + first * self._page_size, pages * self._page_size
         held = leased_bytes(address, size, lease)

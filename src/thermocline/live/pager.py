@@ -338,7 +338,7 @@ class Pager:
         The kernel does that, too, through their lifelines; but a program may have closed its own, and its userfaultfd.
         Whatever it touched then would be zeros.
         """
-        say("the supervisor has ended; every process of this memory is killed, nobody could answer its faults")
+        say("the supervisor has ended; every process of this memory is killed, its faults cannot be answered")
         for mapping in self.arena.mappings:
             if mapping.uffd.is_orphaned:  # it has ended, or runs another program
                 continue

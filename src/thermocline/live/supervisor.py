@@ -152,7 +152,7 @@ class Supervisor:
             say(f"{said} while moving it down; it stays where it is from now on")
         else:
             self._tables.header[Tables.HEADER_DOOMED] = page + 1
-            say(f"{said}; that page is lost, and whoever touches it gets a SIGBUS")
+            say(f"{said}; that page is lost, and a thread that touches it gets SIGBUS")
 
     def _kill_everybody(self, status: int) -> None:
         say(
