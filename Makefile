@@ -4,7 +4,8 @@
 #                  USER_MODE=1, as an ordinary user for whom page faults of system calls are not served (wants root)
 # make test-numa   beside a slow memory node and on Linux 6.1, in a machine that is emulated
 # make fidelity    programs of all sorts plain and tiered, in every mode, must do the same; installs libraries of theirs
-# make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot
+# make torture     the pager killed 1,000 times, at every point and at random; stores that fail at every call, and rot;
+#                  each operation of a program interrupted at every instruction
 # make soak        all that programs, their children and guests can do, while pagers die and devices fail; MINUTES=10
 # make bench       beside what a user would pick instead, for benchmarks/README.md: an hour; bench-quick: five minutes
 # make wheel       one wheel for this machine and every Python, tried in those that are here
@@ -54,6 +55,7 @@ fidelity: $(GUESTS)
 
 torture: $(READY)
 	$(BIN)/python tests/torture/torture.py --kills 1000
+	$(BIN)/pytest -m slow tests/live/test_interruptions.py
 
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -95,7 +97,7 @@ WITHOUT_PAGER := tests/check tests/protocol tests/stores tests/virtual
 pytest: $(READY)
 	$(BIN)/pytest --numprocesses auto $(WITHOUT_PAGER)
 	$(BIN)/pytest --numprocesses auto --dist loadgroup tests/fidelity
-	$(BIN)/pytest $(WITHOUT_PAGER:%=--ignore %) --ignore tests/fidelity
+	$(BIN)/pytest -m 'not slow' $(WITHOUT_PAGER:%=--ignore %) --ignore tests/fidelity
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.

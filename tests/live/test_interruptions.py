@@ -230,12 +230,18 @@ def attempt(point: int, operation: Callable[[], object]) -> bool:
     return met[0] >= point
 
 
-@pytest.mark.slow
+#: Every so many instructions, in `make test`. It has no factor in common with the lengths of loops.
+STRIDE = 17
+
+
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("stride", [STRIDE, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_that_is_interrupted_anywhere_is_done_or_not_done(subject: Subject, name: str) -> None:
+def test_an_operation_that_is_interrupted_anywhere_is_done_or_not_done(
+    subject: Subject, name: str, stride: int
+) -> None:
     before = books(subject.memory)
-    for point in itertools.count(1):
+    for point in itertools.count(1, stride):
         subject.prepare(name)
         interrupted = attempt(point, getattr(subject, name))
         subject.going.clear()
