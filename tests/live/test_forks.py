@@ -388,16 +388,17 @@ def test_two_memories_are_forked_together(memory: Memory, tmp_path: Path, steps:
         arrays.clear()
 
 
-def test_what_a_child_held_is_free_for_an_allocation_that_needs_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("commit", ["strict", "heuristic"])
+def test_what_a_child_held_is_free_for_an_allocation_that_needs_it(tmp_path: Path, commit: str) -> None:
     """The child runs another program by then: nothing tells that to the supervisor but a look."""
-    with Memory(f"dram=1MiB, file:{tmp_path}=16MiB") as memory:
+    with Memory(f"dram=1MiB, file:{tmp_path}=16MiB", commit=commit) as memory:
         most = memory._regions.commitment.limit * memory.page_size * 3 // 4
         arrays = [memory.zeros(most, "u1")]
         arrays[0][:] = 1
         read, write = os.pipe()
         child = subprocess.Popen(["cat"], stdin=read, preexec_fn=lambda: None)  # noqa: PLW1509 - as some do
         arrays.clear()
-        arrays.append(memory.zeros(most, "u1"))
+        arrays.append(memory.full(most, 2, "u1"))
         os.close(write)
         os.close(read)
         assert child.wait() == 0

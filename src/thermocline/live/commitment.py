@@ -74,13 +74,13 @@ class Commitment:
         for watched in self._files:
             watched.file.close()
 
-    def take(self, pages: int) -> bool:
-        """Commit pages, if they can be held, or are granted all the same."""
+    def take(self, pages: int, *, granted: bool) -> bool:
+        """Commit pages, if they can be held, or with ``granted`` if the kernel would grant them all the same."""
         wanted = self.committed + pages
         failed = self.failed_nodes()
         lost = sum(count for index, count in enumerate(self._pages) if failed >> index & 1)
         held = wanted <= self.limit - lost and self._disk_holds((wanted - self._in_memory) * self._page_size)
-        if not held and not self._grants(pages * self._page_size):
+        if not held and not (granted and self._grants(pages * self._page_size)):
             return False
         self.committed = wanted
         return True

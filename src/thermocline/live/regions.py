@@ -143,12 +143,13 @@ class Regions:
     def _take(self, pages: int) -> int | None:
         """Commit pages and find addresses for them -> the first page, or None.
 
-        Waits, if it must, for frees under way, and for what children have held that are gone.
+        Waits, if it must, for frees under way, and for what children have held that are gone. What the nodes cannot
+        hold is granted only behind that: a thread that touches it would wait for room that is there.
         """
         looked = False
         while True:
             self._collect()
-            if self.commitment.take(pages):
+            if self.commitment.take(pages, granted=not self._freeing and (looked or not self._kept)):
                 start = self._place(pages)
                 if start is not None:
                     return start
