@@ -214,14 +214,14 @@ def test_cycles_of_making_and_freeing_leave_nothing(
 
 @pytest.mark.parametrize("below", ["zstd=64MiB", "file:{}=64MiB"])
 def test_every_thread_progresses_where_all_thrash(below: str, tmp_path: Path) -> None:
-    """32 threads, each at random in eight times the DRAM. Nobody waits while the others do half of all there is to do.
+    """32 threads, each at random in eight times the DRAM. No touch waits while the others do a quarter of all there is.
 
     How long a wait takes depends on the machine; how often others are served in the middle of it does not.
     """
     count, share = 32, 100
     with Memory(f"dram=4MiB, {below.format(tmp_path)}", readahead=0) as memory:
         array = memory.zeros(32 * MIB, "u1").view("i8")
-        step = memory.page_size // 8
+        step = mmap.PAGESIZE // 8  # parts of a page come up alone: those that are touched have to be more than DRAM
         places = len(array) // step
         array[::step] = np.arange(places)
         done = [0] * count
@@ -234,7 +234,7 @@ def test_every_thread_progresses_where_all_thrash(below: str, tmp_path: Path) ->
             gate.wait()
             for place in np.random.default_rng(number).integers(0, places, share).tolist():
                 before = sum(done)
-                ctypes.memmove(ctypes.addressof(word), array.ctypes.data + place * memory.page_size, 8)  # without GIL
+                ctypes.memmove(ctypes.addressof(word), array.ctypes.data + place * mmap.PAGESIZE, 8)  # without GIL
                 longest[number] = max(longest[number], sum(done) - before)
                 if word.value != place:
                     wrong.append(place)
@@ -247,4 +247,4 @@ def test_every_thread_progresses_where_all_thrash(below: str, tmp_path: Path) ->
             thread.join()
         assert not wrong
         assert done == [share] * count
-        assert max(longest) < count * share / 2, statistics.median(longest)
+        assert max(longest) < count * share / 4, statistics.median(longest)
