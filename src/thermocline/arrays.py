@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
 from thermocline.live.descriptor import leased_file
-from thermocline.live.guard import Guard, Lease, end, leased_bytes, value_of
+from thermocline.live.guard import Guard, Lease, end, leased_bytes, process_guard, value_of
 from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.live.session import FileRange
 from thermocline.sizes import format_size, parse_size
@@ -242,14 +242,13 @@ class Blocks:
 
 
 _known_blocks: weakref.WeakKeyDictionary[Regions, Blocks] = weakref.WeakKeyDictionary()
-_knowing: dict[str, Guard] = {}
 
 
 def _blocks_of(regions: Regions) -> Blocks:
     """The blocks of a memory, made known to NumPy's allocator when first asked for."""
     import numpy  # noqa: F401 - before the guard: a thread that imports it may be on its way to here
 
-    guard = _knowing.setdefault("the only one", Guard())
+    guard = process_guard("blocks")
     blocks: Blocks = guard.run(_make_known, guard, regions)
     return blocks
 

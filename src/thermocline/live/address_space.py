@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from thermocline.errors import UnsupportedError
 from thermocline.live.extents import Extents
-from thermocline.live.guard import Guard
+from thermocline.live.guard import Guard, process_guard
 
 #: Where the range is if nothing is in the way: 26 of the 128 TiB of an address space of 47 bits.
 _WANTED = 0x100000000000, 0x2A0000000000
@@ -101,13 +101,12 @@ def _ranges(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 _instance: AddressSpace | None = None
-_making: dict[str, Guard] = {}
 
 
 def address_space() -> AddressSpace:
     """The process's range, chosen when first asked for."""
     if _instance is None:
-        _making.setdefault("the only one", Guard()).run(_make)
+        process_guard("address space").run(_make)
     assert _instance is not None
     return _instance
 

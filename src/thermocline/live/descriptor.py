@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Self, cast
 
-from thermocline.live.guard import Guard, Lease
+from thermocline.live.guard import Guard, Lease, process_guard
 from thermocline.native import library
 
 #: Numbers from which on ours are, where the limit on open files allows it: below are the standard streams, which may be
@@ -56,17 +56,17 @@ def moved_up(fd: int) -> int:
     return moved
 
 
-_files: dict[str, Guard] = {}
-
-
 def leased_file(file: str | bytes | os.PathLike[Any], flags: int) -> Lease:
     """A file that is opened now (:func:`os.open`), as a lease of its number: it is closed when that ends."""
-    guard = _files.setdefault("all", Guard(_close_files))
-    return cast("Lease", guard.lease(os.open, file, flags))
+    return cast("Lease", _files().lease(os.open, file, flags))
+
+
+def _files() -> Guard:
+    return process_guard("files", _close_files)
 
 
 def _close_files() -> None:
-    released = _files["all"].released
+    released = _files().released
     while released:
         # One step of the interpreter: a number that is off the list is closed, and none is closed twice.
         deque(map(os.close, map(released.pop, (0,))), maxlen=0)

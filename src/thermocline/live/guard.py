@@ -149,6 +149,19 @@ class Guard:
         self._native.settle(self._guard)
 
 
+#: See :func:`process_guard`.
+_of_process: dict[str, Guard] = {}
+
+
+def process_guard(name: str, settle: Callable[[], object] = _nothing) -> Guard:
+    """The guard, by name, of something that this process has one of. It is made when it is asked for first.
+
+    Not earlier: the native library is loaded by the first guard. All threads that ask at once are given the same.
+    """
+    guard = _of_process.get(name)
+    return _of_process.setdefault(name, Guard(settle)) if guard is None else guard
+
+
 def value_of(lease: Lease) -> Any:
     """What a lease is of; None if it is over."""
     return _native().value(lease)

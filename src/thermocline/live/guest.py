@@ -13,7 +13,7 @@ from thermocline.live import control, fence, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
 from thermocline.live.descriptor import Descriptor
-from thermocline.live.guard import Guard, leased_bytes, value_of
+from thermocline.live.guard import Guard, leased_bytes, process_guard, value_of
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,6 @@ class Guest:
 
 
 _guests: dict[Door, Guest] = {}
-_joining: dict[str, Guard] = {}
 
 
 def welcome_program(door: Door, program: Attachment, page_size: int, released: Callable[[], object]) -> Guest:
@@ -185,7 +184,7 @@ def guest_of(door: Door, instead_of: Guest | None = None) -> Guest:
     """This process as a guest behind a door: it joins when it is asked for first, or again. See :meth:`Guest.join`."""
     guest = _guests.get(door)
     if guest is instead_of:
-        guest = _joining.setdefault("one at a time", Guard()).run(_join, door, instead_of)
+        guest = process_guard("joining").run(_join, door, instead_of)
     assert guest is not None
     return guest
 
