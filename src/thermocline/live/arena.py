@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
-from thermocline.live.mapping import Mapping, SharedRanges
+from thermocline.live.mapping import Mapping, SharedRanges, half_of
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
 
@@ -154,7 +154,7 @@ class Arena:
             except FileNotFoundError:
                 if size <= mmap.PAGESIZE:
                     continue  # its process has not got it mapped
-                half = -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+                half = half_of(size)
                 self._come_up(at, half, buffer, offset, protect=protect)
                 self._come_up(at + half, size - half, buffer, offset + half, protect=protect)
                 return
@@ -276,15 +276,12 @@ class Arena:
         for first, last in libc.data_extents(self.fd, begin, end):
             yield self._pages_of(first, last - first)
 
-    def _data(self) -> Iterator[tuple[int, int]]:
-        return libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size)
-
     def presence(self, parts: int) -> dict[int, Presence]:
         """Which of so many parts are in memory of every page of which any byte is."""
         found: dict[int, Presence] = {}
         size = self.page_size // parts
         nothing = Presence(0, 0)
-        for begin, end in self._data():
+        for begin, end in libc.data_extents(self.fd, 0, os.fstat(self.fd).st_size):
             for page in range(begin // self.page_size, -(-end // self.page_size)):
                 at = page * self.page_size
                 first, last = max(begin - at, 0), min(end - at, self.page_size)

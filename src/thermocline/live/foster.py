@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from thermocline.live import libc
 from thermocline.live.descriptor import moved_up
 from thermocline.native import library
 
-_PR_GET_CHILD_SUBREAPER = 37  # linux/prctl.h
 #: waitpid(2): a child that sends no SIGCHLD. Without it, none is met.
 _WCLONE = -(1 << 31)
 
@@ -38,10 +38,8 @@ class Starter(ctypes.Structure):
 
 
 def is_needed() -> bool:
-    """Whether this process is the one that adopts orphans (prctl(2), pid_namespaces(7))."""
-    adopts = ctypes.c_int()
-    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts))
-    return os.getpid() == 1 or bool(adopts.value)
+    """Whether this process is the one that adopts orphans (pid_namespaces(7))."""
+    return os.getpid() == 1 or libc.is_subreaper()
 
 
 def run(arguments: Sequence[str], text: str, keep: Sequence[int]) -> int:

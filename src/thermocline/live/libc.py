@@ -159,7 +159,7 @@ def userfaultfd(flags: int) -> int:
     return int(fd)
 
 
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE, _PR_GET_CHILD_SUBREAPER = 4, 37
 
 
 def hide_process() -> None:
@@ -169,6 +169,14 @@ def hide_process() -> None:
     """
     if _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
         raise _error("prctl(PR_SET_DUMPABLE)")
+
+
+def is_subreaper() -> bool:
+    """Whether this process adopts the orphans among its descendants (prctl(2))."""
+    is_one = ctypes.c_int()
+    if _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_one)) != 0:
+        raise _error("prctl(PR_GET_CHILD_SUBREAPER)")
+    return bool(is_one.value)
 
 
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

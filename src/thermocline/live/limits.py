@@ -29,8 +29,9 @@ _PAGER, _PER_PAGE = 320 << 20, 128
 #: Descriptors that making a memory takes at once, and those for each store.
 _DESCRIPTORS = 16
 _DESCRIPTORS_OF: dict[type[object], int] = {Compressed: 1, File: 3}
-#: Of how many addresses a program may have its arena has the number: holes between arrays are not worth moving for.
-_SPREAD = 4
+#: Addresses of an arena, in multiples of what can be committed, or of the addresses that a program may have: holes
+#: between arrays are not worth moving for.
+SPREAD = 4
 #: More than any file has (``loff_t``).
 _ENDLESS = 1 << 63
 _CAP_SYS_RESOURCE = 1 << 24
@@ -49,7 +50,7 @@ def raise_all() -> None:
 def most_pages(page_size: int) -> int | None:
     """The pages that an arena may need addresses for, as far as this process may have addresses; None: no limit."""
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    return None if most == resource.RLIM_INFINITY else max(_SPREAD * most // page_size, 1)
+    return None if most == resource.RLIM_INFINITY else max(SPREAD * most // page_size, 1)
 
 
 def check(nodes: Sequence[NodeSpec], pages: int, page_size: int) -> None:

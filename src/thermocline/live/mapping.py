@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from thermocline.live.userfaultfd import UserFaultFd
 
 
+def half_of(size: int) -> int:
+    """Where a stretch of more than a base page is divided, in bytes: between two of its base pages."""
+    return -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+
+
 @dataclass(frozen=True, eq=False)
 class Mapping:
     """Where a process has mapped the arena.
@@ -114,7 +119,7 @@ class Mapping:
         except FileNotFoundError:
             if size <= mmap.PAGESIZE:
                 return True
-        half = -(-size // mmap.PAGESIZE // 2) * mmap.PAGESIZE
+        half = half_of(size)
         first = self._piecewise(do, at, half, source)
         return self._piecewise(do, at + half, size - half, source + half) and first
 

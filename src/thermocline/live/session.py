@@ -36,9 +36,8 @@ from thermocline.protocol.group import GroupReclaim
 from thermocline.sizes import format_size
 from thermocline.spec import File, NodeSpec
 
-#: Address range of the arena, in multiples of what can be committed: holes between arrays are not worth moving for.
-_SPREAD = 4
-#: The same, in multiples of what the machine has, where what the kernel would grant is allocated; and the most of it.
+#: Address range of the arena, in multiples of what the machine has, where what the kernel would grant is allocated; and
+#: the most of it.
 _GRANTED_SPREAD, _MOST_GRANTED = 2, 4 << 40
 
 
@@ -92,13 +91,13 @@ class Session:
         self.page_size = page_size
         overcommits = settings.commit == "heuristic"
         self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else lambda size: False)
-        self.pages = _SPREAD * self.commitment.limit + 1
+        self.pages = limits.SPREAD * self.commitment.limit + 1
         if overcommits:
             granted = min(_GRANTED_SPREAD * overcommit.machine_bytes(), _MOST_GRANTED, limits.largest_file())
             self.pages = max(self.pages, min(granted // page_size, MAX_PAGES))
         self.pages = min(self.pages, limits.most_pages(page_size) or self.pages)
         if self.pages > MAX_PAGES:
-            most = format_size(MAX_PAGES // _SPREAD * page_size)
+            most = format_size(MAX_PAGES // limits.SPREAD * page_size)
             raise SpecError(
                 f"pages of {format_size(page_size)} can be counted up to {most}, and the nodes hold more; "
                 "write a larger page_size, or smaller nodes"
