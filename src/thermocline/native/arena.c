@@ -20,11 +20,11 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-static int register_range(int uffd, uint64_t address, uint64_t size)
+int tc_arena_register(int uffd, uint64_t address, uint64_t size, uint64_t mode)
 {
 	struct uffdio_register request = {
 		.range = { .start = address, .len = size },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+		.mode = UFFDIO_REGISTER_MODE_MISSING | mode,
 	};
 
 	return ioctl(uffd, UFFDIO_REGISTER, &request);
@@ -54,7 +54,8 @@ int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t begin, uint64_t
 	 * for the rest. A child that is forked gets nothing here: no pager would see its faults.
 	 */
 	if (munlock(wanted, size) || madvise(wanted, size, MADV_DONTFORK) ||
-	    madvise(wanted, size, MADV_DONTDUMP) || register_range(uffd, address + begin, size) ||
+	    madvise(wanted, size, MADV_DONTDUMP) ||
+	    tc_arena_register(uffd, address + begin, size, UFFDIO_REGISTER_MODE_WP) ||
 	    mprotect(wanted, size, PROT_READ | PROT_WRITE)) {
 		error = errno;
 		munmap(wanted, size);

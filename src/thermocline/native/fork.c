@@ -236,50 +236,34 @@ static int open_userfaultfd(uint64_t features, bool *serves_system_calls)
 	return uffd;
 }
 
-static int register_range(int uffd, uint64_t address, uint64_t size, uint64_t mode)
+/* Map a range of the arena: MAP_SHARED, or MAP_PRIVATE. */
+static int map(const struct tc_memory *memory, const struct range *range, int sharing)
 {
-	struct uffdio_register request = {
-		.range = { .start = address, .len = size },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | mode,
-	};
+	void *wanted = (void *)(uintptr_t)range->address;
+	off_t offset = (off_t)(range->address - memory->address);
 
-	return ioctl(uffd, UFFDIO_REGISTER, &request);
-}
-
-static int map_shared(int arena, const struct tc_memory *memory, uint64_t address, uint64_t size)
-{
-	void *wanted = (void *)(uintptr_t)address;
-	off_t offset = (off_t)(address - memory->address);
-
-	if (mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, arena,
-		 offset) != wanted)
+	if (mmap(wanted, range->size, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE | MAP_FIXED,
+		 memory->arena, offset) != wanted)
 		return -1;
 	/* A child of this one gets nothing there until it maps it: nothing would see its faults. */
-	if (madvise(wanted, size, MADV_DONTFORK))
+	if (sharing == MAP_SHARED && madvise(wanted, range->size, MADV_DONTFORK))
 		return -1;
-	return madvise(wanted, size, MADV_DONTDUMP);
+	return madvise(wanted, range->size, MADV_DONTDUMP);
 }
 
-static int map_private(int arena, const struct tc_memory *memory, uint64_t address, uint64_t size)
+static int register_range(int uffd, const struct range *range, uint64_t mode)
 {
-	void *wanted = (void *)(uintptr_t)address;
-	off_t offset = (off_t)(address - memory->address);
-
-	if (mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
-		 arena, offset) != wanted)
-		return -1;
-	return madvise(wanted, size, MADV_DONTDUMP);
+	return tc_arena_register(uffd, range->address, range->size, mode);
 }
 
 static int map_range(const struct tc_memory *memory, const struct range *range, int uffd)
 {
 	if (!memory->copies) {
-		if (map_shared(memory->arena, memory, range->address, range->size))
+		if (map(memory, range, MAP_SHARED))
 			return -1;
-		return register_range(uffd, range->address, range->size, UFFDIO_REGISTER_MODE_WP);
+		return register_range(uffd, range, UFFDIO_REGISTER_MODE_WP);
 	}
-	if (!memory->is_private &&
-	    map_private(memory->arena, memory, range->address, range->size))
+	if (!memory->is_private && map(memory, range, MAP_PRIVATE))
 		return -1;
 	/*
 	 * The kernel itself copies what is written to a private mapping. The zeros among the copies
@@ -287,9 +271,9 @@ static int map_range(const struct tc_memory *memory, const struct range *range, 
 	 * kernel can (live/copies.py).
 	 */
 	if (memory->is_private && (memory->features & UFFD_FEATURE_MINOR_SHMEM) &&
-	    !register_range(uffd, range->address, range->size, UFFDIO_REGISTER_MODE_MINOR))
+	    !register_range(uffd, range, UFFDIO_REGISTER_MODE_MINOR))
 		return 0;
-	return register_range(uffd, range->address, range->size, 0);
+	return register_range(uffd, range, 0);
 }
 
 /*
@@ -307,12 +291,10 @@ static int map_arena(struct tc_memory *memory, int uffd)
 	if (!memory->copies)
 		return 0;
 	for (index = 0; index < memory->shared_count; index++)
-		if (map_shared(memory->arena, memory, memory->shared[index].address,
-			       memory->shared[index].size))
+		if (map(memory, &memory->shared[index], MAP_SHARED))
 			return -1;
 	for (index = 0; index < memory->shared_count; index++)
-		if (register_range(uffd, memory->shared[index].address, memory->shared[index].size,
-				   UFFDIO_REGISTER_MODE_WP))
+		if (register_range(uffd, &memory->shared[index], UFFDIO_REGISTER_MODE_WP))
 			return -1;
 	return 0;
 }

@@ -111,6 +111,8 @@ TC_EXPORT extern const struct tc_field tc_stretch_fields[];
 TC_EXPORT int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t begin, uint64_t end,
 			   struct tc_stretch *made);
 TC_EXPORT int tc_arena_unmap(uint64_t address, struct tc_stretch *stretch);
+/* Have faults served: those of missing pages, and of a further mode. -1 and errno if that fails. */
+int tc_arena_register(int uffd, uint64_t address, uint64_t size, uint64_t mode);
 
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
