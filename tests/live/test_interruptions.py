@@ -51,7 +51,7 @@ def books(memory: Memory) -> dict[str, Any]:
     tables, session = regions._tables, regions.session
     blocks = dict(regions._blocks)
     rows = {name: getattr(tables, f"region_{name}") for name in ("source", "group", "advice", "shared")}
-    free = regions._extents
+    free = regions._addresses.free
     return {
         "blocks": blocks,
         "free": (sorted(free._length.items()), free._frontier),
@@ -178,7 +178,7 @@ OPERATIONS = [name for name, made in vars(Subject).items() if callable(made) and
 
 @pytest.fixture
 def subject(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
-    monkeypatch.setattr("thermocline.live.regions.KEPT", 0)  # what is free is unmapped
+    monkeypatch.setattr("thermocline.live.addresses.KEPT", 0)  # what is free is unmapped
     gc.freeze()  # what was there before makes collections slow
     made = Subject(memory, tmp_path)
     for name in OPERATIONS:  # whatever is made once is made now

@@ -11,16 +11,14 @@ sources are derived from it, anew if an exception has come in between.
 
 from __future__ import annotations
 
-import mmap
 from array import array
 from typing import Any
 
 from thermocline.errors import ClosedError, ThermoclineError
 from thermocline.live import libc, statistics
-from thermocline.live.extents import Extents
+from thermocline.live.addresses import Addresses
 from thermocline.live.guard import BusyError, Guard, Lease, end
 from thermocline.live.guest import Ticket
-from thermocline.live.mapped import KEPT
 from thermocline.live.pins import Pins
 from thermocline.live.ring import UNMADE, Number, What
 from thermocline.live.session import FileRange, Session
@@ -34,8 +32,6 @@ DECLINED = -1
 CLOSED = "this memory is closed here; a forked child can use its parent's arrays, but for all else needs its own Memory"
 #: Frees under way at once.
 _MOST_FREES = RING_ENTRIES // 2
-#: Bytes of addresses that one page of a page table maps: entries are words.
-_PAGE_TABLE_SPAN = mmap.PAGESIZE // 8 * mmap.PAGESIZE
 
 
 class Regions:
@@ -63,17 +59,12 @@ class Regions:
         self._to_free: dict[int, None] = {}
         self._kept: dict[int, None] = {}
         self._freeing: dict[int, Number] = {}
-        #: Blocks that are not in use here, and are still there; and pages of those that are in use.
-        self._unmapped: set[int] = set()
-        self._in_use = 0
-        #: Pages, by first page, where the program has mapped something itself.
-        self._foreign: dict[int, int] = {}
         #: By first page, regions that other processes can hold by name, and those of them that were freed here.
         self._shared: dict[int, Ticket] = {}
         self._unshared: set[int] = set()
         #: Processes that had gone when it was last looked at what is kept.
         self._departed = 0
-        self._extents = Extents(session.pages)
+        self._addresses = Addresses(session)
         self.pins = Pins(session)
         self._groups = 1
         self._closing = False
@@ -90,15 +81,10 @@ class Regions:
                 del self._freeing[start]
             else:
                 self._to_free.pop(start, None)
-        self._extents = Extents.around(self.session.pages, [*self._blocks.items(), *self._foreign.items()])
         self.commitment.committed = sum(self._blocks.values())
         sources = self._tables.region_source
         self.session.derive_sources({sources[start] for start in self._blocks} - {0})
-        self._unmapped.intersection_update(self._blocks)
-        self._in_use = sum([pages for start, pages in self._blocks.items() if start not in self._unmapped])
-        self.session.attachment.mapped.settle()
-        if self._keeps_too_much:
-            self._tighten()
+        self._addresses.derive(self._blocks)
 
     # -- allocating and freeing ---------------------------------------------------------------------------------------
 
@@ -131,7 +117,6 @@ class Regions:
         self._guard.journal.append((self._take_back, start, pages))
         self._describe(start, pages, group, source)
         self._blocks[start] = pages
-        self._in_use += pages
         return self.session.address + start * self.page_size
 
     def _take_back(self, start: int, pages: int) -> None:
@@ -150,7 +135,7 @@ class Regions:
         while True:
             self._collect()
             if self.commitment.take(pages, granted=not self._freeing and (looked or not self._kept)):
-                start = self._place(pages)
+                start = self._addresses.allocate(pages)
                 if start is not None:
                     return start
                 self.commitment.give(pages)
@@ -161,31 +146,6 @@ class Regions:
                 self.session.reap()
             else:
                 return None
-
-    def _place(self, pages: int) -> int | None:
-        """Find addresses for committed pages, and map them -> the first page, or None."""
-        while True:
-            start = self._extents.allocate(pages)
-            if start is None:
-                return None
-            try:
-                if self.session.cover(start, pages):
-                    return start
-                # What the program has mapped there itself, by number, may stay for ever: so do these addresses.
-                self._foreign[start] = pages
-            except OSError:  # the program's limits (setrlimit(2)) have no room for it, as it is
-                self._extents.free(start, pages)
-                if not self._tighten():
-                    return None
-
-    def _tighten(self) -> bool:
-        """Unmap all that is not in use here -> whether there was anything."""
-        before = self.session.attachment.mapped.bytes
-        for free in self._extents.ranges():
-            self.session.uncover(free)
-        for start in self._unmapped:
-            self.session.uncover(range(start, start + self._blocks[start]))
-        return self.session.attachment.mapped.bytes < before
 
     def _describe(self, start: int, pages: int, group: int, source: FileRange | None) -> None:
         """Write a region's row, so that the pager knows its pages when they fault. What may fail comes first."""
@@ -241,7 +201,7 @@ class Regions:
             if len(self._freeing) >= _MOST_FREES:
                 break
             if start not in self._shared:  # else it may come back as a handle, and is looked at here again
-                self._unmap(start)
+                self._addresses.let_go(start, self._blocks[start])
             if children.hold(self._tables.region_born[start]) or self._is_held(start):
                 self._kept[start] = None
             else:
@@ -256,15 +216,11 @@ class Regions:
         for start in answered:
             pages = self._blocks[start]
             self._erase(start, pages)
-            self._unmap(start)
+            self._addresses.let_go(start, pages)
             del self._blocks[start]
             del self._freeing[start]
-            self._unmapped.discard(start)
             self.commitment.give(pages)
-            free = self._extents.free(start, pages)
-            if self._keeps_too_much:
-                self.session.uncover(free)
-            self._release_page_tables(start, pages, free)
+            self._addresses.release(start, pages)
 
     def _erase(self, start: int, pages: int) -> None:
         """Take a region's row back, and its source. The row of a free region has no source: it is dropped once."""
@@ -310,35 +266,6 @@ class Regions:
             self._guard.journal.append((self._shared.pop, start, None))
             self._shared[start] = self.session.share(start, self._blocks[start], self._guard.journal)
         return self._shared[start]
-
-    def _unmap(self, start: int) -> None:
-        """Count a block as not in use here any more, and unmap it if more is kept than need be.
-
-        Children and the pager, which may still look at it, do so by other mappings, or by none.
-        """
-        if start in self._unmapped:
-            return
-        pages = self._blocks[start]
-        self._unmapped.add(start)
-        self._in_use -= pages
-        if self._keeps_too_much:
-            self.session.uncover(range(start, start + pages))
-
-    @property
-    def _keeps_too_much(self) -> bool:
-        """Whether more is mapped than what is in use, and what is kept for what comes next."""
-        return self.session.attachment.mapped.bytes - self._in_use * self.page_size > KEPT
-
-    def _release_page_tables(self, start: int, pages: int, free: range) -> None:
-        """Give back the page tables which map nothing any more, now that these pages are free within a free range.
-
-        They do not go by themselves: where a page was demoted or punched, they keep a marker.
-        """
-        span = max(_PAGE_TABLE_SPAN // self.page_size, 1)
-        first = max(start // span, -(-free.start // span)) * span
-        last = min(-(-(start + pages) // span), free.stop // span) * span
-        if first < last:
-            self.session.release_page_tables(first, last - first)
 
     @property
     def usable(self) -> bool:
