@@ -13,14 +13,14 @@ import os
 import stat
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
 from thermocline.live.descriptor import leased_file
-from thermocline.live.guard import Guard, Lease, end, leased_bytes, process_guard, value_of
+from thermocline.live.guard import Guard, Holding, Lease, end, leased_bytes, process_guard, value_of
 from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.live.session import FileRange
 from thermocline.sizes import format_size, parse_size
@@ -138,15 +138,24 @@ class Arrays:
         finally:
             end(lease)
 
-    @contextmanager
-    def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Iterator[None]:
+    def numpy(self, min_array: int | str = DEFAULT_MIN_ARRAY) -> Holding[None]:
         """While this context is open, every large array that NumPy makes, in any thread and library, is made here.
 
         Parameters
         ----------
         min_array : int or str
             Bytes from which on an array is large.
+
+        Raises
+        ------
+        ClosedError
+            The memory is closed, or this is a forked child.
+        SpecError
+            ``min_array`` is no size, or 0.
         """
+        return Holding(partial(self._tier, min_array))
+
+    def _tier(self, min_array: int | str) -> tuple[None, tuple[Lease, ...]]:
         from thermocline import numpy_allocator
 
         if not self._regions.usable:
@@ -155,8 +164,7 @@ class Arrays:
         if threshold < 1:
             raise SpecError("min_array is 0 bytes; write a positive size, such as 1MiB")
         blocks = _blocks_of(self._regions)
-        with blocks.charged_to(self._group), numpy_allocator.tiered(blocks, threshold):
-            yield
+        return None, (blocks.charge(self._group), numpy_allocator.lease(blocks, threshold))
 
     def _make(self, extents: tuple[int, ...], kind: np.dtype[Any], source: FileRange | None = None) -> NDArray[Any]:
         """An array of checked extents and dtype: zeros, or the bytes of a file."""
@@ -197,14 +205,9 @@ class Blocks:
         self._group = 0
         self._guard = Guard(self._settle, self._derive)
 
-    @contextmanager
-    def charged_to(self, group: int) -> Iterator[None]:
-        """Charge what is allocated in this context, by any thread, to a group; the innermost counts."""
-        lease = self._guard.lease(self._charge, group)
-        try:
-            yield
-        finally:
-            end(cast("Lease", lease))
+    def charge(self, group: int) -> Lease:
+        """Charge what is allocated while a lease lives, by any thread, to a group; the innermost counts."""
+        return cast("Lease", self._guard.lease(self._charge, group))
 
     def _charge(self, group: int) -> int:
         self._last += 1
@@ -287,10 +290,12 @@ def _extents(shape: Shape) -> tuple[int, ...]:
     TypeError
         It has something else in it, as for NumPy.
     """
-    try:
-        return (operator.index(cast("SupportsIndex", shape)),)
-    except TypeError:
+    import numpy as np
+
+    # Asked, not tried: an exception that comes meanwhile need not be ours.
+    if isinstance(shape, Sequence) or np.ndim(cast("Any", shape)):
         return tuple(map(operator.index, cast("Sequence[SupportsIndex]", shape)))
+    return (operator.index(shape),)
 
 
 def _file_shape(shape: Shape | None, there: int) -> tuple[int, ...]:

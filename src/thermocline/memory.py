@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from thermocline.arrays import Arrays
 from thermocline.budget import auto_spec
 from thermocline.errors import SpecError, StoreError
-from thermocline.live.guard import end
+from thermocline.live.guard import Holding, Lease
+from thermocline.live.pins import TooManyPinsError
 from thermocline.live.regions import Regions
 from thermocline.live.ring import What
 from thermocline.live.session import Session, Settings
@@ -189,8 +190,7 @@ class Memory(Arrays):
         else:
             self._regions.set_advice(address, _ADVICE[advice])
 
-    @contextmanager
-    def pin(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def pin(self, array: NDArray[Any]) -> Holding[NDArray[Any]]:
         """Hold an array in DRAM and unmoved, for direct I/O or a device that writes to it.
 
         Raises
@@ -202,11 +202,14 @@ class Memory(Arrays):
         MemoryError
             There is no room for it in DRAM.
         """
+        return Holding(partial(self._pin, array))
+
+    def _pin(self, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[Lease, ...]]:
         first, count = self._regions.pages_of(*self._span(array))
         most = self.nodes[0].capacity // self.page_size // 2
         try:
             lease = self._regions.pin(first, count, most)
-        except OverflowError:
+        except TooManyPinsError:
             raise SpecError(
                 f"pinning {format_size(count * self.page_size)} would pin more than half of DRAM "
                 f"({format_size(most * self.page_size)}); pin less at a time"
@@ -214,10 +217,7 @@ class Memory(Arrays):
         if lease is None:
             self._say_what_is_lost(first, count)
             raise MemoryError("the pages cannot be brought to DRAM to be pinned")
-        try:
-            yield array
-        finally:
-            end(lease)
+        return array, (lease,)
 
     def _say_what_is_lost(self, first: int, count: int) -> None:
         """StoreError if pages are lost."""

@@ -19,7 +19,8 @@ from comparison import PLAIN, TIERED, Script, outcome, run
 from pagers import children, find_supervisor
 from thermocline import Memory
 from thermocline.errors import ClosedError
-from thermocline.live.descriptor import Channel, Descriptor, moved_up
+from thermocline.live.channel import Channel
+from thermocline.live.descriptor import Descriptor, moved_up
 from thermocline.live.doorbell import Doorbell
 from thermocline.live.tables import Tables
 
@@ -300,10 +301,10 @@ def test_a_descriptor_is_ours_until_its_number_is_another_s() -> None:
 
 def test_a_socket_is_told_from_another_of_its_kind() -> None:
     (ours, theirs), (other, others) = (Channel.pair(socket.SOCK_SEQPACKET) for _ in range(2))
-    assert ours.sendmsg([b"word"]) == 4
-    assert theirs.recvmsg(9)[0] == b"word"
+    ours.send(b"word")
+    assert theirs.receive() == (b"word", (), False)
     os.dup2(other.number, ours.number)
-    for use in (lambda: ours.sendmsg([b"word"]), lambda: ours.recvmsg(9)):
+    for use in (lambda: ours.send(b"word"), ours.receive):
         with pytest.raises(OSError, match="has closed"):
             use()
     os.close(ours.number)

@@ -35,8 +35,12 @@ SIZE = 40_000  # elements of eight bytes: five pages
 Operation = Callable[[Memory], object]
 
 
-class Interruption(BaseException):
-    """What comes from outside."""
+class Interruption(
+    *(BlockingIOError, ChildProcessError, ConnectionError, FileExistsError, FileNotFoundError, PermissionError),
+    *(ProcessLookupError, TimeoutError, KeyError, IndexError, OverflowError, RuntimeError, MemoryError, TypeError),
+    BufferError,
+):
+    """What comes from outside. A handler may raise an exception of any type, each that we catch included."""
 
 
 # -- the books --------------------------------------------------------------------------------------------------------
@@ -222,12 +226,19 @@ def interrupted_at(point: int) -> Iterator[list[int]]:
 
 
 def attempt(point: int, operation: Callable[[], object]) -> bool:
-    """Interrupt an operation -> whether it was long enough for that."""
-    with contextlib.suppress(Interruption), interrupted_at(point) as met:
-        operation()
-    with contextlib.suppress(Interruption):
+    """Interrupt an operation -> whether it was long enough for that. The exception must reach us: it is not ours."""
+    arrived = False
+    try:
+        with interrupted_at(point) as met:
+            operation()
+    except Interruption:
+        arrived = True
+    try:
         do_nothing()
-    return met[0] >= point
+    except Interruption:
+        arrived = True
+    assert arrived == (met[0] >= point), f"the exception at instruction {point} was lost"
+    return arrived
 
 
 #: Every so many instructions, in `make test`. It has no factor in common with the lengths of loops.

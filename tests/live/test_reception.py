@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from thermocline import Memory
 from thermocline.live import control
+from thermocline.live.channel import Channel
 from thermocline.live.control import Packet
 
 WORDS = ["source", "drop", "listen", "share", "unshare", "hold", "release", "join", "detach", "refused", "", "#", "é"]
@@ -44,8 +45,7 @@ def test_no_packet_ends_the_supervisor(memory: Memory, tmp_path: object, said: l
         if packet.split(b"#")[0].split(b" ")[0] in (b"source", b"close", b"attach", b"child", b"unshare"):
             packet = b"x" + packet  # understood, these change what this process has  # noqa: PLW2901
         with open(os.devnull, "rb") as null:
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, np.full(fds, null.fileno(), "i4").tobytes())]
-            attachment.peer.sendmsg([packet], ancillary if fds else [])
+            attachment.peer.send(packet, [null.fileno()] * fds)
     is_well(memory, file)
 
 
@@ -84,7 +84,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one(memory: Memory, tmp_path: o
 
 
 def test_packets_arrive_as_they_were_sent() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = Channel.pair(socket.SOCK_SEQPACKET)
     with closing(theirs):
         with closing(ours):
             control.send(ours, "word", 1, -(1 << 63), token=5)

@@ -389,12 +389,12 @@ def test_who_does_not_know_the_secret_is_not_let_in(memory: Memory) -> None:
     with pytest.raises(ClosedError, match="not in"):
         guest_of(Door(door.name, door.secret ^ 1))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        peer.connect(door.address)
+        peer.connect(f"\0{door.name}")
         peer.send(b"hold 0 1")
         assert peer.recv(100) == b"refused"
     for nonsense in (b"join", b"join x", b"\xff\xff", b" ", b"attach 1", b"nonsense 1", b"close"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            peer.connect(door.address)
+            peer.connect(f"\0{door.name}")
             peer.send(nonsense)
     assert array.sum() == 0
     wait_for(memory, processes=1)
@@ -421,7 +421,7 @@ def test_another_user_is_not_let_in(tmp_path: Path) -> None:
     with Memory(f"dram=2MiB, file:{tmp_path}=64MiB") as memory:
         array = memory.share(memory.zeros(10))
         door = memory._regions.session.door
-        os.write(write, f"{door.address}#{door.secret}".encode())
+        os.write(write, f"\0{door.name}#{door.secret}".encode())
         assert status_of(stranger) == 0
         del array
     os.close(read)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping
 
+from thermocline.live.descriptor import DescriptorError
 from thermocline.live.extents import Extents
-from thermocline.live.mapped import KEPT
+from thermocline.live.mapped import KEPT, MappingError
 from thermocline.live.session import Session
 
 #: Bytes of addresses that one page of a page table maps: entries are words.
@@ -51,7 +52,7 @@ class Addresses:
                     return start
                 # What the program has mapped there itself, by number, may stay for ever: so do these addresses.
                 self._foreign[start] = pages
-            except OSError:  # the program's limits (setrlimit(2)) have no room for it, as it is
+            except (MappingError, DescriptorError):
                 self.free.free(start, pages)
                 if not self._tighten():
                     return None

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 from thermocline.errors import ClosedError, UnsupportedError
 from thermocline.live import control, launch, system_calls
+from thermocline.live.channel import Channel, leased_connection
 from thermocline.live.control import Packet
-from thermocline.live.descriptor import Channel, Descriptor
+from thermocline.live.descriptor import Descriptor, DescriptorError
 from thermocline.live.forks import Forks
-from thermocline.live.guard import Guard
+from thermocline.live.guard import Guard, end, value_of
 from thermocline.live.mapped import Mapped
 from thermocline.live.userfaultfd import open_userfaultfd
 
@@ -49,24 +50,20 @@ class Door:
         """A fresh one, and the socket that listens there."""
         door = cls(f"thermocline-{os.urandom(16).hex()}", int.from_bytes(os.urandom(8)) >> 1)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(door.address)
+        listener.bind("\0" + door.name)
         listener.listen(64)
         return door, listener
 
-    @property
-    def address(self) -> str:
-        """Of its socket."""
-        return "\0" + self.name
-
     def ask(self, word: str, *numbers: int) -> Packet | None:
         """Ask once, on a connection of its own -> None if there is no supervisor, or it refuses."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            try:
-                peer.connect(self.address)
-                control.send(peer, word, self.secret, *numbers)
-            except OSError:
-                return None
+        try:
+            lease = leased_connection(self.name)
+            peer = Channel(value_of(lease))
+            control.send(peer, word, self.secret, *numbers)
             answer = control.receive(peer)
+        except DescriptorError:
+            return None
+        end(lease)
         return answer if answer is not None and answer.word == word else None
 
 
@@ -142,17 +139,16 @@ class Attachment:
 
     @classmethod
     def join(
-        cls, peer: socket.socket, arena: Descriptor, address: int, size: int, *, door: Door, number: int
+        cls, channel: Channel, arena: Descriptor, address: int, size: int, *, door: Door, number: int
     ) -> Attachment:
-        """Attach this process, which the supervisor expects on a socket. It and its children share the arrays.
+        """Attach this process, which the supervisor expects on a channel. It and its children share the arrays.
 
         Raises
         ------
         OSError, UnsupportedError
-            It cannot be served. The socket is closed then.
+            It cannot be served. The channel is closed then.
         """
         with contextlib.ExitStack() as undo:
-            channel = Channel.opened(peer.detach())
             undo.callback(channel.close)
             opened = open_userfaultfd()
             uffd = Descriptor.opened(opened.fd)
@@ -202,19 +198,19 @@ class Attachment:
         token = self._asked
         try:
             control.send(self.peer, word, *numbers, fds=fds, token=token)
-        except OSError:
-            return None
-        answer = control.receive(self.peer)
-        while answer is not None and answer.token != token:  # to a question that was given up when interrupted
-            control.close_all(answer.fds)
             answer = control.receive(self.peer)
+            while answer is not None and answer.token != token:  # to a question that was given up when interrupted
+                control.close_all(answer.fds)
+                answer = control.receive(self.peer)
+        except DescriptorError:
+            return None
         return answer
 
     def tell(self, word: str, *numbers: int) -> bool:
         """Tell the supervisor something that has no answer -> whether it will hear of it. Never waits."""
         try:
             control.send(self.peer, word, *numbers)
-        except OSError:
+        except DescriptorError:
             return False
         return True
 
@@ -223,7 +219,7 @@ class Attachment:
 
         Raises
         ------
-        OSError
+        DescriptorError
             EBADF: the program has closed ours, and the supervisor cannot be reached.
         """
         if not (self.arena.is_ours and self.uffd.is_ours):
@@ -252,7 +248,7 @@ class Attachment:
             self._can_be_told = self.peer.is_ours
         if self._can_be_told:
             self.tell("close")
-            with contextlib.suppress(OSError):  # it hangs up
+            with contextlib.suppress(DescriptorError):  # the program has closed it meanwhile
                 while control.receive(self.peer) is not None:
                     pass
             self.mapped.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 
@@ -33,12 +32,11 @@ class Buffer:
     def __init__(self, size: int) -> None:
         self.size = size
         # Not reserved: a sparse column may be larger than the machine, and the kernel refuses to promise as much.
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        self._map: mmap.mmap | None = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.view = memoryview(self._map)
 
     def close(self) -> None:
         """Unmap it, or leave that to the last slice somebody holds: the traceback of an error often does."""
         self.view.release()
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        self._map = None

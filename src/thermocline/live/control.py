@@ -42,32 +42,20 @@ be interrupted while it waits (a signal handler raises): what comes late is then
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import socket
-from array import array
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Protocol
 
-#: Bytes of one packet, and descriptors that go with it, at most.
-_BYTES, _DESCRIPTORS = 256, 3
+from thermocline.live import descriptor
+from thermocline.live.channel import Channel
 
+#: Bytes of one packet at most.
+_BYTES = 256
+_PACKET = re.compile(rb"([!-\"$-~]*)(?:#([0-9]+))?((?: -?[0-9]+)*)")
 
 #: What a packet is taken for that cannot be read.
 UNREADABLE = "unreadable"
-
-
-class Peer(Protocol):
-    """One end of a socket pair: a :class:`socket.socket`, or :class:`~thermocline.live.descriptor.Channel`."""
-
-    def sendmsg(self, buffers: Any, ancdata: Any = ..., /) -> int: ...
-
-    def fileno(self) -> int: ...
-
-    def recvmsg(self, bufsize: int, ancbufsize: int = ..., /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +73,12 @@ def _written(packet: Packet) -> bytes:
     return " ".join([word, *(str(index(number)) for number in packet.numbers)]).encode()
 
 
-def send(peer: Peer, word: str, *numbers: int, fds: Sequence[int] = (), token: int = 0) -> None:
+def send(peer: Channel, word: str, *numbers: int, fds: Sequence[int] = (), token: int = 0) -> None:
     """Say something.
 
     Raises
     ------
-    OSError
+    DescriptorError
         Nobody listens any more.
     TypeError, ValueError
         This cannot be said: not integers, or too long. Nothing is sent.
@@ -98,47 +86,27 @@ def send(peer: Peer, word: str, *numbers: int, fds: Sequence[int] = (), token: i
     said = _written(Packet(word, numbers, (), token))
     if len(said) > _BYTES:
         raise ValueError(f"a packet of {len(said)} bytes is longer than {_BYTES}")
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-    peer.sendmsg([said], ancillary)
+    peer.send(said, fds)
 
 
-def receive(peer: Peer) -> Packet | None:
+def receive(peer: Channel) -> Packet | None:
     """Wait for what is said next -> None when the other end has hung up.
 
     There are fewer descriptors than were sent where this process may not open more. A packet that cannot be read is
     ``UNREADABLE``, and its descriptors are closed.
     """
-    try:
-        said, ancillary, flags, _ = peer.recvmsg(_BYTES, socket.CMSG_LEN(_DESCRIPTORS * array("i").itemsize))
-    except ConnectionError:
+    received = peer.receive()
+    if received is None:
         return None
-    received = array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.frombytes(data[: len(data) - len(data) % received.itemsize])
-    if not said and has_hung_up(peer):
-        close_all(received)
-        return None
-    try:
-        if not said or flags & socket.MSG_TRUNC:
-            raise ValueError("the rest of it is lost")
-        first, *numbers = said.decode().split(" ")
-        word, _, token = first.partition("#")
-        return Packet(word, tuple(map(int, numbers)), tuple(received), int(token or 0))
-    except ValueError:  # nobody of ours
-        close_all(received)
+    read = None if received.is_cut or not received.data else _PACKET.fullmatch(received.data)
+    if read is None:
+        close_all(received.fds)
         return Packet(UNREADABLE)
-
-
-def has_hung_up(peer: Peer) -> bool:
-    """Whether the other end is closed. What it said before may still wait to be received."""
-    poll = select.poll()
-    poll.register(peer.fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))
+    word, token, numbers = read.groups()
+    return Packet(word.decode(), tuple(map(int, numbers.split())), received.fds, int(token or 0))
 
 
 def close_all(fds: Iterable[int]) -> None:
     """Close descriptors that came with a packet."""
     for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        descriptor.close(fd)

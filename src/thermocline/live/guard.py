@@ -11,6 +11,10 @@ what is shared is changed by *operations* that the native library calls (``nativ
 - What is given out is a *lease*, which gives it back when the last reference to it is gone, wherever that is. What is
   given back is put in a list, and taken up by *settle*. That may be called at any time, and goes on where it was.
 
+A signal handler may raise an exception of any type: ``TimeoutError`` is an ``OSError``. So what runs in a program's
+process catches none of Python's own to go on with something else: what a call of ours cannot do is an answer, or an
+exception of a class of ours.
+
 What comes up while something is given back reaches the program when that is done (:mod:`thermocline.live.interrupts`).
 """
 
@@ -18,9 +22,10 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any, NamedTuple, NewType
+from typing import Any, NamedTuple, NewType, TypeVar
 
 from thermocline.errors import ThermoclineError
 from thermocline.live.interrupts import Errors, errors
@@ -39,6 +44,8 @@ class BusyError(ThermoclineError):
 
 #: What an operation has given out. The native library's: not to be looked into.
 Lease = NewType("Lease", object)
+#: What a ``with`` block names.
+Held_co = TypeVar("Held_co", covariant=True)
 
 
 class _Guarded(ctypes.Structure):
@@ -177,6 +184,32 @@ def leased_bytes(address: int, size: int, lease: Lease) -> ctypes.Array[ctypes.c
     held: ctypes.Array[ctypes.c_char] = (ctypes.c_char * size).from_address(address)
     held.lease = lease  # type: ignore[attr-defined]
     return held
+
+
+class Holding(AbstractContextManager[Held_co]):
+    """What is held, by leases, while a ``with`` block runs.
+
+    Not a generator (:func:`contextlib.contextmanager`): Python ignores an exception from outside that comes while it
+    ends one.
+
+    Parameters
+    ----------
+    take : callable
+        Called when the block is entered -> what ``as`` names, and the leases, the last of which ends first.
+    """
+
+    def __init__(self, take: Callable[[], tuple[Held_co, Sequence[Lease]]]) -> None:
+        self._take = take
+        self._leases: list[Sequence[Lease]] = []
+
+    def __enter__(self) -> Held_co:
+        held, leases = self._take()
+        self._leases.append(leases)
+        return held
+
+    def __exit__(self, *_: object) -> None:
+        for lease in reversed(self._leases.pop()):
+            end(lease)
 
 
 class Teardown:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import socket
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from thermocline.errors import ClosedError
 from thermocline.live import control, fence, libc
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
-from thermocline.live.descriptor import Descriptor
+from thermocline.live.channel import Channel
+from thermocline.live.descriptor import Descriptor, DescriptorError
 from thermocline.live.guard import Guard, leased_bytes, process_guard, value_of
 
 
@@ -49,14 +50,14 @@ class Guest:
         OSError, UnsupportedError
             This process cannot be served.
         """
-        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            peer.connect(door.address)
-            control.send(peer, "join", door.secret)
-        except OSError as error:
-            peer.close()
+            peer = Channel.connect(door.name)
+        except DescriptorError as error:
             raise ClosedError("the memory that this array is in is closed, on another machine, or not ours") from error
-        answer = control.receive(peer)
+        answer = None
+        with contextlib.suppress(DescriptorError):
+            control.send(peer, "join", door.secret)
+            answer = control.receive(peer)
         if answer is None or not answer.fds:
             peer.close()
             raise ClosedError("the memory that this array is in lets this process not in: is it of another user?")

@@ -9,6 +9,7 @@ the main thread raises it once the call is over.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -16,13 +17,15 @@ _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 #: It was our call that did not fit, and it was done without, or again. (ctypes makes the last of a MemoryError.)
-_OURS = RecursionError, MemoryError, ctypes.ArgumentError
+_OURS = RecursionError, ctypes.ArgumentError
+#: With what the names of our files begin.
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class Errors(ctypes.Structure):
     """``struct tc_errors``."""
 
-    _fields_ = (("list", ctypes.c_void_p), ("courier", ctypes.c_void_p))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("list", "courier", "memory_error", "package", "file", "none"))
 
 
 class Courier:
@@ -48,13 +51,14 @@ class Courier:
         return False
 
 
-#: What is under way in this process. Both live for ever: arrays end after the modules are freed.
+#: What is under way in this process.
 ERRORS: list[tuple[int, BaseException]] = []
-COURIER = Courier(ERRORS)
-for _each in (ERRORS, COURIER):
+#: They live for ever: arrays end after the modules are freed.
+_LASTING = ERRORS, Courier(ERRORS), MemoryError, _PACKAGE, __file__, None
+for _each in _LASTING:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_each))
 
 
 def errors() -> Errors:
     """Where the native library keeps them."""
-    return Errors(id(ERRORS), id(COURIER))
+    return Errors(*map(id, _LASTING))

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from thermocline.errors import UnsupportedError
 from thermocline.live import foster
+from thermocline.live.channel import Channel
 from thermocline.live.config import Config
-from thermocline.live.descriptor import Channel
 
 #: fcntl(2): which signal to send when a descriptor has news, and the flag that asks for it.
 _F_SETSIG = 10

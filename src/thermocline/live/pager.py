@@ -15,7 +15,6 @@ import mmap
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from array import array
@@ -26,6 +25,7 @@ from thermocline.errors import StoreError
 from thermocline.live import control, statistics
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.copier import SCRATCH_PAGES, Copier
@@ -82,7 +82,7 @@ class Pager:
     def __init__(
         self,
         config: Config,
-        peer: socket.socket,
+        peer: Channel,
         known: Iterable[Packet] = (),
         sources: Iterable[Packet] = (),
         held: Iterable[int] = (),
@@ -213,7 +213,7 @@ class Pager:
                 self.workers.resume_finished()
                 for request in self.ring.take():
                     self._serve(request)
-            elif fd == self._peer.fileno() and not self._obey(control.receive(self._peer)):
+            elif fd == self._peer.number and not self._obey(control.receive(self._peer)):
                 return False
         if interpreter.throttled:
             interpreter.retry_throttled()
@@ -272,7 +272,7 @@ class Pager:
         for mapping in self.arena.mappings:
             if not isinstance(mapping, SharedRanges):
                 self._hear_faults(mapping)
-        for fd in (self.bell.fd, self._peer.fileno()):
+        for fd in (self.bell.fd, self._peer.number):
             self._poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
         self.arena.wake(0, self.config.pages)
@@ -400,14 +400,12 @@ class Pager:
         self.workers.close()
 
 
-def main(
-    config: Config, peer: socket.socket, known: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]
-) -> int:
+def main(config: Config, peer: Channel, known: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]) -> int:
     """Run a pager in this process until its memory is closed -> exit status.
 
     Parameters
     ----------
-    peer : socket
+    peer : Channel
         To the supervisor.
     known, sources : iterable of Packet
         The processes and the source files that its predecessor knew, as they were made known to that one.

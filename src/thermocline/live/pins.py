@@ -6,9 +6,14 @@ page how many of those it is in.
 
 from __future__ import annotations
 
+from thermocline.errors import ThermoclineError
 from thermocline.live.guard import Guard, Lease
 from thermocline.live.session import Session
 from thermocline.protocol.pin import MAX_PINS
+
+
+class TooManyPinsError(ThermoclineError):
+    """More pages would be pinned than may be."""
 
 
 class Pins:
@@ -32,7 +37,7 @@ class Pins:
 
         Raises
         ------
-        OverflowError
+        TooManyPinsError
             More than ``most`` pages would be pinned.
         BusyError
             The thread is in the middle of pinning, and this is a signal handler or a finalizer.
@@ -41,7 +46,7 @@ class Pins:
 
     def _hold(self, first: int, count: int, most: int) -> int | None:
         if self.pages + count > most:
-            raise OverflowError
+            raise TooManyPinsError
         if max(self._pins[first : first + count]) == MAX_PINS:
             return None
         self._last += 1

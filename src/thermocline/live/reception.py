@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thermocline.live import control
+from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.shares import Shares
@@ -75,7 +76,7 @@ class Reception:
         self.replaced = False
         self._poll = poll
         self._program_ends = program_ends
-        self._pager: socket.socket | None = None
+        self._pager: Channel | None = None
         #: What the pager has been told and has not answered: what it was, and who waits for it.
         self._unanswered: dict[tuple[str, int], tuple[Packet, Tenant]] = {}
         self._by_fd: dict[int, Tenant] = {}
@@ -104,9 +105,9 @@ class Reception:
             "cover": _Handler(self._cover, numbers=2),
             "reopen": _Handler(self._reopen, numbers=2),
         }
-        self._program = self._tenants.expect(socket.socket(fileno=config.control))
+        self._program = self._tenants.expect(Channel(config.control))
         self._tenants.attach(self._program, config.arena_address, config.uffd, config.program, config.lifeline)
-        for fd in (self._program.socket.fileno(), self._program.process, self._program.lifeline):
+        for fd in (self._program.channel.number, self._program.process, self._program.lifeline):
             self._listen(self._program, fd)
         poll.register(self._door, select.POLLIN)
 
@@ -130,7 +131,7 @@ class Reception:
         """
         known = []
         for tenant in self._tenants:
-            tenant.socket.close()
+            tenant.channel.close()
             if tenant.attached is not None:
                 os.close(tenant.lifeline)
             if tenant.leaving:
@@ -142,10 +143,10 @@ class Reception:
         self._door.close()
         return known
 
-    def meet_pager(self, pager: socket.socket) -> None:
+    def meet_pager(self, pager: Channel) -> None:
         """Turn to this pager from now on. It was born with all that had settled when it was forked."""
         self._pager = pager
-        self._poll.register(pager, select.POLLIN)
+        self._poll.register(pager.number, select.POLLIN)
         unanswered, self._unanswered = self._unanswered, {}
         for packet, tenant in unanswered.values():
             if packet.word in ("fork", "attach"):
@@ -162,10 +163,10 @@ class Reception:
         if self._pager is not None:
             _tell(self._pager, packet)
 
-    def _hear_pager(self, pager: socket.socket) -> None:
+    def _hear_pager(self, pager: Channel) -> None:
         answer = control.receive(pager)
         if answer is None or not answer.numbers:
-            self._poll.unregister(pager)  # the supervisor is told in another way that it has died
+            self._poll.unregister(pager.number)  # the supervisor is told in another way that it has died
             return
         key = answer.word, answer.numbers[0]
         asked = self._unanswered.get(key)
@@ -177,7 +178,7 @@ class Reception:
         """It is dead, or is going to be."""
         if self._pager is not None:
             with contextlib.suppress(KeyError):
-                self._poll.unregister(self._pager)
+                self._poll.unregister(self._pager.number)
             self._pager.close()
             self._pager = None
 
@@ -199,7 +200,7 @@ class Reception:
 
     def hear(self, fd: int) -> bool:
         """Take news that a descriptor has -> whether somebody is gone, and descriptors with him."""
-        if self._pager is not None and fd == self._pager.fileno():
+        if self._pager is not None and fd == self._pager.number:
             self._hear_pager(self._pager)
         elif fd == self._door.fileno():
             self._let_in(self._door)
@@ -223,7 +224,7 @@ class Reception:
             if not tenant.has_left:
                 return False
         elif fd != tenant.process:
-            packet = control.receive(tenant.socket)
+            packet = control.receive(tenant.channel)
             if packet is None:
                 self._forget(fd)
                 if tenant.attached is not None:
@@ -321,7 +322,7 @@ class Reception:
     def _refuse(tenant: Tenant, packet: Packet, *, answer: bool = True) -> None:
         control.close_all(packet.fds)
         if answer:
-            _tell(tenant.socket, Packet("refused", token=packet.token))
+            _tell(tenant.channel, Packet("refused", token=packet.token))
 
     def _let_in(self, door: socket.socket) -> None:
         """Somebody wants to join. Processes of other users are sent away, root's too: it need not ask."""
@@ -335,9 +336,9 @@ class Reception:
         if user != os.getuid() and all(pid_of(process) != pid for process in self.processes):
             peer.close()
             return
-        guest = self._tenants.expect(peer)
+        guest = self._tenants.expect(Channel.opened(peer.detach()))
         guest.welcome = False
-        self._listen(guest, peer.fileno())
+        self._listen(guest, guest.channel.number)
 
     # -- forks --------------------------------------------------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class Reception:
                 self._let_fork(child)
 
     def _let_fork(self, child: Tenant) -> None:
-        _tell(child.socket, Packet("fork", (child.number, child.fork), (self.config.arena,)))
+        _tell(child.channel, Packet("fork", (child.number, child.fork), (self.config.arena,)))
 
     def _reap(self, tenant: Tenant, packet: Packet) -> None:
         """Let processes go that have ended, or run another program, and answer when nothing of theirs is held."""
@@ -388,7 +389,7 @@ class Reception:
         if tenant is self._program:
             self.replaced = tenant.runs_another
             self._program_ends()
-        self._forget(tenant.socket.fileno())
+        self._forget(tenant.channel.number)
         if tenant.attached is not None:
             self._forget(tenant.process)
             self._forget(tenant.lifeline)
@@ -407,7 +408,7 @@ def _fork_packet(child: Tenant) -> Packet:
     return Packet("fork", (child.number, child.fork, int(child.parent_is_program)))
 
 
-def _tell(peer: socket.socket, packet: Packet) -> None:
+def _tell(peer: Channel, packet: Packet) -> None:
     """Pass something on, to whom it may concern no longer."""
     with contextlib.suppress(OSError):
         control.send(peer, packet.word, *packet.numbers, fds=packet.fds, token=packet.token)
@@ -415,4 +416,4 @@ def _tell(peer: socket.socket, packet: Packet) -> None:
 
 def _answer(tenant: Tenant, asked: Packet, numbers: tuple[int, ...] = (), fds: tuple[int, ...] = ()) -> None:
     """Answer what a process has asked for."""
-    _tell(tenant.socket, Packet(asked.word, numbers, fds, asked.token))
+    _tell(tenant.channel, Packet(asked.word, numbers, fds, asked.token))

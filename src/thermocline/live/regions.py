@@ -300,7 +300,7 @@ class Regions:
 
         Raises
         ------
-        OverflowError
+        TooManyPinsError
             More than ``most`` pages would be pinned.
         ClosedError
             The memory is closed, or this is a forked child.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import os
 import signal
 
@@ -10,6 +10,7 @@ from thermocline.live.doorbell import Doorbell
 from thermocline.live.messages import say
 from thermocline.live.ring import PENDING, REFUSED, UNMADE, Number, Ring, What
 from thermocline.live.tables import RING_ENTRIES, Tables
+from thermocline.native import library
 
 #: Seconds after which who waits for an answer looks whether there is anybody to give one.
 _PATIENCE = 1.0
@@ -55,12 +56,9 @@ class Requests:
 
     def _assure_supervisor(self) -> None:
         """End this process if the supervisor has ended: the program may have closed the lifeline that would."""
-        with contextlib.suppress(PermissionError):  # it is there, and this process has changed its user
-            try:
-                os.kill(self._header[Tables.HEADER_SUPERVISOR], 0)
-            except ProcessLookupError:
-                say("the supervisor has ended; the program is killed, its tiered memory cannot be served")
-                os.kill(os.getpid(), signal.SIGKILL)
+        if not library().tc_process_exists(ctypes.c_int(self._header[Tables.HEADER_SUPERVISOR])):
+            say("the supervisor has ended; the program is killed, its tiered memory cannot be served")
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def ask(self, what: What, first: int = 0, second: int = 0) -> bool:
         """Make a request and wait for its answer -> False when it was refused."""

@@ -17,21 +17,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from thermocline.errors import SpecError, ThermoclineError
-from thermocline.live import fence, foster, injection, launch, libc, limits, overcommit
+from thermocline.live import fence, foster, injection, launch, limits, overcommit
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
+from thermocline.live.channel import Channel
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
 from thermocline.live.config import Config
-from thermocline.live.descriptor import Channel, Descriptor
+from thermocline.live.descriptor import Descriptor
 from thermocline.live.guard import Teardown
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
-from thermocline.live.mapped import Mapped
+from thermocline.live.mapped import Mapped, OccupiedError
 from thermocline.live.placement import place_arena
 from thermocline.live.requests import Requests
 from thermocline.live.stores import STORES
 from thermocline.live.tables import MAX_PAGES, MAX_SHARES, MAX_SOURCES, Tables
-from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
+from thermocline.live.userfaultfd import open_userfaultfd
 from thermocline.protocol.group import GroupReclaim
 from thermocline.sizes import format_size
 from thermocline.spec import File, NodeSpec
@@ -191,13 +192,13 @@ class Session:
 
         Raises
         ------
-        OSError
+        MappingError, DescriptorError
             They cannot be mapped (see :meth:`Mapped.cover <thermocline.live.mapped.Mapped.cover>`).
         """
         size = self.page_size
         try:
             self.attachment.mapped.cover(first * size, (first + count) * size, self._place_frames)
-        except FileExistsError:
+        except OccupiedError:
             return False
         return True
 
@@ -359,14 +360,8 @@ class Session:
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
-        uffd = self.attachment.uffd
-        if not uffd.is_ours:
-            return  # they are used again for what is allocated there next
-        for begin, end in self.attachment.mapped.parts(first * self.page_size, (first + count) * self.page_size):
-            # A table with a marker of write-protection in it is not empty.
-            with contextlib.suppress(FileNotFoundError):  # before Linux 6.4, if it is in more than one mapping
-                UserFaultFd(uffd.number).write_unprotect(self.address + begin, end - begin)
-            libc.discard(self.address + begin, end - begin)
+        if self.attachment.uffd.is_ours:  # else they are used again for what is allocated there next
+            self.attachment.mapped.empty_page_tables(first * self.page_size, (first + count) * self.page_size)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""

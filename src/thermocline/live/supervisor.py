@@ -37,6 +37,7 @@ from setproctitle import setproctitle
 
 from thermocline.live import control, injection, libc, limits, statistics
 from thermocline.live import pager as pager_process
+from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.messages import say
@@ -107,8 +108,8 @@ class Supervisor:
             self._poll.unregister(sentinel)
             os.close(sentinel)
 
-    def _start_pager(self) -> tuple[int, socket.socket]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _start_pager(self) -> tuple[int, Channel]:
+        ours, theirs = Channel.pair(socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid:
             theirs.close()

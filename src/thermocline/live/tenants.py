@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from thermocline.live.channel import Channel
 from thermocline.live.control import Packet
 from thermocline.live.tables import MAX_CHILDREN, Tables
 from thermocline.live.userfaultfd import UserFaultFd
@@ -27,7 +27,7 @@ class Tenant:
 
     Attributes
     ----------
-    socket : socket
+    channel : Channel
         What it says comes from here.
     row : int
         Of the table of children; 0 is the program, and processes that were sent a handle.
@@ -50,7 +50,7 @@ class Tenant:
     """
 
     number: int
-    socket: socket.socket
+    channel: Channel
     row: int
     fork: int = 0
     copies: bool = False
@@ -84,7 +84,7 @@ class Tenant:
 
     def close(self) -> None:
         """Close everything of its. Nothing of it is mapped any more."""
-        self.socket.close()
+        self.channel.close()
         for fd in (self.lifeline, *(self.attached.fds if self.attached is not None else ())):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -114,7 +114,7 @@ class Tenants:
         """The process with a number, if it is there."""
         return self._by_number.get(number)
 
-    def expect(self, peer: socket.socket) -> Tenant:
+    def expect(self, peer: Channel) -> Tenant:
         """A process that is going to speak on a socket."""
         tenant = Tenant(self._next, peer, row=0)
         self._next += 1

@@ -233,5 +233,9 @@ const struct tc_field tc_filter_fields[] = {
 	FIELD(object.backlog),
 	FIELD(object.errors.list),
 	FIELD(object.errors.courier),
+	FIELD(object.errors.memory_error),
+	FIELD(object.errors.package),
+	FIELD(object.errors.file),
+	FIELD(object.errors.none),
 	TC_END(struct tc_filter),
 };

@@ -488,5 +488,9 @@ const struct tc_field tc_guarded_fields[] = {
 	FIELD(busy),
 	FIELD(errors.list),
 	FIELD(errors.courier),
+	FIELD(errors.memory_error),
+	FIELD(errors.package),
+	FIELD(errors.file),
+	FIELD(errors.none),
 	TC_END(struct tc_guarded),
 };

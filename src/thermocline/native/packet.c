@@ -4,15 +4,13 @@
  * process may lose: Python's socket object would close its number when it is collected, which an
  * exception may bring about at any instruction.
  */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "thermocline.h"
-
-#ifndef SO_COOKIE
-#define SO_COOKIE 57
-#endif
 
 #define MOST_FDS 253 /* of one packet, for the kernel (unix(7), SCM_RIGHTS) */
 
@@ -47,9 +45,15 @@ int tc_packet_send(int peer, const void *data, size_t size, const int *fds, size
 	return sendmsg(peer, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
 }
 
-/*
- * Wait for a packet. Returns 0 or an errno. received->size is 0 also when the other end has hung up.
- */
+/* Whether the other end is closed. What it said before may still wait to be received. */
+static bool has_hung_up(int peer)
+{
+	struct pollfd poll_of = { .fd = peer, .events = POLLRDHUP };
+
+	return poll(&poll_of, 1, 0) > 0;
+}
+
+/* Wait for a packet. Returns 0 or an errno. */
 int tc_packet_receive(int peer, struct tc_received *received)
 {
 	union control control;
@@ -63,11 +67,14 @@ int tc_packet_receive(int peer, struct tc_received *received)
 	struct cmsghdr *header;
 	ssize_t got = recvmsg(peer, &message, MSG_CMSG_CLOEXEC);
 
-	if (got < 0)
+	if (got < 0 && errno != ECONNRESET)
 		return errno;
-	received->size = (uint32_t)got;
-	received->flags = (uint32_t)message.msg_flags;
+	received->size = got < 0 ? 0 : (uint32_t)got;
+	received->is_cut = (message.msg_flags & MSG_TRUNC) != 0;
+	received->is_over = got < 0 || (!got && has_hung_up(peer));
 	received->count = 0;
+	if (got < 0)
+		return 0;
 	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
 		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -77,16 +84,9 @@ int tc_packet_receive(int peer, struct tc_received *received)
 	return 0;
 }
 
-/* What no other socket ever has (socket(7), SO_COOKIE). Returns 0 or an errno. */
-int tc_socket_cookie(int fd, uint64_t *cookie)
-{
-	socklen_t size = sizeof(*cookie);
-
-	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &size) ? errno : 0;
-}
-
 #define FIELD(member) TC_FIELD(struct tc_received, member)
 
 const struct tc_field tc_received_fields[] = {
-	FIELD(data), FIELD(size), FIELD(flags), FIELD(count), FIELD(fds), TC_END(struct tc_received),
+	FIELD(data), FIELD(size), FIELD(is_cut), FIELD(is_over), FIELD(count), FIELD(fds),
+	TC_END(struct tc_received),
 };

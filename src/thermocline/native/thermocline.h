@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 8
+#define TC_ABI 9
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -36,6 +36,10 @@ struct tc_python {
 	void (*PyErr_Fetch)(void **type, void **value, void **traceback);
 	void (*PyErr_Restore)(void *type, void *value, void *traceback);
 	void (*PyErr_NormalizeException)(void **type, void **value, void **traceback);
+	int (*PyErr_GivenExceptionMatches)(void *given, void *type);
+	void *(*PyObject_GetAttrString)(void *object, const char *name);
+	intptr_t (*PyUnicode_Tailmatch)(void *text, void *part, intptr_t low, intptr_t high,
+					int direction);
 	void *(*PyErr_NoMemory)(void);
 	void *(*PyObject_CallFunction)(void *function, const char *format, ...);
 	void *(*PyObject_CallObject)(void *function, void *arguments);
@@ -66,6 +70,10 @@ TC_EXPORT void tc_python_use(const struct tc_python *functions);
 struct tc_errors {
 	void *list;    /* of (thread, exception) */
 	void *courier; /* its truth value raises them */
+	void *memory_error;
+	void *package; /* with what the names of our files begin */
+	void *file;    /* the courier's */
+	void *none;
 };
 
 void tc_errors_keep(const struct tc_errors *errors);
@@ -113,6 +121,23 @@ TC_EXPORT int tc_arena_map(int arena, int uffd, uint64_t address, uint64_t begin
 TC_EXPORT int tc_arena_unmap(uint64_t address, struct tc_stretch *stretch);
 /* Have faults served: those of missing pages, and of a further mode. -1 and errno if that fails. */
 int tc_arena_register(int uffd, uint64_t address, uint64_t size, uint64_t mode);
+
+/* Empty the page tables of a range in which no page is: see arena.c. Returns 0 or an errno. */
+TC_EXPORT int tc_arena_empty_page_tables(int uffd, uint64_t address, uint64_t size);
+
+/* descriptor.c */
+struct tc_identity { /* of an open file: no other has it at the same time */
+	uint64_t device;
+	uint64_t inode;
+	uint64_t cookie; /* of a socket: no other ever has it (socket(7), SO_COOKIE) */
+	uint32_t type;	 /* S_IFMT */
+};
+
+TC_EXPORT extern const struct tc_field tc_identity_fields[];
+TC_EXPORT int tc_descriptor_identify(int fd, struct tc_identity *identity);
+TC_EXPORT int tc_descriptor_move_up(int fd, int lowest);
+TC_EXPORT void tc_descriptor_close(int fd);
+TC_EXPORT int tc_descriptor_connect(const char *name, size_t length);
 
 /* fence.c */
 #define TC_FENCE_MESSAGE 512 /* bytes at most */
@@ -237,7 +262,8 @@ TC_EXPORT int tc_futex_relay(uint32_t *word, uint32_t seen, int eventfd);
 struct tc_received {
 	char data[TC_PACKET];
 	uint32_t size;
-	uint32_t flags; /* recvmsg(2) */
+	uint32_t is_cut; /* there was more */
+	uint32_t is_over; /* nothing comes any more: the other end has hung up */
 	uint32_t count; /* of descriptors */
 	int32_t fds[TC_PACKET_FDS];
 };
@@ -245,11 +271,13 @@ struct tc_received {
 TC_EXPORT extern const struct tc_field tc_received_fields[];
 TC_EXPORT int tc_packet_send(int peer, const void *data, size_t size, const int *fds, size_t count);
 TC_EXPORT int tc_packet_receive(int peer, struct tc_received *received);
-TC_EXPORT int tc_socket_cookie(int fd, uint64_t *cookie);
 
 /* mapping.c */
 TC_EXPORT int tc_unmap(uint64_t *address, uint64_t size);
 TC_EXPORT bool tc_is_granted(uint64_t size);
+
+/* process.c */
+TC_EXPORT int tc_process_exists(int pid);
 
 /* ring.c: a request to the pager (live/ring.py). */
 struct tc_ring {

@@ -19,10 +19,7 @@ What is not tiered:
   shuts down. There, freeing a tiered array does nothing, and resizing one is a ``MemoryError``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from thermocline.live.guard import end
+from thermocline.live.guard import Holding, Lease
 from thermocline.numpy_allocator.allocator import Activation, Allocator
 from thermocline.numpy_allocator.source import BlockSource
 
@@ -114,14 +111,14 @@ def deactivate(activation: Activation | None = None) -> None:
     _installed().deactivate(activation)
 
 
-@contextmanager
-def tiered(source: BlockSource, min_array: int) -> Iterator[None]:
+def lease(source: BlockSource, min_array: int) -> Lease:
+    """An activation of ``source`` that ends with the lease."""
+    return _installed().lease(source, min_array)
+
+
+def tiered(source: BlockSource, min_array: int) -> Holding[None]:
     """Activate ``source`` for the length of a ``with`` block."""
-    lease = _installed().lease(source, min_array)
-    try:
-        yield
-    finally:
-        end(lease)
+    return Holding(lambda: (None, (lease(source, min_array),)))
 
 
 def close() -> None:

@@ -172,7 +172,7 @@ class Allocator:
         activations = self._activations
         if not activations or (pointer and not self._raw_is_malloc):
             return _DECLINED
-        block = self._allocated(activations[-1].source, nbytes)
+        block = activations[-1].source.allocate_block(nbytes)
         if pointer and block not in _NONE:
             # NumPy does not say how large the old block is. The C library's figure is what can be read there.
             ctypes.memmove(_address(block), pointer, min(nbytes, _usable_size(pointer)))
@@ -203,7 +203,7 @@ class Allocator:
         held = source.block_size(pointer)
         if held // 2 <= nbytes <= held:
             return pointer
-        block = self._allocated(source, nbytes)
+        block = source.allocate_block(nbytes)
         if block in _NONE and nbytes <= held:
             return pointer
         if block == _DECLINED:
@@ -211,12 +211,6 @@ class Allocator:
         if block not in _NONE:
             ctypes.memmove(_address(block), pointer, min(nbytes, held))
         return block
-
-    def _allocated(self, source: BlockSource, nbytes: int) -> Lease | int:
-        try:
-            return source.allocate_block(nbytes)
-        except MemoryError:
-            return _EXHAUSTED
 
     def _free_plain(self) -> None:
         released = self._plain.released

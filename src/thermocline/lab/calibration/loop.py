@@ -18,6 +18,7 @@ from thermocline.lab.calibration.meter import Meter, replaced
 from thermocline.lab.calibration.program import Program
 from thermocline.lab.calibration.samples import Samples
 from thermocline.live import control, libc
+from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
 from thermocline.live.pager import Pager
@@ -61,7 +62,7 @@ class Loop:
             tables.region_pages[0] = _PAGES
             for page in range(_PAGES):
                 tables.page_columns["region"][page] = 1
-            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._control, theirs = Channel.pair(socket.SOCK_SEQPACKET)
             undo.callback(theirs.close)
             undo.callback(self._control.close)
             stores = []

@@ -18,6 +18,8 @@ signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
 a = np.arange(150_000, dtype="f8")
 for _ in range(30):
     a = np.sqrt(a * a + 1)
+while not ticks:  # on a fast machine
+    np.sqrt(a)
 signal.setitimer(signal.ITIMER_REAL, 0)
 expected = np.arange(150_000, dtype="f8")
 for _ in range(30):
