@@ -190,7 +190,7 @@ def test_a_process_that_is_sent_an_array_maps_that_array(script: Script, tmp_pat
         array = memory.share(memory.array(np.arange(1 << 20)))
         too_large = memory.share(memory.zeros(300 * MIB, "u1"))
         done = run([sys.executable, script(GUEST)], pickle.dumps(array) + pickle.dumps(too_large))
-        assert outcome(done) == (0, "OSError 12\n", "")
+        assert outcome(done) == (0, "MappingError 12\n", "")
         memory.advise(array, "cold")
         assert (array == np.arange(1 << 20) + 1).all()
         del array, too_large

@@ -11,7 +11,7 @@ from test_interruptions import attempt
 
 from thermocline.live import libc
 from thermocline.live.address_space import address_space, place
-from thermocline.live.mapped import UNIT, Mapped
+from thermocline.live.mapped import UNIT, Mapped, OccupiedError
 from thermocline.live.userfaultfd import open_userfaultfd
 
 MAP_FIXED_NOREPLACE = 0x100000
@@ -89,7 +89,7 @@ def test_it_agrees_with_the_kernel(arena: Arena, mapped: Mapped) -> None:
 def test_what_is_there_already_is_not_mapped_over(arena: Arena, mapped: Mapped) -> None:
     other = Mapped(arena.address, SIZE, lambda: (arena.fd, arena.uffd))
     other.cover(8 * UNIT, 9 * UNIT)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(OccupiedError):
         mapped.cover(7 * UNIT, 10 * UNIT)
     assert arena.mapped() == {8}
     mapped.cover(0, 8 * UNIT)
