@@ -97,7 +97,12 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         return
     if state in (SLOTTED, PARTIAL):
         mm.vmstat.add("pgmajfault")
+    was_there = mm.links.present[page] >> part & 1
     yield from fill(mm, [page], write or bool(mm.links.dirty[page]), parts)
+    if was_there:
+        # What comes up wakes only those who wait for it, and this writer waits for a part that a child was owed. The
+        # child may be gone by now, and nothing else may come to wake the writer.
+        yield Wake(page)
     if len(ahead):
         yield Spawn(read_ahead(mm, ahead, write))
 
