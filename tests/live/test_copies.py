@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,24 @@ def test_a_child_that_runs_another_program_by_now_is_passed_over(copies: Copies,
     child.run_another()
     assert copies.give(page, range(2), [1], nobody) == ([], 0)
     assert child.lives
+
+
+@PAGES
+def test_what_the_kernel_refuses_leaves_no_cycles_behind(copies: Copies, child: Child, page: int) -> None:
+    """The pager never looks for cycles, and one that holds a frame holds the whole task that led there."""
+
+    def refused() -> None:
+        copies.give(page, range(2), [1], nobody)
+
+    steps: list[Callable[[], None]] = [refused, refused, child.run_another, refused]
+    gc.collect()
+    gc.disable()
+    try:
+        for step in steps:
+            step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_child_that_can_have_no_further_mapping_is_given_zeros_of_its_own(
