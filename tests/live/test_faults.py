@@ -14,11 +14,13 @@ import pytest
 
 from conftest import ARENA_PAGES as PAGES
 from conftest import PAGE
+from thermocline.live import interpreter, pidfd
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
 from thermocline.live.interpreter import LiveInterpreter
+from thermocline.live.mapping import Mapping
 from thermocline.live.placement import Placement
 from thermocline.live.ring import Bell
 from thermocline.live.sampling import Sampler
@@ -26,6 +28,7 @@ from thermocline.live.stores.file import FileStore
 from thermocline.live.workers import Workers
 from thermocline.protocol.child import Child
 from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.effects import Abandon, Protocol
 from thermocline.protocol.fault import fault
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
@@ -87,16 +90,25 @@ class Served:
 
     def answer(self) -> None:
         """Wait for the next fault, and answer it."""
-        (mapping,) = self.arena.mappings
+        mapping = self.arena.mappings[0]
         assert select.select([mapping.uffd.fd], [], [], LIMIT)[0], "no thread faults: one waits, and is not woken"
         for message in mapping.uffd.read():
             page, part = mapping.part_at(message.address, self.mm.part_size)
             self.scheduler.spawn(fault(self.mm, page, message.write, part))
         self.scheduler.run_foreground()
-        while self._workers.working:
-            os.eventfd_read(self._bell.fd)
-            self._workers.resume_finished()
-            self.scheduler.run_foreground()
+        while self.waits:
+            self.go_on()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a task waits for something that takes long."""
+        return bool(self._workers.working)
+
+    def go_on(self) -> None:
+        """Run what waited for the next thing that is done."""
+        os.eventfd_read(self._bell.fd)
+        self._workers.resume_finished()
+        self.scheduler.run_foreground()
 
     def touch(self, address: int, *, write: bool) -> threading.Thread:
         """Let a thread touch a byte, without the GIL: who answers the fault needs that."""
@@ -124,6 +136,12 @@ def served(arena: Arena, tmp_path: Path) -> Iterator[Served]:
     made = Served(arena, tmp_path)
     yield made
     made.close()
+
+
+def a_process() -> tuple[int, int]:
+    """A process that does nothing, and a pidfd of it."""
+    pid = os.posix_spawnp("sleep", ["sleep", "infinity"], os.environ)
+    return pid, os.pidfd_open(pid)
 
 
 def ends(thread: threading.Thread) -> bool:
@@ -155,3 +173,38 @@ def test_a_writer_goes_on_though_the_child_that_it_waited_for_ends_while_the_pag
     served.answer()
     assert ends(writer)
     assert ctypes.string_at(arena.address, 2) == b"yx"
+
+
+def test_a_fault_does_not_wait_for_a_child_to_end_that_cannot_be_given_a_copy(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it runs until it has ended must not see newer bytes: so the writer waits, and the writer alone."""
+    pid, process = a_process()
+    arena = served.arena
+    child = Mapping(1, arena.mappings[0].uffd, arena.mappings[0].address, PAGE, process, fork=1)
+    arena.attach(child)
+    ending = threading.Event()
+
+    def has_ended(process: int, seconds: float) -> bool:
+        ending.wait(LIMIT)
+        return pidfd.has_ended(process, seconds)
+
+    monkeypatch.setattr(interpreter, "has_ended", has_ended)
+    happened: list[str] = []
+
+    def abandon() -> Protocol[None]:
+        yield Abandon(1)
+        assert os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG) is not None
+        happened.append("ended")
+
+    served.scheduler.spawn(abandon())
+    served.scheduler.run_foreground()
+    assert served.waits, "the pager has waited for the child"
+    arena.detach(child)
+    os.close(process)
+    process = os.pidfd_open(pid)  # with the number that was the other's
+    ending.set()
+    served.go_on()
+    assert happened == ["ended"]
+    assert "no memory is left" in capfd.readouterr().err
+    os.close(process)

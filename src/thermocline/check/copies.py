@@ -167,9 +167,10 @@ class Copies(World):
         self.footprint.write("arena", effect.page)
         self.table.given[effect.page] = effect.fork
 
-    def _abandon(self, effect: effects.Abandon, _: Task) -> None:
+    def _abandon(self, effect: effects.Abandon, _: Task) -> Job:
         self.footprint.write_all()
         self.abandon_child(effect.child)
+        yield  # until it has ended
 
     def _deny(self, effect: effects.Deny, _: Task) -> None:
         self.footprint.write("arena", effect.page)

@@ -282,7 +282,10 @@ class Give(Effect):
 
 
 class Abandon(Effect):
-    """End a child that cannot be given what it is owed, and say why (SIGKILL). It must not read newer bytes."""
+    """End a child that cannot be given what it is owed, and say why (SIGKILL); wait until it has ended.
+
+    It must not read newer bytes. Only the yielder waits.
+    """
 
     __slots__ = ("child",)
 
