@@ -67,7 +67,7 @@ def pages_that_are_owed_are_let_go(machine: Machine, effect: e.Remap, _: Any) ->
     for page in effect.pages:
         machine.footprint.write("arena", page)
         machine.arena.protect(page, False)
-        machine.wake_thread(page)
+        machine.wake_threads(page)
 
 
 def pages_that_are_owed_come_up_writable(machine: Machine, pages: list[int], writable: bool, parts: int) -> Any:
@@ -85,7 +85,7 @@ def pages_that_are_owed_come_up_writable(machine: Machine, pages: list[int], wri
                 buffer.page, part, buffer.versions[part], protect=not writable and any(node for node, _ in places)
             )
     for page in pages:
-        machine.wake_thread(page)
+        machine.wake_threads(page)
     yield
     return True
 
@@ -133,6 +133,20 @@ def a_part_is_let_go(mm: Mm, page: int, write: bool, part: int = 0, child: int =
         return
     yield e.Unlock(page)
     yield from right_fault(mm, page, write, part, child)
+
+
+def a_part_s_writer_sleeps_on(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Protocol[None]:
+    """The rest of a page comes up before a part of it is written, and the writer of that part is not woken."""
+    protocol = right_fault(mm, page, write, part, child)
+    value: Any = None
+    unlocked = False
+    while True:
+        try:
+            effect = protocol.send(value)
+        except StopIteration:
+            return
+        value = None if unlocked and isinstance(effect, e.Wake) else (yield effect)
+        unlocked = unlocked or isinstance(effect, e.Unlock)
 
 
 right_fault = fault.fault
@@ -202,6 +216,12 @@ BROKEN_FORKS = (
         "fork, parts",
         {"lost", "stale"},
         patches=((program, "fault", a_part_is_let_go),),
+    ),
+    Broken(
+        "the writer of a part sleeps on",
+        "fork, parts",
+        {"wakeup"},
+        patches=((program, "fault", a_part_s_writer_sleeps_on),),
     ),
     Broken(
         "recovery leaves a withdrawn page where it is",

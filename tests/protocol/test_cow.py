@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from machines import FILE, at_rest, counts, machine, read, states, watched, write
 
-from thermocline.check.layout import Place
+from thermocline.check.layout import Extent, Place
 from thermocline.check.machine import Machine
 from thermocline.check.private import PrivateMapping
+from thermocline.check.program import Access, Program
 from thermocline.check.world import World
 from thermocline.protocol import effects as e
 from thermocline.protocol.child import Child
@@ -16,6 +17,7 @@ from thermocline.protocol.effects import Effect, Protocol
 from thermocline.protocol.fault import fault
 from thermocline.protocol.reclaim import reclaim_pages
 from thermocline.protocol.recovery import recover, slots_in_use
+from thermocline.protocol.region import Advice
 
 
 def fork(made: Machine, number: int = 1, *, attach: bool = True) -> PrivateMapping:
@@ -166,6 +168,19 @@ def test_a_frame_is_mapped_in_a_child_whose_touches_are_seen() -> None:
     child.seen[0] = True
     made.run(fault(made.mm, 0, False, 0, child.number))
     assert child.mapped[0] == [True, True]
+
+
+def test_the_writer_of_a_part_is_woken_when_the_rest_of_its_page_has_come_up_for_a_child() -> None:
+    made = machine(1, 2, Place("zstd", 2, reads_parts=True), extents=(Extent(0, 1, advice=Advice.RANDOM),))
+    made.place(0, 1)
+    made.run(fault(made.mm, 0, False, 0))
+    assert states(made) == ["PARTIAL"]
+    child = fork(made)
+    program = Program(made, {"program": ((Access(0, True, 0),),)})
+    program.settle()
+    assert program.threads["program"].finished, "the writer waits for ever"
+    assert states(made) == ["RESIDENT"]
+    look(made, child, 0)
 
 
 # -- a fork under way -------------------------------------------------------------------------------------------------

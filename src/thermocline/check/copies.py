@@ -5,8 +5,8 @@ What takes several system calls, or one that a kill may cut short, takes a step 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Collection, Generator
+from typing import Any, Protocol
 
 from thermocline.check.private import PrivateMapping
 from thermocline.check.store import PARTS, Buffer
@@ -18,21 +18,24 @@ from thermocline.protocol import effects
 Job = Generator[None, None, Any]
 
 
+class Wake(Protocol):
+    """Makes those fault again that wait for parts of a page: in one mapping (0: the program's), or in all."""
+
+    def __call__(self, page: int, mapping: int | None = None, parts: Collection[int] = range(PARTS)) -> None: ...
+
+
 class Copies(World):
     """Performs effects on the mappings of forked children.
 
     Attributes
     ----------
-    wake_thread : callable
-        Called with a page whose waiters are to fault again, in the program and in every child.
-    wake_child : callable
-        Called with a page and the number of the child whose waiters are to fault again.
+    wake_threads : Wake
+        Called with what is to fault again.
     abandon_child : callable
         Called with the number of a child that is to be ended.
     """
 
-    wake_thread: Callable[[int], None]
-    wake_child: Callable[[int, int], None]
+    wake_threads: Wake
     abandon_child: Callable[[int], None]
 
     def copy_handlers(self) -> dict[type[effects.Effect], Callable[[Any, Task], Any]]:
@@ -85,7 +88,7 @@ class Copies(World):
             self._give_part(effect.page, part, numbers, mapped)
         self.mm.vmstat.add("cow_copies", len(numbers) - len(mapped))
         for number in numbers:
-            self.wake_child(effect.page, number)
+            self.wake_threads(effect.page, number)
         return mapped
 
     def _give_part(self, page: int, part: int, numbers: list[int], mapped: list[int]) -> None:
@@ -164,23 +167,25 @@ class Copies(World):
         self.footprint.write("arena", effect.page)
         self.table.given[effect.page] = effect.fork
 
-    def _abandon(self, effect: effects.Abandon, _: Task) -> None:
+    def _abandon(self, effect: effects.Abandon, _: Task) -> Job:
         self.footprint.write_all()
         self.abandon_child(effect.child)
+        yield  # until it has ended
 
     def _deny(self, effect: effects.Deny, _: Task) -> None:
         self.footprint.write("arena", effect.page)
         child = self._living(effect.child)
         if child is not None:
             child.poison(self.arena, effect.page)
-        self.wake_child(effect.page, effect.child)
+        self.wake_threads(effect.page, effect.child)
 
     def _map_frame(self, effect: effects.MapFrame, _: Task) -> None:
         self.footprint.write("arena", effect.page)
+        parts = range(PARTS) if effect.part is None else range(effect.part, effect.part + 1)
         child = self._living(effect.child)
         if child is not None:
-            child.map_frame(self.arena, effect.page)
-        self.wake_child(effect.page, effect.child)
+            child.map_frame(self.arena, effect.page, parts)
+        self.wake_threads(effect.page, effect.child, parts)
 
     def _give_zeros(self, effect: effects.GiveZeros, _: Task) -> None:
         self.footprint.write("arena", effect.page)
@@ -188,4 +193,4 @@ class Copies(World):
         if child is not None:
             for part in range(PARTS):
                 child.install(effect.page, part, 0, zeros=True)
-        self.wake_child(effect.page, effect.child)
+        self.wake_threads(effect.page, effect.child)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from thermocline.check.family import PROGRAM
 from thermocline.check.footprint import Footprint
 from thermocline.check.layout import Layout
 from thermocline.check.task import PARKED, Task
@@ -27,8 +28,8 @@ class Machine(Transfers):
 
     Attributes
     ----------
-    wake_thread : callable
-        Called with a page whose waiters are to fault again.
+    wake_threads : callable
+        Called with a page whose waiters are to fault again (see :class:`~thermocline.check.copies.Wake`).
     """
 
     def __init__(self, layout: Layout, policy: Policy, footprint: Footprint | None = None) -> None:
@@ -37,8 +38,7 @@ class Machine(Transfers):
         self.answer: Any = None
         #: How often the waiting allocations have looked for room since any allocation found some.
         self.fruitless = 0
-        self.wake_thread = lambda page: None
-        self.wake_child = lambda page, number: None
+        self.wake_threads = lambda page, mapping=None, parts=(): None
         self.abandon_child = lambda number: None
         self._handlers: dict[type[effects.Effect], Callable[[Any, Task], Any]] = {
             effects.Lock: self._lock,
@@ -249,13 +249,15 @@ class Machine(Transfers):
     def _remap(self, effect: effects.Remap, _: Task) -> None:
         for page in effect.pages:
             self.footprint.write("arena", page)
-            if not self.is_owed(page):
+            if self.is_owed(page):
+                self.wake_threads(page)
+            else:
                 self.arena.protect(page, False)
-            self.wake_thread(page)
+                self.wake_threads(page, PROGRAM)
 
     def _wake(self, effect: effects.Wake, _: Task) -> None:
         self.footprint.write("arena", effect.page)
-        self.wake_thread(effect.page)
+        self.wake_threads(effect.page)
 
     def _hint(self, effect: effects.Hint, _: Task) -> list[bool]:
         for page in effect.pages:
@@ -273,7 +275,7 @@ class Machine(Transfers):
         self.arena.poison(effect.page, keep_protected=self.is_owed(effect.page))
         for child in self.family.values():
             child.poison(self.arena, effect.page)
-        self.wake_thread(effect.page)
+        self.wake_threads(effect.page)
 
     def _commit(self, effect: effects.Commit, _: Task) -> None:
         if self.first_touch is not None:

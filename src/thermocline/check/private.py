@@ -6,6 +6,8 @@ and what it has written since.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from thermocline.check.arena import Arena, next_version
 from thermocline.check.store import PARTS
 
@@ -90,9 +92,9 @@ class PrivateMapping:
         self.poisoned[page][part] = False
         return True
 
-    def map_frame(self, arena: Arena, page: int) -> None:
-        """UFFDIO_CONTINUE: what is there of the frame is mapped, where nothing is."""
-        for part in range(PARTS):
+    def map_frame(self, arena: Arena, page: int, parts: Iterable[int]) -> None:
+        """UFFDIO_CONTINUE: what is there of these parts of the frame is mapped, where nothing is."""
+        for part in parts:
             if arena.versions[page][part] is not None and self.own[page][part] is None:
                 self.mapped[page][part] = True
                 self.poisoned[page][part] = False

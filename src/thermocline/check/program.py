@@ -1,13 +1,14 @@
 """The program: threads that read and write tiered memory and know nothing of it.
 
 An access succeeds at once where the mapping allows it. Otherwise the kernel queues a fault and the thread waits until
-it is woken for the page; then it tries again, and faults again if it must. Every read is compared with what was
-written last. A thread of a forked child touches the child's own mapping: it must read what was there at the fork, or
-what the child has written since.
+it is woken for the part that it touches, as the kernel wakes by address; then it tries again, and faults again if it
+must. Every read is compared with what was written last. A thread of a forked child touches the child's own mapping: it
+must read what was there at the fork, or what the child has written since.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from thermocline.check.arena import describe_version
@@ -94,7 +95,7 @@ class Program:
             self.threads[name] = Thread(name, script, self.family.numbers[name])
         #: False while no pager reads the queue of faults: they are answered when the pager is back.
         self.pager_listens = True
-        machine.wake_thread = machine.wake_child = self._wake
+        machine.wake_threads = self._wake
 
     def may_step(self, thread: Thread) -> bool:
         """Whether a thread can run. One that is to fork waits for the fork before it to end."""
@@ -185,11 +186,11 @@ class Program:
             thread.position += 1
         return f"{access}, part {part}"
 
-    def _wake(self, page: int, mapping: int | None = None) -> None:
-        """Wake the waiters of a page: those of one mapping, or all."""
+    def _wake(self, page: int, mapping: int | None = None, parts: Collection[int] = range(PARTS)) -> None:
+        """Wake those that wait for parts of a page: in one mapping, or in all."""
         for thread in self.threads.values():
             if thread.waiting and thread.current is not None and thread.current.page == page:
-                thread.waiting = mapping not in (None, thread.mapping)
+                thread.waiting = mapping not in (None, thread.mapping) or thread.part not in parts
 
     def wake_all(self) -> None:
         """Make every waiter fault again (UFFDIO_WAKE over the whole arena)."""

@@ -1,7 +1,7 @@
 """What the effects that move bytes do: filling pages, and copying them down.
 
 They take a step for each part of a page, because `live` does them in a worker while other tasks and the program go on;
-a fill wakes its waiters in its last step, before the protocol has committed anything.
+a fill wakes those that wait for what came up in its last step, before the protocol has committed anything.
 """
 
 from __future__ import annotations
@@ -60,25 +60,35 @@ class Transfers(Copies):
         return self._install(list(effect.pages), effect.writable, effect.parts)
 
     def _install(self, pages: list[int], writable: bool, parts: int) -> Job:
-        """Read all pages, then make their parts appear one by one, with threads running in between."""
-        wanted = [part for part in range(PARTS) if self.mm.parts == 1 or not parts or parts >> part & 1]
+        """Read all pages, then make their parts appear one by one, with threads running in between.
+
+        Those who wait for a part that was there are not woken, as the kernel does not wake them.
+        """
+        wanted = {page: self._parts_in(parts or self.mm.missing(page)) for page in pages}
         places = [self.table.place(page) for page in pages]
         buffers = [
             Buffer(page, self._read_slot(page, node, slot)) for page, (node, slot) in zip(pages, places, strict=True)
         ]
         # As in `live`: zeros alone are installed writable, whatever the request was.
         protect = not writable and any(node for node, _ in places)
-        for part in wanted:
-            if part != wanted[0]:
+        steps = sorted(set().union(*wanted.values()))
+        for part in steps:
+            if part != steps[0]:
                 yield
             for buffer in buffers:
+                if part not in wanted[buffer.page]:
+                    continue
                 self.footprint.write("arena", buffer.page)
                 owed = self.is_owed(buffer.page)
                 self.arena.install(buffer.page, part, buffer.versions[part], protect=protect or owed)
         for page in pages:
-            self.wake_thread(page)
+            self.wake_threads(page, parts=wanted[page])
         yield
         return True
+
+    def _parts_in(self, mask: int) -> list[int]:
+        """What a mask says of the parts of a page that come up by themselves, or of a page that comes up whole."""
+        return [part for part in range(PARTS) if mask >> part % self.mm.parts & 1]
 
     def _copy(self, effect: effects.Copy, task: Task) -> Job:
         listed = effects.CopyList([effect.page], effect.node, [effect.slot], effect.group)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any
 
 from thermocline.live.arena import Arena
@@ -145,13 +147,9 @@ class LiveInterpreter(Interpreter):
     def protect_present(self, _: effects.ProtectPresent, __: Task) -> None:
         self.arena.protect_present()
 
-    def copy_to_children(self, effect: effects.CopyToChildren, _: Task) -> list[int]:
+    def copy_to_children(self, effect: effects.CopyToChildren, task: Task) -> Any:
         children = [child.number for child in self.mm.owed(effect.page) if not child.expected]
-        if not children:
-            return []
-        had, given = self.copies.give(effect.page, self._region(effect.page), children, self._give_up_child)
-        self.mm.vmstat.add("cow_copies", given)
-        return had
+        return self._give(effect.page, children, task, lambda had: had) if children else []
 
     def save_copy(self, effect: effects.SaveCopy, _: Task) -> None:
         self.copies.save(effect.page)
@@ -162,9 +160,15 @@ class LiveInterpreter(Interpreter):
     def restore_copy(self, effect: effects.RestoreCopy, _: Task) -> None:
         self.copies.restore(effect.page)
 
-    def copy_saved(self, effect: effects.CopySaved, _: Task) -> None:
-        given = self.copies.give(effect.page, self._region(effect.page), [effect.child], self._give_up_child)[1]
+    def copy_saved(self, effect: effects.CopySaved, task: Task) -> Any:
+        return self._give(effect.page, [effect.child], task, lambda _: None)
+
+    def _give(self, page: int, children: list[int], task: Task, result: Callable[[list[int]], Any]) -> Any:
+        """Give children a copy, and end those for which there is no memory; ``result`` makes of those that had one."""
+        failed: list[int] = []
+        had, given = self.copies.give(page, self._region(page), children, failed.append)
         self.mm.vmstat.add("cow_copies", given)
+        return self._give_up(failed, task, result(had)) if failed else result(had)
 
     def _region(self, page: int) -> range:
         """The pages of the region that a page is in."""
@@ -210,16 +214,28 @@ class LiveInterpreter(Interpreter):
             self.say(f"a forked child has touched page {page}, which is no array of its; it is ended")
             signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
 
-    def abandon(self, effect: effects.Abandon, _: Task) -> None:
-        self._give_up_child(effect.child)
+    def abandon(self, effect: effects.Abandon, task: Task) -> Any:
+        return self._give_up([effect.child], task, None)
 
-    def _give_up_child(self, number: int) -> None:
-        for mapping in self.arena.private((number,)):
+    def _give_up(self, children: Collection[int], task: Task, result: object) -> Any:
+        """End children -> ``result``, when they have ended: what they run until then must not see newer bytes.
+
+        A process that has much to give back takes its time to end, and the faults of others do not wait for that.
+        """
+        processes = []
+        for mapping in self.arena.private(children):
             self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
-            # What it runs until it has ended must not see what its parent is going to write.
-            has_ended(mapping.process, _DYING)
+            processes.append(os.dup(mapping.process))  # the child may be detached meanwhile, and its own be closed
+
+        def ended() -> object:
+            for process in processes:
+                has_ended(process, _DYING)
+                os.close(process)
+            return result
+
+        return self._workers.ask_kernel(DRAM, ended, task) if processes else result
 
     def forget(self, pages: range) -> None:
         """Their array is freed: what was wrong with them is nothing to another one that gets them."""

@@ -72,11 +72,15 @@ class Mapping:
         return self._piecewise(lambda at, size, _: self.zero(at, size), at, size)
 
     def see_touches(self, page: int, count: int) -> bool:
-        """Let the first touch of a page here be a fault, even if the page is in memory -> whether the kernel can."""
+        """Let the first touch of a page here be a fault, even if the page is in memory -> whether the kernel can.
+
+        It cannot where it does not know such faults, nor where the process may have no further mapping; and of one
+        that is gone it says, of this call alone, that there is no memory for it.
+        """
         try:
             self.uffd.register_minor(*self._place(page, count))
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in (errno.EINVAL, errno.ENOMEM):
                 raise
             return False
         return True

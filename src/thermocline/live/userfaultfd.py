@@ -68,6 +68,8 @@ _EVENT_PAGEFAULT = 0x12
 _PAGEFAULT_FLAG_WRITE = 1
 #: An address at which nobody registers anything: below where the kernel lets most processes map.
 _NOWHERE = mmap.PAGESIZE
+#: Errors at which a call that installs pages is not over: it is to be made again, or a base page was there.
+_GO_ON = (errno.EAGAIN, errno.EEXIST)
 #: Messages taken from the kernel in one read.
 _MESSAGES_PER_READ = 64
 
@@ -193,8 +195,10 @@ class UserFaultFd:
             fcntl.ioctl(self.fd, _UFFDIO_COPY, request, True)
             return True
         except OSError as error:
+            if error.errno not in _GO_ON:
+                raise
             return self._go_on(
-                error,
+                error.errno,
                 request,
                 _UFFDIO_COPY,
                 destination,
@@ -230,25 +234,29 @@ class UserFaultFd:
             fcntl.ioctl(self.fd, number, request, True)
             return True
         except OSError as error:
-            return self._go_on(error, request, number, address, length, request_from)
+            if error.errno not in _GO_ON:
+                raise
+            return self._go_on(error.errno, request, number, address, length, request_from)
 
     def _go_on(
         self,
-        stopped: OSError,
+        stopped: int,
         request: bytearray,
         number: int,
         address: int,
         length: int,
         request_from: Callable[[int], bytes],
     ) -> bool:
-        """Go on after the first error of :meth:`_install` -> whether nothing was there."""
+        """Go on after the first error of :meth:`_install`, which is in ``_GO_ON`` -> whether nothing was there.
+
+        No exception is kept, here or by the callers: its traceback has the frame that keeps it, which is a cycle, and
+        with it all frames that led there. The pager collects no cycles.
+        """
         done = 0
         nothing_there = True
         while True:
-            if stopped.errno not in (errno.EAGAIN, errno.EEXIST):
-                raise stopped
             done += max(_PROGRESS.unpack_from(request, len(request) - _PROGRESS.size)[0], 0)
-            if stopped.errno == errno.EEXIST:
+            if stopped == errno.EEXIST:
                 nothing_there = False
                 self.wake(address + done, mmap.PAGESIZE)
                 done += mmap.PAGESIZE
@@ -259,7 +267,9 @@ class UserFaultFd:
                 fcntl.ioctl(self.fd, number, request, True)
                 return nothing_there
             except OSError as error:
-                stopped = error
+                if error.errno not in _GO_ON:
+                    raise
+                stopped = error.errno
 
     def write_protect(self, address: int, length: int) -> None:
         """Stop writers of this range; readers go on (UFFDIO_WRITEPROTECT)."""

@@ -99,7 +99,7 @@ def break_cow(mm: Mm, page: int) -> Protocol[None]:
 def abandon(mm: Mm, children: Iterable[int]) -> Protocol[None]:
     """End children that cannot be given what they are owed. What was saved for them is dropped once they are gone.
 
-    Locks: none is taken; the caller may hold one.
+    Locks: none is taken; the caller may hold one. Sleeps until they have ended, and others may be forked meanwhile.
     """
     for number in children:
         yield Abandon(number)

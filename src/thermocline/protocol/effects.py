@@ -173,11 +173,13 @@ class Punch(Effect):
 
 
 class Fill(Effect):
-    """Read contiguous pages from their slots (or zeros) into reserved frames, map them, wake -> True, False on error.
+    """Read contiguous pages from their slots (or zeros) into reserved frames, and map them -> True, False on error.
 
     Not ``writable``: mapped write-protected, so that the first write is seen (UFFDIO_COPY with its WP mode). So is a
     page that a child is owed when its bytes appear, in any case. ``parts`` is for one page: a mask of what is to come
     of it; 0 is all that is missing. What is there stays as it is.
+
+    Those are woken who wait for what comes up. Who waits for a part that is there already need not be.
     """
 
     __slots__ = ("pages", "parts", "writable")
@@ -280,7 +282,10 @@ class Give(Effect):
 
 
 class Abandon(Effect):
-    """End a child that cannot be given what it is owed, and say why (SIGKILL). It must not read newer bytes."""
+    """End a child that cannot be given what it is owed, and say why (SIGKILL); wait until it has ended.
+
+    It must not read newer bytes. Only the yielder waits.
+    """
 
     __slots__ = ("child",)
 

@@ -85,9 +85,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     ahead = range(0) if parts else _window(mm, region, page)
     if not (yield from allocate_page(mm, page, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
         if owed and mm.links.present[page] >> part & 1:
-            # The part is present, but its writer must not go on as long as a child is owed the whole page.
-            yield from abandon(mm, [other.number for other in mm.owed(page)])
-            yield from _present(mm, page, state, write)
+            yield from _let_go(mm, page, state)
             yield Unlock(page)
             return
         if state == PARTIAL:
@@ -97,7 +95,12 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         return
     if state in (SLOTTED, PARTIAL):
         mm.vmstat.add("pgmajfault")
+    was_there = mm.links.present[page] >> part & 1
     yield from fill(mm, [page], write or bool(mm.links.dirty[page]), parts)
+    if was_there:
+        # What comes up wakes only those who wait for it, and this writer waits for a part that a child was owed. The
+        # child may be gone by now, and nothing else may come to wake the writer.
+        yield Wake(page)
     if len(ahead):
         yield Spawn(read_ahead(mm, ahead, write))
 
@@ -122,6 +125,18 @@ def _present(mm: Mm, page: int, state: int, write: bool) -> Protocol[None]:
     elif state == SHADOWED:
         yield from drop_shadow(mm, page)
     yield Remap([page])
+
+
+def _let_go(mm: Mm, page: int, state: int) -> Protocol[None]:
+    """There is no room to bring a page up whole, a part of which is there, and a child is owed it.
+
+    The writer of that part must not go on as long as one is: so they are ended.
+    """
+    yield from abandon(mm, [child.number for child in mm.owed(page)])
+    if mm.owed(page):  # another was forked until they had ended: the writer faults again
+        yield Wake(page)
+    else:
+        yield from _present(mm, page, state, True)
 
 
 def drop_shadow(mm: Mm, page: int) -> Protocol[None]:
