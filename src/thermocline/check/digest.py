@@ -124,6 +124,7 @@ class Describer:
             child.fork,
             child.inherits,
             child.expected,
+            child.condemned,
             child.lives,
             tuple(self._versions(page, child.own[page]) for page in pages),
             tuple(tuple(child.mapped[page]) for page in pages),

@@ -107,7 +107,9 @@ class Family:
 
         def answered() -> None:
             known = machine.family.get(number)
-            if known is not None and known.lives:
+            if known is not None and known.condemned:
+                self.end(number)
+            elif known is not None and known.lives:
                 known.expected = False
                 self.under_way = 0
                 for thread in self.program.threads.values():
@@ -138,7 +140,9 @@ class Family:
         if not self.may_abandon:
             raise Violation("lost", f"{self._name(number)} is ended, and could be served")
         child = self.machine.family.get(number)
-        if child is not None and child.lives:
+        if child is not None and child.expected:
+            child.condemned = True
+        elif child is not None and child.lives:
             self.end(number)
 
     def _name(self, number: int) -> str:

@@ -201,6 +201,21 @@ def _no_room() -> Configuration:
     )
 
 
+def _no_room_meanwhile() -> Configuration:
+    """The same while the child is expected: it ends when it is attached, before it has read anything."""
+    return Configuration(
+        "fork under way, no room",
+        Layout(2, 2, (zstd(2),), extents=(Extent(0, 2, advice=Advice.RANDOM),)),
+        {"thread A": (part_writes(0, 0), part_writes(1, 0), part_writes(1, 0)), "thread B": (_FORK,)},
+        children={"child": ((Access(1, False, 0),),)},
+        placed=(Placed(0, 1), Placed(1, 1)),
+        kswapd=False,
+        refused=(0, 1),
+        may_abandon=True,
+        may_lose=True,
+    )
+
+
 _FORKS = (
     _program_writes,
     _window,
@@ -218,4 +233,5 @@ _FORKS = (
     _pins,
     _free,
     _no_room,
+    _no_room_meanwhile,
 )

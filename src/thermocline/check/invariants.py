@@ -35,7 +35,7 @@ def check_state(machine: Machine) -> None:
         if page not in machine.dying and entry.state != POISONED:
             _check_bytes(machine, page, entry)
             for child in machine.family.values():
-                if not child.died:
+                if not (child.died or child.condemned):
                     _check_child(machine, page, entry, child)
 
 

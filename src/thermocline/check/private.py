@@ -21,6 +21,8 @@ class PrivateMapping:
         As in :class:`~thermocline.protocol.child.Child`.
     expected : bool
         Whether the supervisor has not heard yet that it has what was saved for it.
+    condemned : bool
+        Whether it is ended when it is attached: it could not be given what it is owed.
     lives, died : bool
         Whether the process is there; whether it was, or is not going to be.
     own : list of list of (int or None)
@@ -42,7 +44,7 @@ class PrivateMapping:
         self.fork = fork
         self.inherits = inherits
         self.expected = True
-        self.lives = self.died = False
+        self.condemned = self.lives = self.died = False
         self.own: list[list[int | None]] = [[None] * PARTS for _ in range(pages)]
         self.mapped = [[False] * PARTS for _ in range(pages)]
         self.zeros = [[False] * PARTS for _ in range(pages)]

@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
     }
     try:
         status, report = _run(interpreted, settings)
+    except UnsupportedError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"{sys.executable} cannot be started: {_START.get(error.errno or 0, error.strerror)}")
     _deliver(report, stat_file, options.quiet)

@@ -23,7 +23,7 @@ from thermocline.live.workers import Workers
 from thermocline.protocol import effects
 from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
-from thermocline.protocol.page import runs
+from thermocline.protocol.page import Column, array_column, runs
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
 #: How often a process touches a page that cannot be poisoned, and is sent SIGBUS for it, before it is killed. A system
@@ -48,6 +48,12 @@ class LiveInterpreter(Interpreter):
         Tells which pages of slow memory are used.
     copies : Copies
         What forked children are given.
+
+    Attributes
+    ----------
+    condemned : column of one integer
+        The child that ends when it is attached, by its number, in memory that outlives the pager. One is expected at a
+        time.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class LiveInterpreter(Interpreter):
         self.copier = copier
         self._workers = workers
         self.sampler = sampler
+        self.condemned: Column = array_column("Q", 1)
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
         self._naps = 0
@@ -215,7 +222,17 @@ class LiveInterpreter(Interpreter):
             signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
 
     def abandon(self, effect: effects.Abandon, task: Task) -> Any:
+        child = self.mm.children.get(effect.child)
+        if child is not None and child.expected:
+            self.condemned[0] = effect.child
+            return None
         return self._give_up([effect.child], task, None)
+
+    def kill(self, mapping: Mapping) -> None:
+        """Kill a child that cannot be given what it is owed, and say why."""
+        self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
 
     def _give_up(self, children: Collection[int], task: Task, result: object) -> Any:
         """End children -> ``result``, when they have ended: what they run until then must not see newer bytes.
@@ -224,9 +241,7 @@ class LiveInterpreter(Interpreter):
         """
         processes = []
         for mapping in self.arena.private(children):
-            self.say("no memory is left to copy a page for a forked child, which its parent writes; it is ended")
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(mapping.process, signal.SIGKILL)
+            self.kill(mapping)
             processes.append(os.dup(mapping.process))  # the child may be detached meanwhile, and its own be closed
 
         def ended() -> object:

@@ -142,6 +142,8 @@ class Pager:
         self.interpreter = LiveInterpreter(
             self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
+        condemned = Tables.HEADER_CONDEMNED
+        self.interpreter.condemned = self.tables.header[condemned : condemned + 1]
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
@@ -316,8 +318,9 @@ class Pager:
         elif packet.word == "fork":
             self._processes.begin_fork(packet, partial(self._answer, packet))
         elif packet.word == "attach":
-            self._hear_faults(self._processes.attach(packet))
-            self._processes.admit(packet, partial(self._answer, packet))
+            mapping = self._processes.attach(packet)
+            self._hear_faults(mapping)
+            self._processes.admit(packet, partial(self._admit, packet, mapping))
         elif packet.word == "cover":
             self.arena.cover(*packet.numbers)
             self._answer(packet)
@@ -326,6 +329,13 @@ class Pager:
             self._detach(number)
             self._processes.forget(number, partial(self._answer, packet))
         return True
+
+    def _admit(self, packet: Packet, mapping: Mapping) -> None:
+        """Let a process that was attached run; or end it, which waits for that, before it has seen anything."""
+        if self.interpreter.condemned[0] == mapping.number:
+            self.interpreter.kill(mapping)
+        else:
+            self._answer(packet)
 
     def _answer(self, packet: Packet) -> None:
         """Tell the supervisor that it is so. If it is gone, that is found out elsewhere."""

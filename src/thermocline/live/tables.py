@@ -101,6 +101,8 @@ class Tables:
     #: Forks of the program that have begun, and the newest of them that has a process left.
     HEADER_FORKS_BEGUN = 17
     HEADER_NEWEST_FORK = 18
+    #: A child that is expected, by its number, and is ended when it is attached. One is expected at a time.
+    HEADER_CONDEMNED = 19
 
     def __init__(self, file: Descriptor, pages: int) -> None:
         self._file = file

@@ -99,7 +99,8 @@ def break_cow(mm: Mm, page: int) -> Protocol[None]:
 def abandon(mm: Mm, children: Iterable[int]) -> Protocol[None]:
     """End children that cannot be given what they are owed. What was saved for them is dropped once they are gone.
 
-    Locks: none is taken; the caller may hold one. Sleeps until they have ended, and others may be forked meanwhile.
+    Locks: none is taken; the caller may hold one. Sleeps until those that run have ended, and others may be forked
+    meanwhile. It does not wait for one that is expected: its fork may wait for the lock that the caller holds.
     """
     for number in children:
         yield Abandon(number)

@@ -284,7 +284,8 @@ class Give(Effect):
 class Abandon(Effect):
     """End a child that cannot be given what it is owed, and say why (SIGKILL); wait until it has ended.
 
-    It must not read newer bytes. Only the yielder waits.
+    It must not read newer bytes. Only the yielder waits. A child that is expected is condemned instead: it ends when it
+    is attached, before it runs, also if the pager is killed meanwhile.
     """
 
     __slots__ = ("child",)
