@@ -221,6 +221,7 @@ class Reception:
         if fd == tenant.lifeline:
             self._forget(fd)
             if not tenant.has_left:
+                tenant.is_silent = True
                 return False
         elif fd != tenant.process:
             packet = control.receive(tenant.socket)
@@ -233,6 +234,17 @@ class Reception:
                 return False
         self._depart(tenant)
         return True
+
+    @property
+    def must_look(self) -> bool:
+        """Whether there is a process that may run another program without a word of it (see :meth:`look`)."""
+        return any(tenant.is_silent and not tenant.leaving for tenant in self._tenants)
+
+    def look(self) -> None:
+        """Let processes go that run another program by now, and had closed before what would have told of it."""
+        for tenant in self._tenants:
+            if tenant.is_silent and not tenant.leaving and tenant.has_left:
+                self._depart(tenant)
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
