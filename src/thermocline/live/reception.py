@@ -95,7 +95,7 @@ class Reception:
             "drop": _Handler(self._drop_source, numbers=1, of_program=True, answers=False),
             "share": _Handler(self._share, numbers=4, of_program=True),
             "unshare": _Handler(self._unshare, numbers=1, of_program=True, answers=False),
-            "reap": _Handler(self._reap, numbers=0, of_program=True),
+            "reap": _Handler(self._reap, numbers=1),
             "hold": _Handler(self._hold, numbers=2),
             "release": _Handler(self._release, numbers=1, answers=False),
             "join": _Handler(self._welcome, numbers=1),
@@ -249,7 +249,7 @@ class Reception:
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
         handler = self._handlers.get(packet.word)
-        knows = packet.word in ("join", "fork", "reopen") and packet.numbers[:1] == (self._secret,)
+        knows = packet.word in ("join", "fork", "reopen", "reap") and packet.numbers[:1] == (self._secret,)
         if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
         elif handler is None:
