@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from machine import TieredArrays, spec_of
+from own_files import PREFIX, what_is_wrong_in
 from subject import HangError, Step, Subject, Tally
 
 from pagers import children
@@ -103,3 +104,33 @@ def test_a_process_that_ends_badly_is_a_failure(subject: Subject) -> None:
     os.kill(subject.members[1].pid, signal.SIGKILL)
     with pytest.raises(AssertionError, match="the guest 1 has ended with status -9"):
         subject.dismiss(1, "end")
+
+
+@pytest.mark.parametrize("how", ["close", "replace"])
+def test_what_somebody_else_writes_to_a_file_of_a_program_s_own_is_a_failure(
+    subject: Subject, tmp_path: Path, how: str
+) -> None:
+    subject.tell("lose_descriptors", how=how)
+    subject.tell("verify")
+    with next((tmp_path / "twins").glob(f"{PREFIX}*")).open("a") as file:
+        file.write("fork 1 2")
+    assert "it holds" in what_is_wrong_in(tmp_path / "twins")
+    with pytest.raises(AssertionError, match=r"somebody has written to 'own .*fork 1 2"):
+        subject.tell("verify")
+
+
+def test_what_is_left_of_a_memory_in_a_program_that_was_run_anew_is_a_failure(subject: Subject, tmp_path: Path) -> None:
+    subject.fork(0, 1, {})
+    subject.execute(1, {0: Step("verify", {})})
+    subject.tell("find_remains", 1)
+    with pytest.raises(AssertionError, match=r"finds .*thermocline-arena"):
+        subject.tell("find_remains", 0)
+
+
+def test_what_goes_on_within_a_limit_is_right(subject: Subject) -> None:
+    within = {"does": ["allocate", "map_file", "verify"], "pages": 10, "seed": 1}
+    (refused,) = subject.tell("within", limit="NOFILE", room=0, **within)["said"]
+    assert refused.startswith("map_file: OSError(24")
+    subject.tell("forge", key=0, at=0)
+    with pytest.raises(AssertionError, match="within, program: 1 bytes of page 0"):
+        subject.tell("within", limit="AS", room=63, **within)
