@@ -41,8 +41,8 @@ class Lowered:
     limit : str
         One of :data:`LIMITS`. It is the soft one, which may be raised again.
     room : int
-        How much it leaves, from 0 to 63: of addresses, and of memory that is locked, its square in 16 KiB; MiB of files
-        (one more); numbers of descriptors; processes.
+        How much it leaves, from 0 to 63: of addresses, and of memory that is locked, its cube in 256 bytes, for little
+        is what matters; MiB of files (one more); numbers of descriptors; processes.
     """
 
     def __init__(self, limit: str, room: int) -> None:
@@ -50,8 +50,8 @@ class Lowered:
         soft, hard = resource.getrlimit(self._limit)
         self._before = soft, hard
         wanted = {
-            "AS": _addresses() + (room * room << 14),
-            "MEMLOCK": _addresses() + (room * room << 14),
+            "AS": _addresses() + (room**3 << 8),
+            "MEMLOCK": _addresses() + (room**3 << 8),
             "FSIZE": (1 + room) * _MIB,  # stderr is a file, too
             "NOFILE": room,
             "NPROC": room,

@@ -15,6 +15,7 @@ class OwnFiles:
 
     def __init__(self) -> None:
         self._files: dict[int, Path] = {}
+        self._opened = 0
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -27,21 +28,30 @@ class OwnFiles:
         Parameters
         ----------
         how : str
-            ``"close"``, and open files, which get the numbers then, as daemons do; or ``"replace"`` each by a file.
+            ``"close"`` them, as daemons do, and open files until those have all the numbers; or ``"replace"`` each by
+            a file.
         """
         unknown = [fd for fd in _open_files() if fd >= _STANDARD and fd != line and not _is_in(directory, fd)]
-        if how == "close":
+        if how == "replace":
             for fd in unknown:
-                os.close(fd)
-        for fd in unknown:
-            path = directory / f"{PREFIX}{os.getpid()} {len(self._files)}"
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            if how == "replace":
+                number = self._open(directory)
                 os.dup2(number, fd, inheritable=False)
                 os.close(number)
-                number = fd
-            os.write(number, path.name.encode())
-            self._files[number] = path
+                self._files[fd] = self._files.pop(number)
+            return
+        for fd in unknown:
+            os.close(fd)
+        while not self._files.keys() >= set(unknown):
+            self._open(directory)
+
+    def _open(self, directory: Path) -> int:
+        """Open one more, and write its name to it."""
+        self._opened += 1
+        path = directory / f"{PREFIX}{os.getpid()} {self._opened}"
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        os.write(number, path.name.encode())
+        self._files[number] = path
+        return number
 
     def what_is_wrong(self) -> str:
         """With the first of them that is not as it was left; nothing if there is none."""

@@ -20,8 +20,8 @@ from pagers import find_supervisor
 
 #: Seconds that it may take: more is a hang.
 LIMIT = 30
-#: What it is asked for in this way, for whoever imports this module has no memory under ``thermocline run``.
-FIRST, CHILD, SECOND = STAGES = ("first", "child", "second")
+#: Which of the programs it is, in the order in which they say so: who has the memory waits for the child.
+CHILD, FIRST, SECOND = STAGES = ("child", "first", "second")
 _REPLACED = "the program ran another one in its place (execve(2)), and that one was not tiered"
 
 
@@ -108,10 +108,10 @@ def main() -> None:
     for pair in pairs:
         pair.verify()
     if child is not None:
-        print(stage, seed, flush=True)
         assert os.waitpid(child, 0)[1] == 0
         for pair in pairs:
             pair.verify()
+        print(stage, seed, flush=True)
         ends = os.pidfd_open(find_supervisor(os.getpid()))
         os.set_inheritable(ends, True)
         _run_anew(SECOND, ENDS=str(ends))

@@ -34,14 +34,20 @@ def test_what_is_read_is_what_was_written_whatever_goes_wrong(design: str) -> No
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Iterator[Subject]:
+def page() -> int:
+    """Bytes of one."""
+    return PAGE
+
+
+@pytest.fixture
+def subject(tmp_path: Path, page: int) -> Iterator[Subject]:
     """A program with an array of which most is below DRAM."""
     made = Subject(Tally())
     try:
-        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": spec_of(PAGE, "store")}
+        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": spec_of(page, "store")}
         twins = tmp_path / "twins"
         twins.mkdir()
-        made.start(0, str(twins), lossy=False, page=PAGE)
+        made.start(0, str(twins), lossy=False, page=page)
         made.tell("open", inject="", directory=str(tmp_path), **settings)
         made.find_helpers()
         made.tell("allocate", key=0, pages=60, group=0, kind="noise", seed=1)
@@ -134,3 +140,14 @@ def test_what_goes_on_within_a_limit_is_right(subject: Subject) -> None:
     subject.tell("forge", key=0, at=0)
     with pytest.raises(AssertionError, match="within, program: 1 bytes of page 0"):
         subject.tell("within", limit="AS", room=63, **within)
+
+
+@pytest.mark.parametrize("page", [64 << 10])
+def test_an_array_that_there_are_no_addresses_for_is_refused_and_leaves_nothing_behind(subject: Subject) -> None:
+    """An arena grows by two MiB at a time."""
+    within = {"does": ["allocate", "count"], "pages": 40, "seed": 1}
+    (refused,) = subject.tell("within", limit="AS", room=0, **within)["said"]
+    assert refused.startswith("allocate: OutOfMemory")
+    assert subject.tell("within", limit="AS", room=63, **within)["said"] == []
+    subject.tell("verify")
+    subject.tell("close")
