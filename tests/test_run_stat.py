@@ -104,15 +104,20 @@ class TestStat:
             run([*TIERED, "--stat", str(tmp_path / "stat"), script(program)])
             assert json.loads((tmp_path / "stat").read_text())["replaced"] is False
 
-    def test_the_summary_says_so_when_another_program_has_replaced_this_one(self, script: Script) -> None:
-        """What is in its place waits for the end of the first one's helpers, which say that it was replaced."""
-        program = """
+    @pytest.mark.parametrize("before", ["", "os.closerange(3, 200)"], ids=["", "closed"])
+    def test_the_summary_says_so_when_another_program_has_replaced_this_one(self, before: str, script: Script) -> None:
+        """What is in its place waits for the end of the first one's helpers, which say that it was replaced.
+
+        It may have closed all that it did not know before, and what tells of such an end.
+        """
+        program = f"""
             import os, select, sys
             if "SUPERVISOR" not in os.environ:
                 import numpy as np
                 from pagers import find_supervisor
                 assert np.ones(2**18).sum() == 2**18  # a fault was answered: its helpers are there
                 os.environ["SUPERVISOR"] = str(find_supervisor(os.getpid()))
+                {before}
                 os.execv(sys.executable, [sys.executable, *sys.argv])
             try:
                 print(*select.select([os.pidfd_open(int(os.environ["SUPERVISOR"]))], [], [])[1:])

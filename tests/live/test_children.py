@@ -1,5 +1,6 @@
 """Forked children: how they come and go, and what they share where that is asked for (``fork="share"``)."""
 
+import contextlib
 import faulthandler
 import mmap
 import multiprocessing
@@ -359,6 +360,33 @@ def test_a_child_that_runs_another_program_has_left(memory: Memory, steps: Steps
     assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still there"
     memory.advise(array, "cold")
     assert np.array_equal(array, np.arange(1 << 20))
+    os.close(write)
+    os.close(read)
+    assert status_of(child) == 0
+
+
+def test_a_child_that_closes_what_it_does_not_know_and_runs_another_program_has_left(
+    memory: Memory, steps: Steps
+) -> None:
+    """The descriptors that would tell of it are gone before."""
+    read, write = os.pipe()
+
+    def become_cat() -> None:
+        os.dup2(read, 0)
+        for fd in range(3, 1024):
+            if fd not in steps.descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        steps.done()
+        steps.turn()
+        os.execv("/bin/cat", ["cat"])
+
+    child = forked(become_cat)
+    steps.wait()
+    assert memory.stat()["processes"] == 2
+    steps.go_on()
+    wait_for(memory, processes=1)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still there"
     os.close(write)
     os.close(read)
     assert status_of(child) == 0

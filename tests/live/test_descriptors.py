@@ -135,6 +135,36 @@ print("done")
 
 
 @pytest.mark.parametrize("how", [CLOSE, REPLACE], ids=["closed", "replaced"])
+def test_a_program_without_our_descriptors_takes_back_what_a_child_had(tmp_path: Path, how: str) -> None:
+    """What the child has takes room for as long as it lives, and none when it is gone."""
+    code = """
+reader, writer = os.pipe()
+child = os.fork()
+if not child:
+    os.close(writer)
+    os.read(reader, 1)
+    os._exit(int(array.sum() != 1 << 20))
+os.close(reader)
+del array
+assert memory.stat()["nodes"]["dram"]["used"], "the child has it"
+most = memory._regions.commitment.limit * memory.page_size
+try:
+    memory.empty(most, "u1")
+except MemoryError:
+    pass
+else:
+    raise AssertionError
+os.close(writer)
+assert os.waitpid(child, 0)[1] == 0
+assert memory.empty(most, "u1")[-1] == 0
+assert memory.stat()["processes"] == 1
+"""
+    with started(tmp_path, how, code) as process:
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (0, "")
+
+
+@pytest.mark.parametrize("how", [CLOSE, REPLACE], ids=["closed", "replaced"])
 def test_a_program_without_our_descriptors_outlives_its_pager(tmp_path: Path, how: str) -> None:
     code = """
 print("ready", flush=True)

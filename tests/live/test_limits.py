@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import forked, status_of
 
 from comparison import NUMPY, NUMPY_RESULT, TIERED, Script, outcome, run
 from thermocline import Memory, UnsupportedError
@@ -21,6 +22,8 @@ from thermocline.live.pidfd import has_ended
 from thermocline.spec import parse_spec
 
 MIB = 1 << 20
+#: prctl(2).
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 #: What a program does that has 3 GiB of addresses. Nothing of what it allocates at once is more but where it says so.
 WITHIN = """
@@ -239,6 +242,39 @@ def test_addresses_for_the_helpers_are_looked_for_beforehand(monkeypatch: pytest
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     limits.check(nodes, 1000, 65536)
+
+
+def cannot_be_made(said: str) -> bool:
+    """Whether a memory cannot be made, says why, and leaves nothing open."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(UnsupportedError) as error:
+        Memory("dram=2MiB, zstd=1GiB")
+    return said in str(error.value) and os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("room", [0, MIB, 2 * MIB, 4 * MIB])
+def test_a_memory_that_there_are_no_addresses_for_leaves_nothing_open(room: int) -> None:
+    def attempt() -> bool:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (addresses() + room, hard))
+        return cannot_be_made("(ulimit -v)")
+
+    assert status_of(forked(attempt)) == 0
+
+
+@pytest.mark.parametrize("adopts", [False, True], ids=["", "that adopts orphans"])
+def test_a_program_whose_user_may_have_no_more_processes_is_told_so(adopts: bool) -> None:
+    def attempt() -> bool:
+        prctl = ctypes.CDLL(None).prctl
+        if adopts:
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if os.geteuid() == 0:  # of whom the kernel does not count them
+            os.setresuid(65534, 65534, 65534)
+            prctl(PR_SET_DUMPABLE, 1)
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        return cannot_be_made("(ulimit -u")
+
+    assert status_of(forked(attempt)) == 0
 
 
 def test_a_program_runs_within_few_addresses(script: Script) -> None:

@@ -46,6 +46,10 @@ class Holders:
         self._holders[number] = holder
         return number
 
+    def renew(self, who: int) -> None:
+        """A process has run another program in its place, which has nothing."""
+        self._holders[who] = Holder(guest=True)
+
     def end(self, who: int) -> None:
         """A process is gone."""
         del self._holders[who]

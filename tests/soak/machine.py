@@ -19,12 +19,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from holders import PROGRAM, Holders
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from lowered import LIMITS
 from misfortunes import what_goes_wrong
+from own_files import what_is_wrong_in
+from replaced import run_replaced
 from subject import HangError, Step, Subject, Tally
 from twins import LANES
 
@@ -38,6 +42,13 @@ MOST_CHILDREN, MOST_GUESTS = 3, 2
 #: Bytes from one that is read to the next: all, some of each part, of each, of few parts, of few pages.
 STEPS = (1, 100, 4 << 10, 12 << 10, 68 << 10)
 ADVICE = ("cold", "willneed", "sequential", "random", "normal")
+#: What is done within limits: by whoever has the memory, and by any process.
+WITHIN_OF_PROGRAM = ("allocate", "map_file", "share", "pin", "demote", "count")
+WITHIN = ("verify", "fork", "make_memory")
+#: Where memory is short, threading waits for ever for a thread that could not begin to run Python.
+WITHIN_PLENTY = ("start_thread",)
+#: Those that make memory short.
+OF_MEMORY = ("AS", "MEMLOCK")
 #: Pages that may be committed where a node dies: what the others can hold, whichever it is.
 SAFE_WITHOUT_A_NODE = 40
 
@@ -64,6 +75,9 @@ class TieredArrays(RuleBasedStateMachine):
         self.sizes: dict[int, int] = {}
         self.born: dict[int, int] = {}
         self.holders = Holders()
+        #: Whether the program has closed the descriptors of its memory: then that is closed when the program ends.
+        self.is_cut_off = False
+        self.has_run_replaced = False
         self.next = 0
         self.kills_then = self.tally.kills
 
@@ -126,7 +140,7 @@ class TieredArrays(RuleBasedStateMachine):
         keep=st.booleans(),
         readahead=st.sampled_from([0, 4, 32]),
         wrong=what_goes_wrong,
-        last=st.sampled_from(["close", "leave", "end", "vanish", "kill"]),
+        last=st.sampled_from(["close", "leave", "end", "vanish", "kill", "execute"]),
         fork=st.sampled_from(["copy", "share"]),
     )
     def open(
@@ -135,6 +149,7 @@ class TieredArrays(RuleBasedStateMachine):
         self.page = page
         self.shares = fork == "share"
         kills, nuisances, lossy_reads, deaths = wrong
+        self.kills = ";".join(kills)
         self.deaths = len(kills)
         self.lossy = bool(lossy_reads) or any(death.startswith("fail any") for death in deaths)
         self.most_pages = SAFE_WITHOUT_A_NODE if deaths else 1 << 20
@@ -299,12 +314,17 @@ class TieredArrays(RuleBasedStateMachine):
 
     def hand_over(self, sender: int, key: int, to: int) -> None:
         """One process has it then, and the other still has it."""
-        self.tell_handle(to, "receive", key, self.tell("share", sender, key=key))
+        shared = self.tell("share", sender, key=key)
+        self.tell_handle(to, "receive", key, shared)
+        self.note_sent(sender, key, to, handle=shared is not None)
+
+    def note_sent(self, sender: int, key: int, to: int, *, handle: bool) -> None:
+        """A process has an array from now on, which it does not look at if there was no handle to be sent."""
         for who in (sender, to):
-            self.holders.take(who, key, handle=True)
+            self.holders.take(who, key, handle=handle)
 
     def tell_handle(self, to: int, what: str, key: int, shared: tuple[int, str] | None) -> None:
-        """Let a process have a handle, or know that there was no room for that array."""
+        """Let a process have a handle, or know that there is none: no room for that array, or nobody to share it."""
         if shared is None:
             self.tell("refuse", to, key=key)
         else:
@@ -382,6 +402,87 @@ class TieredArrays(RuleBasedStateMachine):
         self.tell("await_processes", count=sum(self.tell("attachments", who) for who in self.holders))
         self.forget_what_is_gone()
 
+    # -- what processes do to themselves -----------------------------------------------------------------------------
+
+    @rule(data=st.data(), how=st.sampled_from(["close", "replace"]))
+    def lose_descriptors(self, data: st.DataObject, how: str) -> None:
+        """Any process closes what it does not know, as daemons do, and opens files of its own."""
+        who = data.draw(st.sampled_from(list(self.holders)))
+        self.is_cut_off |= who == PROGRAM
+        self.tally.descriptors_lost += 1
+        self.tell("lose_descriptors", who, how=how)
+
+    @precondition(lambda self: len(self.holders) > 1)
+    @rule(data=st.data(), others_verify=st.booleans())
+    def execute(self, data: st.DataObject, others_verify: bool) -> None:
+        """A child or a guest runs itself anew in its place: it has nothing then, and what it had is given back."""
+        who = data.draw(st.sampled_from(self.holders.others()))
+        self.run_anew(who, [other for other in self.holders if other != who] if others_verify else [])
+        self.holders.renew(who)
+        self.tell("meet", who, directory=self.twins.name, lossy=self.lossy, page=self.page)
+        self.await_processes()
+
+    def run_anew(self, who: int, others: list[int]) -> None:
+        """Let a process run its program anew, while others verify what they have."""
+        with self.failing_loudly():
+            self.hear(self.program.execute(who, dict.fromkeys(others, Step("verify", {}))))
+        self.tell("find_remains", who)
+
+    @precondition(lambda self: not self.has_run_replaced)
+    @rule(seed=st.integers(0, 1000))
+    def run_replaced(self, seed: int) -> None:
+        """Beside all that, a program of ``thermocline run`` runs itself anew in its place, and so does a child of it.
+
+        Once in an example: it takes as long as many other steps.
+        """
+        self.has_run_replaced = True
+        self.tally.executions += 2
+        with self.failing_loudly():
+            run_replaced(self.directory.name, spec_of(self.page, "store"), self.page, seed, self.kills)
+
+    @rule(
+        data=st.data(),
+        limit=st.sampled_from(LIMITS),
+        room=st.integers(0, 63),
+        pages=st.integers(1, 40),
+        seed=st.integers(0, 1000),
+        others_verify=st.booleans(),
+    )
+    def within(self, data: st.DataObject, limit: str, room: int, pages: int, seed: int, others_verify: bool) -> None:
+        """Any process sets itself a limit for a while, and goes on."""
+        who = data.draw(st.sampled_from(list(self.holders)))
+        possible = WITHIN + (() if limit in OF_MEMORY else WITHIN_PLENTY)
+        if who == PROGRAM and self.may_commit(pages):
+            possible += WITHIN_OF_PROGRAM
+        does = data.draw(st.lists(st.sampled_from(possible), min_size=1, max_size=4, unique=True))
+        others = [other for other in self.holders if other != who] if others_verify else []
+        step = Step("within", {"limit": limit, "room": room, "does": does, "pages": pages, "seed": seed})
+        self.note_refusals(self.tell_all({who: step, **dict.fromkeys(others, Step("verify", {}))})[who])
+
+    def note_refusals(self, refused: list[str] | None) -> None:
+        """See that a child which was not served has said so."""
+        self.tally.limits += 1
+        self.tally.refusals += len(refused or ())
+        if any(each.startswith("fork: UnsupportedError") for each in refused or ()):
+            with self.failing_loudly():
+                assert self.program.has_said_that_a_child_is_not_served(self.began), refused
+
+    @precondition(lambda self: self.holders.senders())
+    @rule(data=st.data(), limit=st.sampled_from(LIMITS), room=st.integers(0, 63))
+    def send_to_the_limited(self, data: st.DataObject, limit: str, room: int) -> None:
+        """Send an array to a process that may have little: if it cannot take it, it can when it may have more."""
+        sender = data.draw(st.sampled_from(self.holders.senders()))
+        key = data.draw(st.sampled_from(self.holders.sendable(sender)))
+        to = data.draw(st.sampled_from(self.holders.receivers(sender)))
+        shared = self.tell("share", sender, key=key)
+        if shared is None:
+            self.tell("refuse", to, key=key)
+        else:
+            first, handle = shared
+            arguments = {"limit": limit, "room": room, "key": key, "first": first, "handle": handle}
+            self.note_refusals(self.tell("receive_within", to, **arguments))
+        self.note_sent(sender, key, to, handle=shared is not None)
+
     # -- what is done to its pagers -----------------------------------------------------------------------------------
 
     @rule(
@@ -419,12 +520,14 @@ class TieredArrays(RuleBasedStateMachine):
                     self.end_holder(who, "vanish" if who % 2 else "end")
                 self.await_processes()
                 self.tell("close")
+                self.end_cut_off()
             else:
                 self.outlive_program()
             with self.failing_loudly():
                 self.program.await_helpers()
                 assert "Traceback" not in self.program.said(self.began), "a process has met an exception"
                 assert not os.listdir(self.directory.name), "files are left behind"
+                assert not (wrong := what_is_wrong_in(Path(self.twins.name))), wrong
             kills = self.tally.kills - self.kills_then
             self.tally.deaths_injected += max(self.books["pager"]["starts"] - 1 - kills, 0)
             self.tally.disturbed_calls += self.books["injected"]
@@ -432,11 +535,21 @@ class TieredArrays(RuleBasedStateMachine):
             self.directory.cleanup()
             self.twins.cleanup()
 
+    def end_cut_off(self) -> None:
+        """A memory that has no descriptors here is served until its program ends."""
+        if self.is_cut_off:
+            with self.failing_loudly():
+                self.program.dismiss(PROGRAM, "end")
+
     def outlive_program(self) -> None:
         """The program gives the memory up, or ends; the others go on, fork and send, then one after the other ends."""
         self.tally.programs_outlived += len(self.holders) > 1
         if self.last == "leave":
             self.tell("leave")
+            self.end_cut_off()
+            self.holders.end(PROGRAM)
+        elif self.last == "execute":
+            self.run_anew(PROGRAM, self.holders.others())
             self.holders.end(PROGRAM)
         else:
             self.end_holder(PROGRAM, self.last)

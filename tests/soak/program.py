@@ -11,32 +11,41 @@ forked for one step, and has the arrays for itself.
 What a program may do with a memory is a method here, and a rule of the same name in ``machine.py``.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lowered import REFUSALS, Locked, Lowered
+from own_files import OwnFiles
 from twins import Twins, WrongError
 
 from thermocline import Memory
-from thermocline.errors import ClosedError, StoreError
+from thermocline.errors import ClosedError, StoreError, UnsupportedError
 from thermocline.live import attachment
 from thermocline.live.tables import Tables
 from thermocline.shared import SharedArray
 
 #: Looks at the books until what is free must be free in them: a transaction that lost its page gives its slot back when
-#: its copy has ended, and the supervisor learns in its own time of arrays that are shared no more, and of processes
-#: that have ended.
+#: its copy has ended, and the supervisor learns in its own time of arrays that are shared no more.
 LOOKS = 2000
+#: Seconds in which it learns of any process that has ended, or runs another program: it may have closed what tells so.
+PATIENCE = 10.0
+#: What is said here of a forked child that has ended as one does whose memory is not served.
+UNSERVED = "a forked child was not served"
 
 
 def contents(kind: str, size: int, seed: int) -> np.ndarray:
@@ -61,6 +70,23 @@ def _scribble(diverging: list[Twins], plain: list[np.ndarray], seed: int) -> boo
     return all(np.array_equal(twins.tiered, copy) for twins, copy in zip(diverging, plain, strict=True))
 
 
+def remains_of_memories() -> list[str]:
+    """What this process has mapped, or open, that is a memory's."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
+        mapped = [line.rstrip("\n") for line in lines if "memfd:thermocline" in line]
+    opened = [os.readlink(entry) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry)]
+    return mapped + [name for name in opened if "memfd:thermocline" in name or "userfaultfd" in name]
+
+
+def _same(tiered: np.ndarray, plain: np.ndarray) -> None:
+    if not np.array_equal(tiered, plain):
+        raise WrongError("an array that was made within a limit is not what was written")
+
+
+class CutOffError(Exception):
+    """The documented end of some operations of a process that has closed the descriptors of its memory."""
+
+
 class Program:
     """One memory after the other."""
 
@@ -70,6 +96,9 @@ class Program:
         #: Arrays that there was no room for. What is to be done with one of these is nothing: whether there is room may
         #: depend on the instant of a node's death, and what is asked for next must not.
         self.refused: set[int] = set()
+        #: Whether this process has closed the descriptors of its memory, and what it has opened in their place.
+        self._is_cut_off = False
+        self._own_files = OwnFiles()
         self._connect()
 
     def _connect(self) -> None:
@@ -84,6 +113,8 @@ class Program:
             what, arguments = json.loads(said)
             try:
                 answer = None if arguments.get("key") in self.refused else getattr(self, what)(**arguments)
+                if wrong := self._own_files.what_is_wrong():
+                    raise WrongError(wrong)
                 told = {"said": answer, "lost": self._found_lost()}
             except SystemExit:
                 raise
@@ -102,9 +133,37 @@ class Program:
             self._said.close()
             self._line.close()
             self._connect()
+            self._is_cut_off = False  # a fork makes descriptors of its own
             # Nobody waits for this one's children, and its memories must not mind.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         return pid or os.getpid()
+
+    def execute(self) -> None:
+        """Run this program anew, in its own place: nothing of it is there then, but its process and its streams."""
+        os.execv(sys.executable, [sys.executable, __file__, self._address])
+
+    def find_remains(self) -> None:
+        """See that nothing of a memory is here: none was made since this program was run."""
+        remains = remains_of_memories()
+        if remains:
+            raise WrongError(f"a program that was run in the place of another finds {remains}")
+
+    def lose_descriptors(self, how: str) -> None:
+        """Close all descriptors that this process does not know, or have files of its own there."""
+        self._own_files.take_over(self._line.fileno(), self._twins_in, how)
+        self._is_cut_off = True
+
+    @contextlib.contextmanager
+    def _expecting_to_be_cut_off(self, *, always: bool) -> Iterator[None]:
+        """Expect the documented error, now or always, of what cannot be done any more, and raise CutOff then."""
+        try:
+            yield
+        except ClosedError as error:
+            if not self._is_cut_off or "os.closerange" not in str(error):
+                raise
+            raise CutOffError from None
+        if self._is_cut_off and always:
+            raise WrongError("without its descriptors, a memory does what it cannot")
 
     def diverge(self, seed: int) -> None:
         """Fork a child that writes at random, beside copies in plain memory that are forked along, and write on.
@@ -194,8 +253,9 @@ class Program:
             file.write(plain.tobytes())
             file.flush()
             try:
-                tiered = self.memory.from_file(file.name, "u1")
-            except MemoryError:
+                with self._expecting_to_be_cut_off(always=True):
+                    tiered = self.memory.from_file(file.name, "u1")
+            except (MemoryError, CutOffError):
                 self.refused.add(key)
                 return
             file.truncate(min(left * self.page, len(plain)))
@@ -236,20 +296,45 @@ class Program:
         """Give an array back; in a child, stop looking at it."""
         del self.twins[key]
 
-    def share(self, key: int) -> tuple[int, str]:
-        """An array as a handle -> its first page, and the handle."""
+    def share(self, key: int) -> tuple[int, str] | None:
+        """An array as a handle -> its first page, and the handle; None if the supervisor cannot be told of it."""
         twins = self.twins[key]
         if not isinstance(twins.tiered, SharedArray):
-            twins.tiered = self.memory.share(twins.tiered)
+            try:
+                with self._expecting_to_be_cut_off(always=True):
+                    twins.tiered = self.memory.share(twins.tiered)
+            except CutOffError:
+                return None
         return twins.first, pickle.dumps(twins.tiered).hex()
 
     def receive(self, key: int, first: int, handle: str) -> None:
-        """Take an array by its handle, and keep it."""
-        self._keep_at(key, pickle.loads(bytes.fromhex(handle)), first)
+        """Take an array by its handle, and keep it, if the supervisor can be asked for it."""
+        try:
+            with self._expecting_to_be_cut_off(always=False):
+                tiered = pickle.loads(bytes.fromhex(handle))
+        except CutOffError:  # what it may have of that array it cannot send
+            self.refused.add(key)
+            self.twins.pop(key, None)
+        else:
+            self._keep_at(key, tiered, first)
+
+    def receive_within(self, limit: str, room: int, key: int, first: int, handle: str) -> list[str]:
+        """Take an array by its handle within a limit; if that is too narrow, without one -> what was refused."""
+        refused = []
+        sent = bytes.fromhex(handle)
+        with Lowered(limit, room) as lowered:
+            try:
+                pickle.loads(sent)
+            except REFUSALS as error:
+                lowered.end()
+                refused.append(f"receive: {error!r}")
+        self.receive(key, first, handle)
+        return refused
 
     def refuse(self, key: int) -> None:
-        """There was no room for an array."""
-        self.refused.add(key)
+        """There was no room for an array, or nobody to be asked for it."""
+        if key not in self.twins:
+            self.refused.add(key)
 
     def glance(self, key: int, first: int, handle: str) -> None:
         """Take an array by its handle, and look at it, unless it is gone."""
@@ -257,7 +342,8 @@ class Program:
             self.receive(key, first, handle)
         except ClosedError:
             return
-        self.twins.pop(key).compare()
+        if key in self.twins:
+            self.twins.pop(key).compare()
 
     def advise(self, key: int, start: int, advice: str) -> None:
         """Say how an array will be used."""
@@ -293,6 +379,124 @@ class Program:
         if wrong:
             raise wrong[0]
 
+    # -- within limits ------------------------------------------------------------------------------------------------
+
+    def within(self, limit: str, room: int, does: list[str], pages: int, seed: int) -> list[str]:
+        """Do things within a limit that is lower for so long -> what was refused, and how.
+
+        What is not refused is right, and what is leaves nothing behind.
+        """
+        refused = []
+        plain = contents("noise", pages * self.page, seed)
+        with tempfile.NamedTemporaryFile(dir=self._twins_in) as file:
+            file.write(plain.tobytes())
+            file.flush()
+            before = len(os.listdir("/proc/self/fd"))
+            for each in does:
+                do = getattr(self, f"_{each}_within")
+                locked = Locked() if limit == "MEMLOCK" else contextlib.nullcontext()
+                with locked, Lowered(limit, room) as lowered:
+                    try:
+                        do(lowered, plain, file.name)
+                    except REFUSALS as error:
+                        lowered.end()
+                        refused.append(f"{each}: {error!r}")
+            # What was closed is asked for when addresses are mapped, and stays then.
+            if len(os.listdir("/proc/self/fd")) != before and not self._is_cut_off:
+                raise WrongError(f"{does} within a limit on {limit} leave descriptors behind; refused: {refused}")
+        return refused
+
+    def _allocate_within(self, _: Lowered, plain: np.ndarray, __: str) -> None:
+        try:
+            tiered = self.memory.empty(len(plain), "u1")
+        except MemoryError:
+            raise
+        except REFUSALS as error:
+            raise WrongError(f"an array that cannot be made is no MemoryError: {error!r}") from None
+        if not self.lossy:
+            tiered[:] = plain
+            _same(tiered, plain)
+
+    def _map_file_within(self, _: Lowered, plain: np.ndarray, file: str) -> None:
+        tiered = self.memory.from_file(file, "u1")
+        if not self.lossy:
+            _same(tiered, plain)
+
+    def _share_within(self, *_: Any) -> None:
+        for key in list(self.twins)[:1]:
+            self.share(key)
+
+    def _pin_within(self, *_: Any) -> None:
+        for twins in list(self.twins.values())[:1]:
+            with self.memory.pin(twins.tiered[: self.page]):
+                pass
+
+    def _demote_within(self, *_: Any) -> None:
+        for twins in self.twins.values():
+            self.memory.advise(twins.tiered, "cold")
+
+    def _count_within(self, *_: Any) -> None:
+        self.memory.stat()
+
+    def _verify_within(self, *_: Any) -> None:
+        if not self.lossy:
+            self.verify()
+
+    def _start_thread_within(self, *_: Any) -> None:
+        """A thread that has met an exception has its own words for that, which are no answer."""
+        found: list[BaseException] = []
+
+        def verify() -> None:
+            try:
+                self._verify_within()
+            except BaseException as error:
+                found.append(error)
+
+        thread = threading.Thread(target=verify)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(*error.args) from None
+        thread.join()
+        if found:
+            raise found[0]
+
+    def _fork_within(self, lowered: Lowered, *_: Any) -> None:
+        """A child that cannot be served says so, and ends by SIGSEGV when it looks at its arrays."""
+        if self.lossy:
+            return
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                    lowered.end()
+                    self.verify()
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        if status == -signal.SIGSEGV:
+            raise UnsupportedError(UNSERVED)
+        if status:
+            raise WrongError(f"a child that was forked within a limit has ended with status {status}")
+
+    def _make_memory_within(self, _: Lowered, plain: np.ndarray, __: str) -> None:
+        """As any process may: a child, too."""
+        inject = os.environ.pop("THERMOCLINE_INJECT", "")
+        try:
+            with Memory(f"dram={16 * self.page}, lz4={64 * self.page}", page_size=self.page) as memory:
+                _same(memory.array(plain), plain)
+        finally:
+            os.environ["THERMOCLINE_INJECT"] = inject
+
     def books(self) -> dict[str, Any]:
         """What is counted, and how much was disturbed."""
         books = self.memory.stat()
@@ -301,7 +505,8 @@ class Program:
 
     def await_processes(self, count: int) -> None:
         """See that so many use the memory, when the supervisor has learned of those that are gone."""
-        for _ in range(LOOKS):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             processes = self.memory.stat()["processes"]
             if processes == count:
                 self.memory.stat()  # what they held is given back now
@@ -326,7 +531,10 @@ class Program:
             committed = session.commitment.committed
             if not used and not committed:
                 break
-        resident = session.resident()
+        resident = 0 if self._is_cut_off else session.resident()
+        if self._is_cut_off:  # nobody can be told that these are shared no more
+            committed -= sum(self.memory._regions._blocks[start] for start in self.memory._regions._shared)
+            used = used if not committed and not self.memory._regions._shared else {}
         self.memory.close()
         if used or resident or committed or not session.closed:
             raise WrongError(f"all arrays are gone; used: {used}, resident: {resident} bytes, {committed} pages")

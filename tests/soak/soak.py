@@ -64,7 +64,9 @@ def summary() -> str:
     tally = TieredArrays.tally
     return (
         f"{tally.examples} examples, {tally.steps} steps; forks {tally.forks}, guests {tally.guests}, killed of both "
-        f"{tally.members_killed}, programs outlived {tally.programs_outlived}; pagers killed {tally.kills}, stopped "
+        f"{tally.members_killed}, programs outlived {tally.programs_outlived}; descriptors closed "
+        f"{tally.descriptors_lost}, run anew {tally.executions}, limits {tally.limits}, refusals "
+        f"{tally.refusals}; pagers killed {tally.kills}, stopped "
         f"{tally.stops}, ended at points {tally.deaths_injected}; calls of stores disturbed {tally.disturbed_calls}; "
         f"pages lost and announced {tally.lost_pages}; wrong {tally.wrong}, hangs {tally.hangs}"
     )

@@ -45,6 +45,10 @@ class Tally:
     guests: int = 0
     members_killed: int = 0
     programs_outlived: int = 0
+    descriptors_lost: int = 0
+    executions: int = 0
+    limits: int = 0
+    refusals: int = 0
     kills: int = 0
     stops: int = 0
     deaths_injected: int = 0
@@ -130,6 +134,25 @@ class Subject:
         self.members[number] = child = self._let_in(f"child {number}")
         answers[number] = self._hear(child, "fork")
         return answers
+
+    def execute(self, number: int, others: dict[int, Step]) -> dict[int, dict[str, Any]]:
+        """Let a process run its program anew in its place, and others do something meanwhile -> their answers."""
+        self.tally.executions += 1
+        self.trace.append([{number: Step("execute", {}), **others}, self.plan])
+        try:
+            before = self.members[number]
+            before.begin("execute", {})
+            for other, (what, arguments) in others.items():
+                self.members[other].begin(what, arguments)
+            self._disturb(number)
+            self.members[number] = after = self._let_in(f"{before.name} that was run anew")
+            before.close()
+            if after.pid != before.pid:
+                raise AssertionError(f"{after.pid} speaks for the {before.name}, {before.pid}")
+            return {other: self._hear(self.members[other], what) for other, (what, _) in others.items()}
+        except BaseException:
+            self.end()
+            raise
 
     def dismiss(self, number: int, how: str) -> None:
         """Let a process end, or end it."""
@@ -272,6 +295,10 @@ class Subject:
         """Whether stderr says that a page cannot be read, or is lost."""
         said = self.said(since)
         return bool(re.search(rf"page {page} \(.*cannot be read|at page {page} \(.*that page is lost", said))
+
+    def has_said_that_a_child_is_not_served(self, since: int) -> bool:
+        """Whether stderr says so."""
+        return "this forked child has touched a tiered array" in self.said(since)
 
     def state(self) -> str:
         """Where everybody is: the stacks of the program, and what its processes wait for, says the kernel."""

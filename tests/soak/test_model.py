@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from machine import TieredArrays, spec_of
+from own_files import PREFIX, what_is_wrong_in
 from subject import HangError, Step, Subject, Tally
 
 from pagers import children
@@ -33,14 +34,20 @@ def test_what_is_read_is_what_was_written_whatever_goes_wrong(design: str) -> No
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Iterator[Subject]:
+def page() -> int:
+    """Bytes of one."""
+    return PAGE
+
+
+@pytest.fixture
+def subject(tmp_path: Path, page: int) -> Iterator[Subject]:
     """A program with an array of which most is below DRAM."""
     made = Subject(Tally())
     try:
-        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": spec_of(PAGE, "store")}
+        settings = {"design": "batch", "clean": "demote", "readahead": 0, "spec": spec_of(page, "store")}
         twins = tmp_path / "twins"
         twins.mkdir()
-        made.start(0, str(twins), lossy=False, page=PAGE)
+        made.start(0, str(twins), lossy=False, page=page)
         made.tell("open", inject="", directory=str(tmp_path), **settings)
         made.find_helpers()
         made.tell("allocate", key=0, pages=60, group=0, kind="noise", seed=1)
@@ -103,3 +110,44 @@ def test_a_process_that_ends_badly_is_a_failure(subject: Subject) -> None:
     os.kill(subject.members[1].pid, signal.SIGKILL)
     with pytest.raises(AssertionError, match="the guest 1 has ended with status -9"):
         subject.dismiss(1, "end")
+
+
+@pytest.mark.parametrize("how", ["close", "replace"])
+def test_what_somebody_else_writes_to_a_file_of_a_program_s_own_is_a_failure(
+    subject: Subject, tmp_path: Path, how: str
+) -> None:
+    subject.tell("lose_descriptors", how=how)
+    subject.tell("verify")
+    with next((tmp_path / "twins").glob(f"{PREFIX}*")).open("a") as file:
+        file.write("fork 1 2")
+    assert "it holds" in what_is_wrong_in(tmp_path / "twins")
+    with pytest.raises(AssertionError, match=r"somebody has written to 'own .*fork 1 2"):
+        subject.tell("verify")
+
+
+def test_what_is_left_of_a_memory_in_a_program_that_was_run_anew_is_a_failure(subject: Subject, tmp_path: Path) -> None:
+    subject.fork(0, 1, {})
+    subject.execute(1, {0: Step("verify", {})})
+    subject.tell("find_remains", 1)
+    with pytest.raises(AssertionError, match=r"finds .*thermocline-arena"):
+        subject.tell("find_remains", 0)
+
+
+def test_what_goes_on_within_a_limit_is_right(subject: Subject) -> None:
+    within = {"does": ["allocate", "map_file", "verify"], "pages": 10, "seed": 1}
+    (refused,) = subject.tell("within", limit="NOFILE", room=0, **within)["said"]
+    assert refused.startswith("map_file: OSError(24")
+    subject.tell("forge", key=0, at=0)
+    with pytest.raises(AssertionError, match="within, program: 1 bytes of page 0"):
+        subject.tell("within", limit="AS", room=63, **within)
+
+
+@pytest.mark.parametrize("page", [64 << 10])
+def test_an_array_that_there_are_no_addresses_for_is_refused_and_leaves_nothing_behind(subject: Subject) -> None:
+    """An arena grows by two MiB at a time."""
+    within = {"does": ["allocate", "count"], "pages": 40, "seed": 1}
+    (refused,) = subject.tell("within", limit="AS", room=0, **within)["said"]
+    assert refused.startswith("allocate: OutOfMemory")
+    assert subject.tell("within", limit="AS", room=63, **within)["said"] == []
+    subject.tell("verify")
+    subject.tell("close")

@@ -7,8 +7,6 @@ from the program that made the memory
 ------------------------------------------------------------------------------------------------------------------
 ``source N OFFSET LENGTH +file``                        the same word, when the pager has it
 ``drop N``                                              nothing
-``reap``                                                the same word, when what processes held that have ended, or run
-                                                        another program, is let go
 ``share SLOT TICKET FIRST PAGES``                       the same word: who joins may hold these pages
 ``unshare SLOT``                                        nothing; the slot's word in the tables tells when nobody
                                                         holds them any more
@@ -18,6 +16,8 @@ from every process
 ``fork SECRET NUMBER``                                  ``fork CHILD FORK +arena``, when it may fork; its child
                                                         speaks on this connection next
 ``reopen SECRET NUMBER``                                the same word ``+arena +userfaultfd``
+``reap SECRET``                                         the same word, when what processes held that have ended, or run
+                                                        another program, is let go
 ``attach ADDRESS +userfaultfd +process +lifeline``      the same word, when its faults are answered
 ``hold SLOT TICKET``                                    ``hold FIRST PAGES``
 ``cover FIRST PAGES``                                   the same word, when writers of these pages are seen here

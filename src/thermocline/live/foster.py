@@ -80,6 +80,9 @@ def run(arguments: Sequence[str], text: str, keep: Sequence[int]) -> int:
             if parent < 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             _parents.append(parent)
+        except BaseException:
+            os.close(reader)
+            raise
         finally:
             os.close(writer)
         with open(reader, "rb") as report:

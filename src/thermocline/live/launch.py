@@ -31,7 +31,8 @@ def start(config: Config) -> None:
     UnsupportedError
         ``sys.executable`` does not start: it may be a program that embeds Python.
     OSError
-        EMFILE: this process may not open more files.
+        EMFILE: this process may not open more files. EAGAIN: its user may have no more processes. ENOMEM: there is no
+        memory for one.
     """
     path = [entry for entry in sys.path if entry]
     # The fork comes before the imports, for until then this process waits.
@@ -48,7 +49,7 @@ def start(config: Config) -> None:
         status = (foster.run if foster.is_needed() else _run)(command, config.dumps(), keep)
         failed = f"it ends with status {status}" if status else ""
     except OSError as error:
-        if error.errno == errno.EMFILE:
+        if error.errno in (errno.EMFILE, errno.EAGAIN, errno.ENOMEM):
             raise  # the interpreter is not to blame
         failed = str(error.strerror)
     if failed:

@@ -100,6 +100,11 @@ def explained(error: OSError) -> OSError:
             f"making a memory takes more open files than this process may have ({error.strerror}); raise the limit"
             " (ulimit -n)"
         )
+    if error.errno == errno.EAGAIN:
+        return UnsupportedError(
+            f"this user may have no more processes, or this process may lock no more memory ({error.strerror}); raise"
+            " the limit (ulimit -u, ulimit -l)"
+        )
     if error.errno == errno.ENOMEM:
         return UnsupportedError(
             f"this process may have no more memory, or no more addresses ({error.strerror}); raise the limit (ulimit"

@@ -96,7 +96,7 @@ class Reception:
             "drop": _Handler(self._drop_source, numbers=1, of_program=True, answers=False),
             "share": _Handler(self._share, numbers=4, of_program=True),
             "unshare": _Handler(self._unshare, numbers=1, of_program=True, answers=False),
-            "reap": _Handler(self._reap, numbers=0, of_program=True),
+            "reap": _Handler(self._reap, numbers=1),
             "hold": _Handler(self._hold, numbers=2),
             "release": _Handler(self._release, numbers=1, answers=False),
             "join": _Handler(self._welcome, numbers=1),
@@ -222,6 +222,7 @@ class Reception:
         if fd == tenant.lifeline:
             self._forget(fd)
             if not tenant.has_left:
+                tenant.is_silent = True
                 return False
         elif fd != tenant.process:
             packet = control.receive(tenant.channel)
@@ -235,10 +236,21 @@ class Reception:
         self._depart(tenant)
         return True
 
+    @property
+    def must_look(self) -> bool:
+        """Whether there is a process that may run another program without a word of it (see :meth:`look`)."""
+        return any(tenant.is_silent and not tenant.leaving for tenant in self._tenants)
+
+    def look(self) -> None:
+        """Let processes go that run another program by now, and had closed before what would have told of it."""
+        for tenant in self._tenants:
+            if tenant.is_silent and not tenant.leaving and tenant.has_left:
+                self._depart(tenant)
+
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""
         handler = self._handlers.get(packet.word)
-        knows = packet.word in ("join", "fork", "reopen") and packet.numbers[:1] == (self._secret,)
+        knows = packet.word in ("join", "fork", "reopen", "reap") and packet.numbers[:1] == (self._secret,)
         if not tenant.welcome and not knows:
             self._refuse(tenant, packet)  # whatever it says: it may not speak this language
         elif handler is None:

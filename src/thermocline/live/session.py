@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from thermocline.errors import SpecError, ThermoclineError
+from thermocline.errors import ClosedError, SpecError, ThermoclineError
 from thermocline.live import fence, foster, injection, launch, limits, overcommit
 from thermocline.live.address_space import address_space
 from thermocline.live.attachment import Attachment, Door
@@ -308,8 +308,14 @@ class Session:
         self._free_sources = [number for number in range(self._sources, 0, -1) if number not in used]
 
     def reap(self) -> None:
-        """Wait until the supervisor has let go of processes that have ended, or run another program by now."""
-        self.attachment.ask("reap")
+        """Wait until the supervisor has let go of processes that have ended, or run another program by now.
+
+        Where it cannot be asked, it does so in its own time.
+        """
+        try:
+            self.attachment.ask("reap", self.door.secret)
+        except ClosedError:  # the program has closed that socket
+            self.door.ask("reap")
 
     def share(self, first: int, pages: int, journal: list[tuple[Any, ...]]) -> Ticket:
         """Let other processes of this user hold a region, until :meth:`unshare`.

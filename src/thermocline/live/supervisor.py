@@ -49,6 +49,8 @@ from thermocline.protocol import vmstat
 
 #: Seconds that a pager which was told to close may take for it.
 _CLOSE_SECONDS = 5.0
+#: Milliseconds after which it looks at processes that may have left without a word.
+_LOOK_MILLISECONDS = 1000
 #: Seconds for which pagers may be killed, from outside, before they have answered a fault.
 _PATIENCE = 30.0
 
@@ -91,12 +93,13 @@ class Supervisor:
         self._reception.meet_pager(peer)
         try:
             while self._reception.is_needed:
-                for fd, _ in self._poll.poll():
+                for fd, _ in self._poll.poll(_LOOK_MILLISECONDS if self._reception.must_look else None):
                     if fd == sentinel:
                         self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
                         return os.waitpid(pager, 0)
                     if self._reception.hear(fd):
                         break  # what else had news may be closed by now
+                self._reception.look()
             with contextlib.suppress(OSError):
                 control.send(peer, "close")
             if not has_ended(sentinel, _CLOSE_SECONDS):

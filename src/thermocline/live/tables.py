@@ -190,8 +190,19 @@ class Tables:
 
     @classmethod
     def create(cls, pages: int) -> Tables:
-        """Fresh tables for an arena of this many pages."""
-        return cls(Descriptor.opened(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC)), pages)
+        """Fresh tables for an arena of this many pages.
+
+        Raises
+        ------
+        OSError
+            There is no memory for them, or no addresses. Nothing is open.
+        """
+        file = Descriptor.opened(os.memfd_create("thermocline-tables", os.MFD_CLOEXEC))
+        try:
+            return cls(file, pages)
+        except BaseException:
+            file.close()
+            raise
 
     @property
     def fd(self) -> int:

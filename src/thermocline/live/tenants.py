@@ -47,6 +47,8 @@ class Tenant:
         It does not use the memory any more, but the pager may not know that yet.
     welcome : bool
         It was forked, or knows the secret.
+    is_silent : bool
+        It has closed its end of the lifeline, which tells that it runs another program.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Tenant:
     lifeline: int = -1
     leaving: bool = False
     welcome: bool = True
+    is_silent: bool = False
 
     @property
     def process(self) -> int:
