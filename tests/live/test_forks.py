@@ -475,11 +475,10 @@ def test_an_array_that_is_sent_to_a_child_is_shared_with_it(memory: Memory) -> N
     del array
 
 
-def test_a_child_that_is_condemned_ends_before_it_has_run(capfd: pytest.CaptureFixture[str], memory: Memory) -> None:
+def test_a_child_that_is_condemned_ends_before_it_has_run(memory: Memory) -> None:
     """There was no room for what it is owed while its fork was under way, so it must not read anything."""
     array = memory.array(np.arange(1000))
     memory._regions._tables.header[Tables.HEADER_CONDEMNED] = 1  # the first process after the program
     assert status_of(forked(lambda: array.sum() == 0)) == -signal.SIGKILL
-    assert "no memory is left to copy a page for a forked child" in capfd.readouterr().err
     array += 1
     assert status_of(forked(lambda: array[0] == 1)) == 0
