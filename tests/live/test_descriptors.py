@@ -23,6 +23,7 @@ from thermocline.live.channel import Channel
 from thermocline.live.descriptor import Descriptor, moved_up
 from thermocline.live.doorbell import Doorbell
 from thermocline.live.tables import Tables
+from thermocline.native import library
 
 #: What programs do to descriptors that they do not know, before they open files of their own.
 CLOSE = "os.closerange(3, 4096)"
@@ -345,6 +346,7 @@ def test_a_socket_is_told_from_another_of_its_kind() -> None:
 def test_a_number_is_moved_up_where_the_limit_allows_it() -> None:
     import resource
 
+    library()  # which takes a number to load
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     low = os.dup(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (low + 1, hard))
