@@ -90,14 +90,12 @@ wheel: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Tests that start no pager run beside each other, and programs that are compared; the others want the machine for
-# themselves.
-WITHOUT_PAGER := tests/check tests/protocol tests/stores tests/virtual
+# Tests run beside each other, but for those that want the machine for themselves: they measure, or count threads.
+ALONE := tests/lab tests/test_bench_suite.py tests/test_numpy_allocator.py
 
 pytest: $(READY)
-	$(BIN)/pytest --numprocesses auto $(WITHOUT_PAGER)
-	$(BIN)/pytest --numprocesses auto --dist loadgroup tests/fidelity
-	$(BIN)/pytest -m 'not slow' $(WITHOUT_PAGER:%=--ignore %) --ignore tests/fidelity
+	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow' tests $(ALONE:%=--ignore %)
+	$(BIN)/pytest -m 'not slow' $(ALONE)
 
 # Debian's python3 comes without ensurepip: then the system's own pip (python3-pip) fills the environment,
 # and where there is none either, the user is told the one package that is missing.

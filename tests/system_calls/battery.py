@@ -483,20 +483,21 @@ class TestSockets:
 
     def test_the_senders_name_comes_along(self, place: Place, tmp_path: Path) -> None:
         with (
+            contextlib.chdir(tmp_path),  # its path may be longer than a socket's name
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one,
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as two,
         ):
-            one.bind(str(tmp_path / "one"))
-            two.bind(str(tmp_path / "two"))
+            one.bind("one")
+            two.bind("two")
             buffer = place.sink(place.buffer(9000).fill(DATA))
-            assert one.sendto(buffer.parts[0], str(tmp_path / "two")) == 9000
+            assert one.sendto(buffer.parts[0], "two") == 9000
             into = place.sink(place.buffer(10_000))
-            assert two.recvfrom_into(into.parts[0]) == (9000, str(tmp_path / "one"))
+            assert two.recvfrom_into(into.parts[0]) == (9000, "one")
             assert into.bytes()[:9000] == DATA[:9000]
-            assert one.sendmsg([buffer.parts[0]], [], 0, str(tmp_path / "two")) == 9000
+            assert one.sendmsg([buffer.parts[0]], [], 0, "two") == 9000
             message = header(place.sink(into), name=110)
             assert checked(C.recvmsg(two.fileno(), ctypes.byref(message), 0)) == 9000
-            assert bytes(message.kept[2])[2 : message.name_length].rstrip(b"\0") == os.fsencode(tmp_path / "one")
+            assert bytes(message.kept[2])[2 : message.name_length].rstrip(b"\0") == b"one"
 
     def test_many_messages_in_one_call(self, place: Place, datagrams: tuple[int, int]) -> None:
         sizes = [1, 5000, 0, 9000, 20_000]
