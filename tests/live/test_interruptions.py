@@ -37,7 +37,7 @@ Operation = Callable[[Memory], object]
 
 class Interruption(
     *(BlockingIOError, ChildProcessError, ConnectionError, FileExistsError, FileNotFoundError, PermissionError),
-    *(ProcessLookupError, TimeoutError, KeyError, IndexError, OverflowError, RuntimeError, MemoryError, TypeError),
+    *(ProcessLookupError, TimeoutError, KeyError, IndexError, OverflowError, RecursionError, MemoryError, TypeError),
     BufferError,
 ):
     """What comes from outside. A handler may raise an exception of any type, each that we catch included."""

@@ -16,8 +16,8 @@ _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
-#: It was our call that did not fit, and it was done without, or again. (ctypes makes the last of a MemoryError.)
-_OURS = RecursionError, ctypes.ArgumentError
+#: A call did not fit. Where it is ours, it is done without, or again. (ctypes makes the last of a MemoryError.)
+_UNFIT = MemoryError, RecursionError, ctypes.ArgumentError
 #: With what the names of our files begin.
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -25,7 +25,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 class Errors(ctypes.Structure):
     """``struct tc_errors``."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("list", "courier", "memory_error", "package", "file", "none"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("list", "courier", "unfit", "package", "file", "none"))
 
 
 class Courier:
@@ -43,8 +43,6 @@ class Courier:
             thread, error = self._errors.pop(0)
             # As standard signals do (signal(7)), those of a type that are pending together count once.
             self._errors[:] = [each for each in self._errors if (each[0], type(each[1])) != (thread, type(error))]
-            if isinstance(error, _OURS):
-                continue
             if thread == threading.main_thread().ident:
                 raise error
             _set_async_exception(thread, type(error))
@@ -54,7 +52,7 @@ class Courier:
 #: What is under way in this process.
 ERRORS: list[tuple[int, BaseException]] = []
 #: They live for ever: arrays end after the modules are freed.
-_LASTING = ERRORS, Courier(ERRORS), MemoryError, _PACKAGE, __file__, None
+_LASTING = ERRORS, Courier(ERRORS), _UNFIT, _PACKAGE, __file__, None
 for _each in _LASTING:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_each))
 

@@ -22,16 +22,16 @@ static bool begins_with(void *text, void *part)
 }
 
 /*
- * Whether a MemoryError is of a call of ours that did not fit: it was done without, or again. One
- * that a signal handler raises comes from code that is not ours, or from the courier. Its frames
- * are looked at here, for they are not to be kept.
+ * Whether an exception says that a call of ours did not fit: it was done without, or again. One of
+ * the same type that a signal handler raises comes from code that is not ours, or from the courier.
+ * Its frames are looked at here, for they are not to be kept.
  */
 static bool is_ours(const struct tc_errors *errors, void *type, void *traceback)
 {
 	void *last = traceback, *next, *file;
 	bool is = true;
 
-	if (!tc_python.PyErr_GivenExceptionMatches(type, errors->memory_error))
+	if (!tc_python.PyErr_GivenExceptionMatches(type, errors->unfit))
 		return false;
 	tc_python.Py_IncRef(last);
 	while (last) {

@@ -233,7 +233,7 @@ const struct tc_field tc_filter_fields[] = {
 	FIELD(object.backlog),
 	FIELD(object.errors.list),
 	FIELD(object.errors.courier),
-	FIELD(object.errors.memory_error),
+	FIELD(object.errors.unfit),
 	FIELD(object.errors.package),
 	FIELD(object.errors.file),
 	FIELD(object.errors.none),

@@ -488,7 +488,7 @@ const struct tc_field tc_guarded_fields[] = {
 	FIELD(busy),
 	FIELD(errors.list),
 	FIELD(errors.courier),
-	FIELD(errors.memory_error),
+	FIELD(errors.unfit),
 	FIELD(errors.package),
 	FIELD(errors.file),
 	FIELD(errors.none),

@@ -70,7 +70,7 @@ TC_EXPORT void tc_python_use(const struct tc_python *functions);
 struct tc_errors {
 	void *list;    /* of (thread, exception) */
 	void *courier; /* its truth value raises them */
-	void *memory_error;
+	void *unfit;   /* types of what says that a call does not fit */
 	void *package; /* with what the names of our files begin */
 	void *file;    /* the courier's */
 	void *none;
