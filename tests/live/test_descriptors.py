@@ -1,5 +1,6 @@
 """The descriptors of a program are the program's: it may close ours, or have other files there, at any time."""
 
+import ctypes
 import os
 import select
 import shlex
@@ -367,6 +368,15 @@ def tables() -> Iterator[Tables]:
     made = Tables.create(16)
     yield made
     made.close()
+
+
+def test_a_wait_that_is_over_at_once_leaves_the_errno_of_ctypes_alone(tables: Tables) -> None:
+    """An allocation may wait, and the program may ask afterwards for what its own call has left (ctypes.get_errno)."""
+    bell = Doorbell(tables, Tables.HEADER_ANSWERS)
+    ctypes.set_errno(77)
+    assert bell.wait(bell.value + 1, 10)
+    assert not bell.wait(bell.value, 0.001)
+    assert ctypes.get_errno() == 77
 
 
 def test_no_ring_is_lost(tables: Tables) -> None:

@@ -78,7 +78,7 @@ def run(arguments: Sequence[str], text: str, keep: Sequence[int]) -> int:
             )
             parent = library().tc_foster(ctypes.byref(starter))
             if parent < 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+                raise OSError(-parent, os.strerror(-parent))
             _parents.append(parent)
         except BaseException:
             os.close(reader)

@@ -37,7 +37,6 @@ _SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 36
 PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
-_MADV_DONTNEED_LOCKED = 24
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 # fcntl(2); Python's fcntl module has them only where it was built against headers that do.
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
@@ -130,7 +129,9 @@ def madvise(address: int, length: int, advice: int) -> None:
 
 def discard(address: int, length: int) -> None:
     """Empty the page tables of a shared mapping, poison and all, also where it is locked (mlock(2); Linux 5.18)."""
-    madvise(address, length, _MADV_DONTNEED_LOCKED)
+    number = library().tc_discard(ctypes.c_uint64(address), ctypes.c_uint64(length))
+    if number:
+        raise OSError(number, f"madvise: {os.strerror(number)}")
 
 
 def map_sparse(fd: int, length: int) -> int:

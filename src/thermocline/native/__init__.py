@@ -35,7 +35,7 @@ def library() -> ctypes.CDLL:
     """
     path = os.environ.get("THERMOCLINE_NATIVE") or str(Path(__file__).with_name("libthermocline.so"))
     try:
-        loaded = ctypes.CDLL(path, use_errno=True)
+        loaded = ctypes.CDLL(path)
     except OSError as error:
         # The loader says "No such file" of one for another machine, too.
         wrong = f"is damaged, or is another machine's ({error})" if Path(path).exists() else "is missing"

@@ -16,9 +16,6 @@
 
 #include "thermocline.h"
 
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -94,7 +91,7 @@ int tc_arena_empty_page_tables(int uffd, uint64_t address, uint64_t size)
 		if (errno != EAGAIN) /* the address space is being changed: to be called again */
 			return errno;
 	}
-	return madvise((void *)(uintptr_t)address, size, MADV_DONTNEED_LOCKED) ? errno : 0;
+	return tc_discard(address, size);
 }
 
 #define FIELD(member) TC_FIELD(struct tc_stretch, member)

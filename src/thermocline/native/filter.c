@@ -17,6 +17,7 @@
  * through which every way into Python leads, take the GIL themselves; in a thread that holds it,
  * PyGILState_Ensure() nests.
  */
+#include <errno.h>
 #include <stdbool.h>
 
 #include "thermocline.h"
@@ -91,6 +92,7 @@ static intptr_t enter(struct tc_filter *filter, void *function, const char *form
 /* What serve(pointer, bytes) answers: an address, EXHAUSTED or DECLINED. */
 static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
 {
+	int error = errno; /* malloc(3) leaves it alone, if it succeeds */
 	int gil = tc_python.PyGILState_Ensure();
 	void *type, *value, *traceback;
 	intptr_t answer;
@@ -99,6 +101,7 @@ static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
 	answer = enter(filter, filter->object.serve, "KK", (uintptr_t)block, bytes);
 	tc_python.PyErr_Restore(type, value, traceback);
 	tc_python.PyGILState_Release(gil);
+	errno = error;
 	return answer;
 }
 
@@ -108,6 +111,7 @@ static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
  */
 static void release(struct tc_filter *filter, const void *block)
 {
+	int saved = errno;
 	int gil = tc_python.PyGILState_Ensure();
 	void *type, *value, *traceback, *address;
 	int error;
@@ -122,6 +126,7 @@ static void release(struct tc_filter *filter, const void *block)
 	}
 	tc_python.PyErr_Restore(type, value, traceback);
 	tc_python.PyGILState_Release(gil);
+	errno = saved;
 }
 
 static OUT_OF_LINE void *malloc_large(struct tc_filter *filter, size_t bytes)

@@ -179,8 +179,7 @@ int tc_foster(const struct tc_starter *starter)
 		be_parent(starter, &mask);
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
-	errno = error;
-	return parent;
+	return parent < 0 ? -error : parent;
 }
 
 #define FIELD(member) TC_FIELD(struct tc_starter, member)

@@ -9,6 +9,10 @@
 
 #include "thermocline.h"
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 /* *address is 0 afterwards, and nothing is done where it is before. Returns 0 or an errno. */
 int tc_unmap(uint64_t *address, uint64_t size)
 {
@@ -16,6 +20,15 @@ int tc_unmap(uint64_t *address, uint64_t size)
 
 	*address = 0;
 	return mapped && munmap(mapped, size) ? errno : 0;
+}
+
+/*
+ * Empty the page tables of a shared mapping, poison and all, also where it is locked (mlock(2);
+ * Linux 5.18). Returns 0 or an errno.
+ */
+int tc_discard(uint64_t address, uint64_t size)
+{
+	return madvise((void *)(uintptr_t)address, size, MADV_DONTNEED_LOCKED) ? errno : 0;
 }
 
 /*

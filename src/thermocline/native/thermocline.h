@@ -248,7 +248,7 @@ struct tc_starter {
 };
 
 TC_EXPORT extern const struct tc_field tc_starter_fields[];
-/* Run a program that starts helpers -> the id of their parent, or -1 and errno. */
+/* Run a program that starts helpers -> the id of their parent, or a negative errno. */
 TC_EXPORT int tc_foster(const struct tc_starter *starter);
 /* futex.c */
 TC_EXPORT int tc_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
@@ -274,6 +274,7 @@ TC_EXPORT int tc_packet_receive(int peer, struct tc_received *received);
 
 /* mapping.c */
 TC_EXPORT int tc_unmap(uint64_t *address, uint64_t size);
+TC_EXPORT int tc_discard(uint64_t address, uint64_t size);
 TC_EXPORT bool tc_is_granted(uint64_t size);
 
 /* process.c */
