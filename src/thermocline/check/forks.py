@@ -207,7 +207,7 @@ def _no_room_meanwhile() -> Configuration:
         "fork under way, no room",
         Layout(2, 2, (zstd(2),), extents=(Extent(0, 2, advice=Advice.RANDOM),)),
         {"thread A": (part_writes(0, 0), part_writes(1, 0), part_writes(1, 0)), "thread B": (_FORK,)},
-        children={"child": ((Access(1, False, 0),),)},
+        children={"child": ()},
         placed=(Placed(0, 1), Placed(1, 1)),
         kswapd=False,
         refused=(0, 1),
