@@ -23,7 +23,6 @@ _LONG = {
     "fork, absent pages",
     "fork, direct reclaim",
     "fork, no room",
-    "fork under way, no room",
 }
 
 DESIGN = pytest.mark.parametrize("design", DESIGNS)
