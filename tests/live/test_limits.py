@@ -277,6 +277,27 @@ def test_a_program_whose_user_may_have_no_more_processes_is_told_so(adopts: bool
     assert status_of(forked(attempt)) == 0
 
 
+NO_LIBRARY = """
+import os, resource, sys
+from thermocline import Memory
+
+with open("/proc/self/statm") as sizes:
+    mapped = int(sizes.read().split()[0]) * resource.getpagesize()
+before = sorted(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (16 << 10), resource.RLIM_INFINITY))
+try:
+    Memory("dram=1MiB, file:/var/tmp=64MiB")
+except Exception as error:
+    name = type(error).__name__
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+print(name, before == sorted(os.listdir("/proc/self/fd")))
+"""
+
+
+def test_a_program_that_has_no_addresses_for_the_native_library_keeps_no_descriptors(script: Script) -> None:
+    assert outcome(run([sys.executable, script(NO_LIBRARY)])) == (0, "UnsupportedError True\n", "")
+
+
 def test_a_program_runs_within_few_addresses(script: Script) -> None:
     assert limited("-v 2000000", *TIERED, script(NUMPY)) == (0, NUMPY_RESULT, "")
 

@@ -33,6 +33,7 @@ from thermocline.live.requests import Requests
 from thermocline.live.stores import STORES
 from thermocline.live.tables import MAX_PAGES, MAX_SHARES, MAX_SOURCES, Tables
 from thermocline.live.userfaultfd import open_userfaultfd
+from thermocline.native import library
 from thermocline.protocol.group import GroupReclaim
 from thermocline.sizes import format_size
 from thermocline.spec import File, NodeSpec
@@ -127,6 +128,7 @@ class Session:
 
     def _open(self, settings: Settings, report: int, inject: str) -> None:
         """Open everything, and start the helper processes; or nothing is open."""
+        library()  # needs memory, and numbers to open it, and what is opened from now on needs it to be closed
         undo = self.teardown
         undo.callback(foster.reap)
         with contextlib.ExitStack() as failed, contextlib.ExitStack() as attached:
