@@ -90,8 +90,9 @@ wheel: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Tests run beside each other, but for those that want the machine for themselves: they measure, or count threads.
-ALONE := tests/lab tests/test_bench_suite.py tests/test_numpy_allocator.py
+# Tests run beside each other, but for those that want the machine for themselves: they measure time or memory, or end
+# an interpreter while its threads run.
+ALONE := tests/lab tests/live/test_pressure.py tests/test_bench_suite.py tests/test_numpy_allocator.py
 
 pytest: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow' tests $(ALONE:%=--ignore %)
