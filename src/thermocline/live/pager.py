@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from functools import partial
 
@@ -233,24 +234,32 @@ class Pager:
             header = self.tables.header
             header[Tables.HEADER_PEAK_RESIDENT] = max(self._peak_resident, header[Tables.HEADER_PEAK_RESIDENT])
 
+    def _touched(self, others: Iterable[int]) -> list[int]:
+        """The pages of all regions that have an entry, and those of others. Most of an arena may never be touched."""
+        touched = sorted({page for page, entry in self.tables.written_rows("entry") if entry}.union(others))
+        found: list[int] = []
+        for start, count in self.tables.regions():
+            found += touched[bisect_left(touched, start) : bisect_left(touched, start + count)]
+        return found
+
     def _recover(self) -> None:
         """Take up what a killed predecessor left: nothing at all, in a fresh memory."""
         starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
         self.tables.header[Tables.HEADER_PAGER_STARTS] = starts + 1
         if starts:
-            pages = [page for start, count in self.tables.regions() for page in range(start, start + count)]
+            presence, nothing = self.arena.presence(self.mm.parts), Presence(0, 0)
+            doomed = self.tables.header[Tables.HEADER_DOOMED]
+            pages = self._touched([*presence, doomed - 1])
             slots = slots_in_use(self.mm, pages)
             for index, store in self._stores.items():
                 store.recover(slots.get(index, ()))
                 self.mm.nodes[index].peak = self.tables.nodes[index * NODE_WORDS + 2]
             recovered: list[None] = []
-            presence, nothing = self.arena.presence(self.mm.parts), Presence(0, 0)
 
             def present(page: int) -> Presence:
                 return presence.get(page, nothing)
 
             where = self.placement.whereabouts([page for page in pages if page in presence])
-            doomed = self.tables.header[Tables.HEADER_DOOMED]
             self.scheduler.spawn(
                 recover(
                     self.mm,

@@ -61,7 +61,7 @@ def recover(
     Parameters
     ----------
     pages : iterable of int
-        Every page of every region.
+        The pages of all regions that have an entry, or anything in the arena: at others nothing is to be done.
     present : callable
         Page -> which parts of it are in the arena, by the kernel's own account.
     size : callable
