@@ -90,9 +90,10 @@ wheel: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Tests run beside each other, but for those that want the machine for themselves: they measure time or memory, or end
-# an interpreter while its threads run.
-ALONE := tests/lab tests/live/test_pressure.py tests/test_bench_suite.py tests/test_numpy_allocator.py
+# Tests run beside each other, but for those that want the machine for themselves: they measure time or memory, count
+# what the pager does of its own accord, or end an interpreter while its threads run.
+ALONE := tests/lab tests/live/test_memory.py tests/live/test_pressure.py tests/test_bench_suite.py \
+    tests/test_numpy_allocator.py
 
 pytest: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow' tests $(ALONE:%=--ignore %)
