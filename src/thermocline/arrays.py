@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
-from thermocline.live.descriptor import leased_file
+from thermocline.live.descriptor import leased
 from thermocline.live.guard import Guard, Holding, Lease, end, leased_bytes, process_guard, value_of
 from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.live.session import FileRange
@@ -119,7 +119,7 @@ class Arrays:
         if offset < 0:
             raise SpecError(f"offset is {offset}; write 0 or more bytes to skip")
         # Not blocking: opening a FIFO would otherwise wait for a writer.
-        lease = leased_file(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        lease = leased(os.open, file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             fd = value_of(lease)
             status = os.fstat(fd)

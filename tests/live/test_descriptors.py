@@ -136,6 +136,19 @@ print("done")
     assert not garbage
 
 
+def test_a_connection_that_is_made_to_ask_once_is_closed(tmp_path: Path) -> None:
+    """Also where no file was opened before: both are closed by the same guard."""
+    code = """
+before = sorted(os.listdir("/proc/self/fd"))
+for _ in range(3):
+    assert memory._regions.session.door.ask("reap") is not None
+assert sorted(os.listdir("/proc/self/fd")) == before
+"""
+    with started(tmp_path, "pass", code) as process:
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (0, "")
+
+
 @pytest.mark.parametrize("how", [CLOSE, REPLACE], ids=["closed", "replaced"])
 def test_a_program_without_our_descriptors_takes_back_what_a_child_had(tmp_path: Path, how: str) -> None:
     """What the child has takes room for as long as it lives, and none when it is gone."""

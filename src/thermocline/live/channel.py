@@ -6,10 +6,10 @@ import ctypes
 import errno
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
-from thermocline.live.descriptor import Descriptor, DescriptorError
-from thermocline.live.guard import Lease, process_guard
+from thermocline.live.descriptor import Descriptor, DescriptorError, leased
+from thermocline.live.guard import Lease
 from thermocline.native import library
 
 
@@ -62,7 +62,7 @@ class Channel(Descriptor):
         DescriptorError
             This end is not ours any more.
         """
-        received = Packet()
+        received = _Received()
         while error := library().tc_packet_receive(self.fileno(), ctypes.byref(received)):
             if error != errno.EINTR:
                 raise DescriptorError(error)
@@ -72,7 +72,7 @@ class Channel(Descriptor):
         return Received(bytes(received.data[: received.size]), fds, bool(received.is_cut))
 
 
-class Packet(ctypes.Structure):
+class _Received(ctypes.Structure):
     """``struct tc_received``."""
 
     _fields_ = (
@@ -84,7 +84,7 @@ class Packet(ctypes.Structure):
 
 def leased_connection(name: str) -> Lease:
     """A connection as :meth:`Channel.connect` makes, as a lease of its number: it is closed when that ends."""
-    return cast("Lease", process_guard("files").lease(_connected, name))
+    return leased(_connected, name)
 
 
 def _connected(name: str) -> int:

@@ -16,7 +16,8 @@ import ctypes
 import errno
 import os
 from collections import deque
-from typing import Any, Self, cast
+from collections.abc import Callable
+from typing import Self, cast
 
 from thermocline.live.guard import Guard, Lease, process_guard
 from thermocline.native import library
@@ -28,7 +29,7 @@ _STANDARD = 3
 
 
 class DescriptorError(OSError):
-    """A descriptor of ours cannot be used: the program has closed it, or nobody listens at the other end.
+    """A descriptor of ours cannot be used: the program has closed it, or the other end is closed.
 
     Only ours: an ``OSError`` that a signal handler raises is none.
     """
@@ -64,9 +65,9 @@ def close(fd: int) -> None:
     library().tc_descriptor_close(fd)
 
 
-def leased_file(file: str | bytes | os.PathLike[Any], flags: int) -> Lease:
-    """A file that is opened now (:func:`os.open`), as a lease of its number: it is closed when that ends."""
-    return cast("Lease", _files().lease(os.open, file, flags))
+def leased(opening: Callable[..., int], *arguments: object) -> Lease:
+    """What is opened now, as a lease of its number: it is closed when that ends."""
+    return cast("Lease", _files().lease(opening, *arguments))
 
 
 def _files() -> Guard:
@@ -105,23 +106,27 @@ class Descriptor:
 
     def __init__(self, fd: int) -> None:
         self.number = fd
-        self._identity = bytes(self._identify())
+        self._identity = self._identify()
 
     @classmethod
     def opened(cls, fd: int) -> Self:
         """A descriptor that was just opened, moved to a number where it is in nobody's way."""
         return cls(moved_up(fd))
 
-    def _identify(self) -> Identity:
-        """Of the file that the number is of; nothing but zeros if it is of none."""
+    def _identify(self) -> bytes:
         identity = Identity()
-        library().tc_descriptor_identify(self.number, ctypes.byref(identity))
-        return identity
+        error = library().tc_descriptor_identify(self.number, ctypes.byref(identity))
+        if error:
+            raise DescriptorError(error)
+        return bytes(identity)
 
     @property
     def is_ours(self) -> bool:
         """Whether the number still is of the file that it was of."""
-        return self.number >= 0 and bytes(self._identify()) == self._identity
+        try:
+            return self.number >= 0 and self._identify() == self._identity
+        except DescriptorError:
+            return False
 
     def fileno(self) -> int:
         """Its number, if it is ours.
@@ -141,7 +146,7 @@ class Descriptor:
         """Go on with another number of the same file: the program has closed ours."""
         self.close()
         self.number = moved_up(fd)
-        self._identity = bytes(self._identify())
+        self._identity = self._identify()
 
     def close(self) -> None:
         """Close it, if it is ours. Doing it again is nothing."""
