@@ -8,7 +8,7 @@ import heapq
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from thermocline.live.arena import Arena
@@ -156,7 +156,7 @@ class LiveInterpreter(Interpreter):
 
     def copy_to_children(self, effect: effects.CopyToChildren, task: Task) -> Any:
         children = [child.number for child in self.mm.owed(effect.page) if not child.expected]
-        return self._give(effect.page, children, task, lambda had: had) if children else []
+        return self._give(effect.page, children, task) if children else []
 
     def save_copy(self, effect: effects.SaveCopy, _: Task) -> None:
         self.copies.save(effect.page)
@@ -168,14 +168,14 @@ class LiveInterpreter(Interpreter):
         self.copies.restore(effect.page)
 
     def copy_saved(self, effect: effects.CopySaved, task: Task) -> Any:
-        return self._give(effect.page, [effect.child], task, lambda _: None)
+        return self._give(effect.page, [effect.child], task)
 
-    def _give(self, page: int, children: list[int], task: Task, result: Callable[[list[int]], Any]) -> Any:
-        """Give children a copy, and end those for which there is no memory; ``result`` makes of those that had one."""
+    def _give(self, page: int, children: list[int], task: Task) -> Any:
+        """Give children a copy, and end those for which there is no memory -> those that had something there."""
         failed: list[int] = []
         had, given = self.copies.give(page, self._region(page), children, failed.append)
         self.mm.vmstat.add("cow_copies", given)
-        return self._give_up(failed, task, result(had)) if failed else result(had)
+        return self._give_up(failed, task, had) if failed else had
 
     def _region(self, page: int) -> range:
         """The pages of the region that a page is in."""

@@ -43,8 +43,8 @@ _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def _error(call: str) -> OSError:
-    number = ctypes.get_errno()
+def _error(call: str, number: int | None = None) -> OSError:
+    number = ctypes.get_errno() if number is None else number
     return OSError(number, f"{call}: {os.strerror(number)}")
 
 
@@ -118,7 +118,7 @@ def munmap_once(address: ctypes.c_uint64, length: int) -> None:
     """Unmap memory whose address is in a place of its own, which is 0 afterwards. Doing it again is nothing."""
     number = library().tc_unmap(ctypes.byref(address), ctypes.c_uint64(length))
     if number:
-        raise OSError(number, f"munmap: {os.strerror(number)}")
+        raise _error("munmap", number)
 
 
 def madvise(address: int, length: int, advice: int) -> None:
@@ -131,7 +131,7 @@ def discard(address: int, length: int) -> None:
     """Empty the page tables of a shared mapping, poison and all, also where it is locked (mlock(2); Linux 5.18)."""
     number = library().tc_discard(ctypes.c_uint64(address), ctypes.c_uint64(length))
     if number:
-        raise OSError(number, f"madvise: {os.strerror(number)}")
+        raise _error("madvise", number)
 
 
 def map_sparse(fd: int, length: int) -> int:

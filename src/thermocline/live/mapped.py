@@ -137,9 +137,8 @@ class Mapped:
                 if len(self.bounds) < 2 * _MOST_RANGES:
                     self._unmap(*own)
 
-    def empty_page_tables(self, begin: int, end: int) -> None:
+    def empty_page_tables(self, uffd: int, begin: int, end: int) -> None:
         """Let the kernel free the page tables of a stretch in which no page is (Linux 6.14; before, it keeps them)."""
-        _, uffd = self.opened()
         for first, last in self.parts(begin, end):
             error = library().tc_arena_empty_page_tables(
                 ctypes.c_int(uffd), ctypes.c_uint64(self._address + first), ctypes.c_uint64(last - first)

@@ -18,7 +18,6 @@ import signal
 import sys
 import time
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable
 from functools import partial
 
@@ -143,8 +142,7 @@ class Pager:
         self.interpreter = LiveInterpreter(
             self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
-        condemned = Tables.HEADER_CONDEMNED
-        self.interpreter.condemned = self.tables.header[condemned : condemned + 1]
+        self.interpreter.condemned = self.tables.header[Tables.HEADER_CONDEMNED : Tables.HEADER_CONDEMNED + 1]
         if config.inject:
             starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
             injection = Injection(config.inject, starts, self.tables.header)
@@ -234,22 +232,15 @@ class Pager:
             header = self.tables.header
             header[Tables.HEADER_PEAK_RESIDENT] = max(self._peak_resident, header[Tables.HEADER_PEAK_RESIDENT])
 
-    def _touched(self, others: Iterable[int]) -> list[int]:
-        """The pages of all regions that have an entry, and those of others. Most of an arena may never be touched."""
-        touched = sorted({page for page, entry in self.tables.written_rows("entry") if entry}.union(others))
-        found: list[int] = []
-        for start, count in self.tables.regions():
-            found += touched[bisect_left(touched, start) : bisect_left(touched, start + count)]
-        return found
-
     def _recover(self) -> None:
         """Take up what a killed predecessor left: nothing at all, in a fresh memory."""
         starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
         self.tables.header[Tables.HEADER_PAGER_STARTS] = starts + 1
         if starts:
             presence, nothing = self.arena.presence(self.mm.parts), Presence(0, 0)
-            doomed = self.tables.header[Tables.HEADER_DOOMED]
-            pages = self._touched([*presence, doomed - 1])
+            noted = self.tables.header[Tables.HEADER_DOOMED]
+            doomed = (noted - 1,) if noted else ()
+            pages = self.tables.touched([*presence, *doomed])
             slots = slots_in_use(self.mm, pages)
             for index, store in self._stores.items():
                 store.recover(slots.get(index, ()))
@@ -266,7 +257,7 @@ class Pager:
                     pages,
                     present,
                     lambda node, slot: self._stores[node].size(slot),
-                    (doomed - 1,) if doomed else (),
+                    doomed,
                     where.get,
                 ),
                 done=recovered.append,

@@ -236,16 +236,19 @@ class Reception:
         self._depart(tenant)
         return True
 
-    @property
-    def must_look(self) -> bool:
-        """Whether there is a process that may run another program without a word of it (see :meth:`look`)."""
-        return any(tenant.is_silent and not tenant.leaving for tenant in self._tenants)
+    def look(self) -> bool:
+        """Let processes go that run another program by now, and had closed before what would have told of it.
 
-    def look(self) -> None:
-        """Let processes go that run another program by now, and had closed before what would have told of it."""
-        for tenant in self._tenants:
-            if tenant.is_silent and not tenant.leaving and tenant.has_left:
+        Returns
+        -------
+        bool
+            Whether there are more that may do so without a word.
+        """
+        silent = [tenant for tenant in self._tenants if tenant.is_silent and not tenant.leaving]
+        for tenant in silent:
+            if tenant.has_left:
                 self._depart(tenant)
+        return not all(tenant.leaving for tenant in silent)
 
     def _obey(self, tenant: Tenant, packet: Packet) -> None:
         """Do what a process asks for, if it may and what it says fits. Nothing that it says ends this process."""

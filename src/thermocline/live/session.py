@@ -368,8 +368,9 @@ class Session:
 
     def release_page_tables(self, first: int, count: int) -> None:
         """Let the kernel free the page tables of pages that are all free (Linux 6.14; before, it keeps them)."""
-        if self.attachment.uffd.is_ours:  # else they are used again for what is allocated there next
-            self.attachment.mapped.empty_page_tables(first * self.page_size, (first + count) * self.page_size)
+        uffd, size = self.attachment.uffd, self.page_size
+        if uffd.is_ours:  # else they are used again for what is allocated there next
+            self.attachment.mapped.empty_page_tables(uffd.number, first * size, (first + count) * size)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory now, by the kernel's account (stat(2), ``st_blocks``)."""

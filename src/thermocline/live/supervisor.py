@@ -92,14 +92,15 @@ class Supervisor:
         self._poll.register(sentinel, select.POLLIN)
         self._reception.meet_pager(peer)
         try:
+            silent = self._reception.look()
             while self._reception.is_needed:
-                for fd, _ in self._poll.poll(_LOOK_MILLISECONDS if self._reception.must_look else None):
+                for fd, _ in self._poll.poll(_LOOK_MILLISECONDS if silent else None):
                     if fd == sentinel:
                         self._tables.header[Tables.HEADER_DIED_AT] = time.monotonic_ns()
                         return os.waitpid(pager, 0)
                     if self._reception.hear(fd):
                         break  # what else had news may be closed by now
-                self._reception.look()
+                silent = self._reception.look()
             with contextlib.suppress(OSError):
                 control.send(peer, "close")
             if not has_ended(sentinel, _CLOSE_SECONDS):

@@ -13,7 +13,8 @@ import ctypes
 import mmap
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from thermocline.live import libc
@@ -175,6 +176,14 @@ class Tables:
         size = _ITEM_SIZE[code]
         for begin, hole in libc.data_extents(self.fd, offset, offset + count * size):
             yield from enumerate(array(code, os.pread(self.fd, hole - begin, begin)), (begin - offset) // size)
+
+    def touched(self, others: Iterable[int]) -> list[int]:
+        """The pages of regions that have an entry, and those of others: most of an arena may never be touched."""
+        pages = sorted({page for page, entry in self.written_rows("entry") if entry}.union(others))
+        found: list[int] = []
+        for start, count in self.regions():
+            found += pages[bisect_left(pages, start) : bisect_left(pages, start + count)]
+        return found
 
     def address_of(self, name: str) -> int:
         """Where a column is mapped."""

@@ -9,14 +9,12 @@ is gone: it runs another program then. One that has merely closed descriptors th
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from thermocline.live.channel import Channel
-from thermocline.live.control import Packet
+from thermocline.live.control import Packet, close_all
 from thermocline.live.tables import MAX_CHILDREN, Tables
 from thermocline.live.userfaultfd import UserFaultFd
 
@@ -88,9 +86,7 @@ class Tenant:
     def close(self) -> None:
         """Close everything of its. Nothing of it is mapped any more."""
         self.channel.close()
-        for fd in (self.lifeline, *(self.attached.fds if self.attached is not None else ())):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        close_all((self.lifeline, *(self.attached.fds if self.attached is not None else ())))
 
 
 def pid_of(process: int) -> int:

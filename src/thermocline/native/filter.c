@@ -92,7 +92,7 @@ static intptr_t enter(struct tc_filter *filter, void *function, const char *form
 /* What serve(pointer, bytes) answers: an address, EXHAUSTED or DECLINED. */
 static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
 {
-	int error = errno; /* malloc(3) leaves it alone, if it succeeds */
+	int saved = errno; /* malloc(3) leaves it alone, if it succeeds */
 	int gil = tc_python.PyGILState_Ensure();
 	void *type, *value, *traceback;
 	intptr_t answer;
@@ -101,7 +101,7 @@ static intptr_t ask(struct tc_filter *filter, const void *block, size_t bytes)
 	answer = enter(filter, filter->object.serve, "KK", (uintptr_t)block, bytes);
 	tc_python.PyErr_Restore(type, value, traceback);
 	tc_python.PyGILState_Release(gil);
-	errno = error;
+	errno = saved;
 	return answer;
 }
 

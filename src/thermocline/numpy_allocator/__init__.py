@@ -30,6 +30,7 @@ __all__ = [
     "close",
     "deactivate",
     "install",
+    "lease",
     "register_source",
     "source_of",
     "tiered",
