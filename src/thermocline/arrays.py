@@ -21,6 +21,7 @@ from thermocline.errors import ClosedError, OutOfMemory, SpecError
 from thermocline.live.address_space import address_space
 from thermocline.live.descriptor import leased
 from thermocline.live.guard import Guard, Holding, Lease, end, leased_bytes, process_guard, value_of
+from thermocline.live.limits import refused
 from thermocline.live.regions import CLOSED, DECLINED, Regions
 from thermocline.live.session import FileRange
 from thermocline.sizes import format_size, parse_size
@@ -56,7 +57,8 @@ class Arrays:
         TypeError, ValueError
             The shape is none, as for NumPy.
         OutOfMemory
-            (a MemoryError) The nodes cannot hold it in the worst case. Nothing has been touched.
+            (a MemoryError) The nodes cannot hold it in the worst case, or a limit of the process forbids its addresses.
+            Nothing has been touched.
         """
         kind = _dtype(dtype)
         return self._make(_extents(shape), kind)
@@ -106,7 +108,7 @@ class Arrays:
         TypeError
             The shape or the offset is not of integers.
         OutOfMemory
-            (a MemoryError) The nodes cannot hold it in the worst case.
+            (a MemoryError) The nodes cannot hold it in the worst case, or a limit of the process forbids its addresses.
         ClosedError
             The memory is closed, or cannot reach its supervisor (see ``docs/limits.md``).
         """
@@ -175,17 +177,31 @@ class Arrays:
 
     def _buffer(self, size: int, source: FileRange | None) -> ctypes.Array[ctypes.c_char]:
         regions = self._regions
-        lease = regions.allocate_block(size, self._group, source)
+        refusals: list[int] = []
+        lease = regions.allocate_block(size, self._group, source, refusals)
         if lease == DECLINED:
             raise ClosedError(f"{CLOSED} (or an array was made inside the making of another)")
         if lease == 0:
-            raise OutOfMemory(
-                f"{format_size(size)} more do not fit: {format_size(regions.commitment.committed * regions.page_size)} "
-                f"of {format_size(regions.commitment.limit * regions.page_size)} are committed (worst case, nothing "
-                'compresses); free arrays, give the last node more, or write commit="heuristic" if little is used'
-            )
+            raise OutOfMemory(f"{format_size(size)} more {_why_not(regions, refusals)}")
         lease = cast("Lease", lease)
         return leased_bytes(value_of(lease), max(size, 1), lease)
+
+
+def _why_not(regions: Regions, refusals: list[int]) -> str:
+    """Why an array cannot be had, and what to do."""
+    if refusals:
+        return f"cannot be mapped: {refused(refusals[-1])}"
+    commitment = regions.commitment
+    committed, limit = (format_size(pages * regions.page_size) for pages in (commitment.committed, commitment.limit))
+    if commitment.overcommits:
+        return (
+            f"do not fit: {committed} of {limit} are committed, and the kernel would not grant that much beside it"
+            " (vm.overcommit_memory, ulimit -v); free arrays, give the last node more, or raise that limit"
+        )
+    return (
+        f"do not fit: {committed} of {limit} are committed (worst case, nothing compresses); free arrays, give the last"
+        ' node more, or write commit="heuristic" if little is used'
+    )
 
 
 _FIRST = (0,)

@@ -19,7 +19,7 @@ class UnsupportedError(ThermoclineError, OSError):
 
 
 class OutOfMemory(ThermoclineError, MemoryError):
-    """More memory is asked for than all nodes hold in the worst case. Raised before anything is touched."""
+    """More memory is asked for than all nodes hold in the worst case, or than can be mapped. Nothing is touched."""
 
 
 class StoreError(ThermoclineError, OSError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import mmap
 import os
 import pickle
 import resource
@@ -132,6 +133,74 @@ def test_what_only_a_child_has_is_not_mapped(tmp_path: Path) -> None:
         assert (other == 7).all()
         del other
         assert memory.stat()["nodes"]["dram"]["used"] == 0
+
+
+@pytest.mark.parametrize("commit", ["strict", "heuristic"])
+def test_a_limit_on_addresses_that_refuses_an_array_is_named(tmp_path: Path, commit: str) -> None:
+    def attempt() -> bool:
+        with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=2GiB", commit=commit) as memory:
+            memory.zeros(1)
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (addresses() + 20 * MIB, hard))
+            with pytest.raises(MemoryError) as refused:
+                memory.zeros(200 * MIB, "u1")
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+            return "(ulimit -v)" in str(refused.value) and not memory.zeros(200 * MIB, "u1")[:: 10 * MIB].any()
+
+    assert status_of(forked(attempt)) == 0
+
+
+def test_a_limit_on_addresses_that_refuses_more_than_the_nodes_hold_is_named(tmp_path: Path) -> None:
+    def attempt() -> bool:
+        with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB", commit="heuristic") as memory:
+            memory.zeros(1)
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (addresses() + 20 * MIB, hard))
+            with pytest.raises(MemoryError) as refused:
+                memory.zeros(200 * MIB, "u1")
+            return "ulimit -v" in str(refused.value) and "heuristic" not in str(refused.value)
+
+    assert status_of(forked(attempt)) == 0
+
+
+def test_too_many_mappings_that_refuse_an_array_are_named(tmp_path: Path) -> None:
+    def attempt() -> bool:
+        with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB") as memory:
+            kept = memory.zeros(1)  # else its addresses are given back, and one more can be mapped
+            mapped: list[int] = []
+            with contextlib.suppress(OSError):
+                while True:  # two kinds in turn, which the kernel cannot merge
+                    kind = libc.PROT_READ if len(mapped) % 2 else libc.PROT_NONE
+                    mapped.append(libc.mmap(None, mmap.PAGESIZE, kind, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS))
+            with pytest.raises(MemoryError) as refused:
+                memory.zeros(20 * MIB, "u1")
+            for page in mapped:
+                libc.munmap(page, mmap.PAGESIZE)
+            return "(vm.max_map_count)" in str(refused.value) and not memory.zeros(20 * MIB, "u1").any() and not kept[0]
+
+    assert status_of(forked(attempt)) == 0
+
+
+def test_descriptors_without_which_an_array_cannot_be_mapped_are_named(script: Script) -> None:
+    """In another network namespace, where the supervisor cannot be asked for them."""
+    program = script("""
+        import ctypes, os
+        from thermocline import Memory
+        memory = Memory("dram=2MiB, zstd=4MiB, file:/var/tmp=512MiB")
+        memory.zeros(1)
+        os.closerange(3, 4096)
+        if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET
+            print("skipped")
+            os._exit(0)
+        try:
+            memory.zeros(8_000_000)
+        except MemoryError as error:
+            print("has closed descriptors" in str(error))
+    """)
+    code, out, _ = outcome(run([sys.executable, program]))
+    if out == "skipped\n":
+        pytest.skip("this process may have no network namespace of its own")
+    assert (code, out) == (0, "True\n")
 
 
 def test_what_the_program_has_mapped_among_the_arrays_stays_as_it_is(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 import ctypes
 import mmap
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from families import forked, status_of
 
 from comparison import TIERED, Script, assert_same, outcome, run
 from thermocline import Memory
@@ -108,3 +111,20 @@ def test_what_was_locked_is_empty_when_it_is_allocated_again(tmp_path: Path) -> 
         finally:
             assert locks.munlockall() == 0
         assert memory.stat()["pager"]["starts"] == 1
+
+
+def test_a_limit_on_locked_memory_that_refuses_an_array_is_named(tmp_path: Path) -> None:
+    def attempt() -> bool:
+        with Memory(f"dram=2MiB, zstd=4MiB, file:{tmp_path}=64MiB") as memory:
+            memory.zeros(1)
+            locks = ctypes.CDLL(None, use_errno=True)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
+            if os.geteuid() == 0:  # who may lock all there is
+                os.setresuid(65534, 65534, 65534)
+            assert locks.mlockall(FUTURE | ON_FAULT) == 0
+            with pytest.raises(MemoryError) as refused:
+                memory.zeros(20 << 20, "u1")
+            assert locks.munlockall() == 0
+            return "(ulimit -l)" in str(refused.value) and not memory.zeros(20 << 20, "u1").any()
+
+    assert status_of(forked(attempt)) == 0

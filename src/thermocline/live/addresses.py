@@ -6,8 +6,10 @@ blocks, anew if an exception has come in between.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Mapping
+from typing import cast
 
 from thermocline.live.descriptor import DescriptorError
 from thermocline.live.extents import Extents
@@ -40,11 +42,18 @@ class Addresses:
         if self._keeps_too_much:
             self._tighten()
 
-    def allocate(self, pages: int) -> int | None:
-        """Find addresses for a block, and map them -> its first page, or None."""
+    def allocate(self, pages: int, refusals: list[int]) -> int | None:
+        """Find addresses for a block, and map them -> its first page, or None.
+
+        Parameters
+        ----------
+        refusals : list of int
+            Why there are none, as error numbers, is added: see :func:`thermocline.live.limits.refused`.
+        """
         while True:
             start = self.free.allocate(pages)
             if start is None:
+                refusals.append(errno.ENOSPC)
                 return None
             try:
                 if self._session.cover(start, pages):
@@ -52,9 +61,10 @@ class Addresses:
                     return start
                 # What the program has mapped there itself, by number, may stay for ever: so do these addresses.
                 self._foreign[start] = pages
-            except (MappingError, DescriptorError):
+            except (MappingError, DescriptorError) as error:
                 self.free.free(start, pages)
                 if not self._tighten():
+                    refusals.append(cast("int", error.errno))
                     return None
 
     def let_go(self, start: int, pages: int) -> None:

@@ -40,22 +40,23 @@ class Commitment:
 
     Parameters
     ----------
-    grants : callable
-        Whether so many bytes may be allocated that the nodes cannot hold.
+    grants : callable, optional
+        Whether so many bytes may be allocated that the nodes cannot hold: never, if not given.
 
     Attributes
     ----------
+    overcommits : bool
+        Whether any may.
     limit : int
         The most pages that the nodes can hold.
     committed : int
         Pages that are.
     """
 
-    def __init__(
-        self, nodes: Sequence[NodeSpec], page_size: int, grants: Callable[[int], bool] = lambda size: False
-    ) -> None:
+    def __init__(self, nodes: Sequence[NodeSpec], page_size: int, grants: Callable[[int], bool] | None = None) -> None:
         self._page_size = page_size
-        self._grants = grants
+        self._grants = grants or (lambda size: False)
+        self.overcommits = grants is not None
         self._pages = [spec.capacity // worst_case(spec, page_size) for spec in nodes]
         self._in_memory = sum(pages for spec, pages in zip(nodes, self._pages, strict=True) if spec.in_memory)
         #: The nodes that are out of use now, as bits.

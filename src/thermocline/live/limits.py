@@ -113,6 +113,37 @@ def explained(error: OSError) -> OSError:
     return error
 
 
+def refused(number: int) -> str:
+    """Why there are no addresses for an array, and what to do.
+
+    Parameters
+    ----------
+    number : int
+        EAGAIN, ENOMEM: why the kernel does not map them (mmap(2)). EBADF: there is nothing to map. ENOSPC: all are in
+        use.
+    """
+    if number == errno.EAGAIN:
+        locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        return (
+            f"a process that locks all of its memory (mlockall) may lock {format_size(locked)} here (ulimit -l); raise"
+            " that limit, or make arrays before it locks its memory"
+        )
+    if number == errno.ENOMEM:
+        addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if addresses != resource.RLIM_INFINITY:
+            return (
+                f"this process may have {format_size(addresses)} of addresses (ulimit -v); raise that limit, or free"
+                " arrays or other memory"
+            )
+        return "this process may have no more mappings (vm.max_map_count); raise that limit, or free arrays"
+    if number == errno.ENOSPC:
+        return "no addresses of this memory are free in one piece; free arrays, or give the last node more"
+    return (
+        "the program has closed descriptors of thermocline's, and the supervisor of this memory cannot be reached; make"
+        " the Memory after that, or leave those open"
+    )
+
+
 def largest_file() -> int:
     """Bytes that a file may have that this process makes."""
     size, _ = resource.getrlimit(resource.RLIMIT_FSIZE)

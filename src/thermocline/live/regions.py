@@ -88,11 +88,19 @@ class Regions:
 
     # -- allocating and freeing ---------------------------------------------------------------------------------------
 
-    def allocate_block(self, nbytes: int, group: int = 0, source: FileRange | None = None) -> Lease | int:
-        """Commit memory of at least ``nbytes`` bytes -> a lease of its address; 0 when the nodes cannot hold it.
+    def allocate_block(
+        self, nbytes: int, group: int = 0, source: FileRange | None = None, refusals: list[int] | None = None
+    ) -> Lease | int:
+        """Commit memory of at least ``nbytes`` bytes -> a lease of its address; 0 when it cannot be had.
 
         It holds zeros, or the bytes of a file. ``DECLINED`` when the memory is closed, in a forked child, and when the
         thread is in the middle of another call (this one then comes from a signal handler or a finalizer).
+
+        Parameters
+        ----------
+        refusals : list of int, optional
+            With 0, it has why there are no addresses, as an error number (see :func:`thermocline.live.limits.refused`),
+            or nothing: the nodes cannot hold it.
 
         Raises
         ------
@@ -103,15 +111,15 @@ class Regions:
             return DECLINED
         pages = max(-(-nbytes // self.page_size), 1)
         try:
-            lease = self._guard.lease(self._allocate, pages, group, source)
+            lease = self._guard.lease(self._allocate, pages, group, source, [] if refusals is None else refusals)
         except BusyError:
             return DECLINED
         if lease is None:
             return DECLINED if self._closing or not self.session.usable else 0
         return lease
 
-    def _allocate(self, pages: int, group: int, source: FileRange | None) -> int | None:
-        start = self._take(pages) if self.usable else None
+    def _allocate(self, pages: int, group: int, source: FileRange | None, refusals: list[int]) -> int | None:
+        start = self._take(pages, refusals) if self.usable else None
         if start is None:
             return None
         self._guard.journal.append((self._take_back, start, pages))
@@ -125,7 +133,7 @@ class Regions:
         self._erase(start, pages)
         self._blocks.pop(start, None)
 
-    def _take(self, pages: int) -> int | None:
+    def _take(self, pages: int, refusals: list[int]) -> int | None:
         """Commit pages and find addresses for them -> the first page, or None.
 
         Waits, if it must, for frees under way, and for what children have held that are gone. What the nodes cannot
@@ -134,8 +142,9 @@ class Regions:
         looked = False
         while True:
             self._collect()
+            refusals.clear()
             if self.commitment.take(pages, granted=not self._freeing and (looked or not self._kept)):
-                start = self._addresses.allocate(pages)
+                start = self._addresses.allocate(pages, refusals)
                 if start is not None:
                     return start
                 self.commitment.give(pages)

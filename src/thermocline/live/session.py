@@ -92,7 +92,7 @@ class Session:
         self.nodes = tuple(nodes)
         self.page_size = page_size
         overcommits = settings.commit == "heuristic"
-        self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else lambda size: False)
+        self.commitment = Commitment(self.nodes, page_size, overcommit.grants if overcommits else None)
         self.pages = limits.SPREAD * self.commitment.limit + 1
         if overcommits:
             granted = min(_GRANTED_SPREAD * overcommit.machine_bytes(), _MOST_GRANTED, limits.largest_file())
