@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import select
 import shlex
 import signal
@@ -322,6 +323,23 @@ def test_few_descriptors_are_enough(script: Script) -> None:
         """
     )
     assert outcome(run([*PLAIN, program])) == (0, "1048576.0 1\n", "")
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["first", "again"])
+def test_counters_are_there_where_no_descriptor_is_free(memory: Memory, looked: bool) -> None:
+    seen = memory.stat()["arena"]["page_tables"] if looked else 0
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        array = memory.zeros(1 << 20)
+        array += 1
+        memory.advise(array, "cold")
+        stat = memory.stat()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert stat["arena"]["page_tables"] == seen
+    assert stat["nodes"]["zstd"]["used"] > 0
+    assert memory.stat()["arena"]["page_tables"] > seen
 
 
 # -- one descriptor ---------------------------------------------------------------------------------------------------

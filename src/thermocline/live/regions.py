@@ -381,7 +381,9 @@ class Regions:
         self._must_be_usable()
         self._guard.run(self._wait_for_frees)
         self.ask(What.STAT)
-        self._tables.header[Tables.HEADER_PAGE_TABLES] = statistics.page_tables()
+        size = statistics.page_tables()
+        if size is not None:  # else what was found last stands
+            self._tables.header[Tables.HEADER_PAGE_TABLES] = size
         return statistics.collect(self._tables, [spec.name for spec in self.session.nodes])
 
     def _wait_for_frees(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from typing import Any
 
 from thermocline.live.tables import NODE_WORDS, Tables
+from thermocline.native import library
 from thermocline.protocol.histogram import WORDS, Distribution, Histogram
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.node import Kind
@@ -29,7 +31,8 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        and the bytes of the program's page tables when it last looked, by the kernel's account. ``pager``: how many
+        and the bytes of the program's page tables when it last looked and could open a file (0: never), by the
+        kernel's account. ``pager``: how many
         were started (more than one: one was killed), the processor time of the present one in seconds, and the longest
         that one took to take another's place, from when the supervisor knew of the death until faults were answered
         again. ``processes``: how many use the memory now: this one, forked children, and those that were sent shared
@@ -61,10 +64,15 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     }
 
 
-def page_tables() -> int:
-    """Bytes of this process's page tables, of the arena and of all else that it maps (proc(5), ``VmPTE``)."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmPTE:"))
+def page_tables() -> int | None:
+    """Bytes of this process's page tables, of the arena and of all else that it maps (proc(5), ``VmPTE``).
+
+    None: the kernel does not say, for this process may open no file now, or /proc is not there.
+    """
+    count = library().tc_process_page_tables
+    count.restype = ctypes.c_int64
+    size = int(count())
+    return None if size < 0 else size
 
 
 def timed(tables: Tables) -> dict[str, Distribution]:

@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 9
+#define TC_ABI 10
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -279,6 +279,7 @@ TC_EXPORT bool tc_is_granted(uint64_t size);
 
 /* process.c */
 TC_EXPORT int tc_process_exists(int pid);
+TC_EXPORT int64_t tc_process_page_tables(void);
 
 /* ring.c: a request to the pager (live/ring.py). */
 struct tc_ring {
