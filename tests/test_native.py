@@ -106,6 +106,42 @@ def test_a_library_of_another_machine(tmp_path: Path) -> None:
     assert said.count("\n") == 1
 
 
+LIMITED = f"""
+import ctypes, resource
+from thermocline.errors import UnsupportedError
+import thermocline.native
+with open("/proc/self/statm") as sizes:
+    mapped = int(sizes.read().split()[0]) * resource.getpagesize()
+limit, extent = resource.{{limit}}, {{extent}}
+before = resource.getrlimit(limit)
+resource.setrlimit(limit, (extent, before[1]))
+ctypes.set_errno(42)
+try:
+    {LOAD}
+except UnsupportedError as error:
+    print(error)
+assert ctypes.get_errno() == 42  # the program's
+resource.setrlimit(limit, before)
+{LOAD}
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "extent", "said"),
+    [
+        ("RLIMIT_NOFILE", "3", "(Too many open files); raise the limit (ulimit -n)"),
+        ("RLIMIT_AS", "mapped + (16 << 10)", "(Cannot allocate memory); raise the limit (ulimit -v)"),
+    ],
+)
+def test_a_limit_that_is_in_the_way_is_named(limit: str, extent: str, said: str) -> None:
+    program = LIMITED.format(limit=limit, extent=extent)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"the native library {NATIVE}/libthermocline.so cannot be loaded: ")
+    assert done.stdout.endswith(f"{said}\n")
+    assert done.stdout.count("\n") == 1
+
+
 @pytest.mark.parametrize("text", ["int tc_abi(void) { return -1; }", "int another;"])
 def test_a_library_of_another_version(tmp_path: Path, text: str) -> None:
     (tmp_path / "stale.c").write_text(text)

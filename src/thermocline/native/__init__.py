@@ -9,6 +9,8 @@ loaded by ctypes: one library serves every Python of a machine. Each ``*.c`` bes
 from __future__ import annotations
 
 import ctypes
+import errno
+import mmap
 import os
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,10 @@ from thermocline.native.cpython import introduce
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
 ABI = 10
+
+#: Addresses that the loader takes for itself, at most.
+_ROOM = 1 << 20
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 _AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
 
@@ -31,16 +37,54 @@ def library() -> ctypes.CDLL:
     Raises
     ------
     UnsupportedError
-        It is missing, is of another machine, or of another version of this package.
+        It is missing, is of another machine, or of another version of this package; or a limit has no room for it.
     """
     path = os.environ.get("THERMOCLINE_NATIVE") or str(Path(__file__).with_name("libthermocline.so"))
-    try:
-        loaded = ctypes.CDLL(path)
-    except OSError as error:
-        # The loader says "No such file" of one for another machine, too.
-        wrong = f"is damaged, or is another machine's ({error})" if Path(path).exists() else "is missing"
-        raise UnsupportedError(f"the native library {path} {wrong}; {_AGAIN}") from error
+    # The loader is called, and answers: of an OSError it could not be said whether it is a signal handler's.
+    loader = ctypes.CDLL(None)
+    loader.dlopen.restype = ctypes.c_void_p
+    loader.dlerror.restype = ctypes.c_char_p
+    name = os.fsencode(path)
+    handle = loader.dlopen(ctypes.c_char_p(name), ctypes.c_int(os.RTLD_NOW | os.RTLD_LOCAL))
+    if handle is None:
+        said = os.fsdecode(loader.dlerror() or b"")
+        raise UnsupportedError(f"the native library {path} {_why_not(name, said)}")
+    loaded = ctypes.CDLL(path, handle=handle)
     if getattr(loaded, "tc_abi", int)() != ABI:
         raise UnsupportedError(f"the native library {path} is of another version; {_AGAIN}")
     introduce(loaded)
     return loaded
+
+
+def _why_not(path: bytes, said: str) -> str:
+    """Why a library is not loaded, by what the loader has said and by what the kernel says, and what to do."""
+    if not os.access(path, os.F_OK):  # the loader says "No such file" of one for another machine, too
+        return f"is missing; {_AGAIN}"
+    number = _refusal(path)
+    if number in (errno.EMFILE, errno.ENFILE):
+        reason, limit = "no more files can be opened", "ulimit -n"
+    elif number == errno.ENOMEM:
+        reason, limit = "this process may have no more addresses", "ulimit -v"
+    else:
+        return f"is damaged, or is another machine's ({said}); {_AGAIN}"
+    return f"cannot be loaded: {reason} ({os.strerror(number)}); raise the limit ({limit})"
+
+
+def _refusal(path: bytes) -> int:
+    """Why the kernel would not open a file and map it now, with some room for the loader: an error number, or 0."""
+    before = ctypes.get_errno()  # the program's
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    fd = libc.open(ctypes.c_char_p(path), ctypes.c_int(os.O_RDONLY | os.O_CLOEXEC))
+    number = ctypes.get_errno() if fd < 0 else 0
+    if fd >= 0:
+        size = ctypes.c_size_t(2 * os.fstat(fd).st_size + _ROOM)
+        access, kind = ctypes.c_int(mmap.PROT_READ), ctypes.c_int(mmap.MAP_PRIVATE)
+        mapped = libc.mmap(None, size, access, kind, ctypes.c_int(fd), ctypes.c_long(0))
+        if mapped == _MAP_FAILED:
+            number = ctypes.get_errno()
+        else:
+            libc.munmap(ctypes.c_void_p(mapped), size)
+        libc.close(ctypes.c_int(fd))
+    ctypes.set_errno(before)
+    return number
