@@ -11,9 +11,10 @@ The host's total memory is never consulted: a program that trusts it in a contai
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from thermocline.errors import is_ours
 
 # Version 1 says "no limit" as the largest page-aligned number (PAGE_COUNTER_MAX pages, mm/page_counter.c),
 # which differs with the page size. No machine has an exbibyte, so anything beyond a quarter of the range is
@@ -45,12 +46,8 @@ class Mount:
 
 def mounts(proc: str | Path = "/proc") -> list[Mount]:
     """The mounts this process sees, in the order they were made. Empty where there is no mountinfo."""
-    try:
-        text = Path(proc, "self", "mountinfo").read_text(errors="surrogateescape")
-    except OSError:
-        return []
     found = []
-    for line in text.splitlines():
+    for line in text_of(Path(proc, "self", "mountinfo")).splitlines():
         # id parent major:minor root point options [tags ...] - type source filesystem-options
         before, _, after = line.partition(" - ")
         place, what = before.split(), after.split()
@@ -74,12 +71,8 @@ def memory_limit(proc: str | Path = "/proc") -> int | None:
 
 def _directories(proc: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Every visible cgroup directory from the process's own up to the mount point, and the files to read."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return
     visible = mounts(proc)
-    for line in lines:
+    for line in text_of(proc / "self" / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
             places = [m for m in visible if m.kind == "cgroup2"]
@@ -114,13 +107,23 @@ def _below(root: str, path: str) -> str:
 def _limits(directory: Path, files: tuple[str, ...]) -> Iterator[int]:
     for name in files:
         # Not every directory has every file: the root of version 2 has no memory.max.
-        with suppress(OSError, ValueError):
-            text = (directory / name).read_text()
-            if name == "memory.stat":
-                match = re.search(r"^hierarchical_memory_limit (\d+)$", text, re.MULTILINE)
-                text = match[1] if match else "max"
-            if text.strip() != "max" and int(text) < _UNLIMITED:
-                yield int(text)
+        text = text_of(directory / name).strip()
+        if name == "memory.stat":
+            match = re.search(r"^hierarchical_memory_limit (\d+)$", text, re.MULTILINE)
+            text = match[1] if match else ""
+        if text.isdecimal() and int(text) < _UNLIMITED:  # else it is "max", or there is none
+            yield int(text)
+
+
+def text_of(path: Path) -> str:
+    """What a file of the kernel's says; nothing, where there is none or it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            return lines.read()
+    except OSError as error:
+        if not is_ours(error):
+            raise
+        return ""
 
 
 def _unescape(field: str) -> str:

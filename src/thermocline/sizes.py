@@ -65,10 +65,8 @@ def parse_size(size: str | SupportsIndex) -> int:
 
 
 def _whole(size: SupportsIndex) -> int:
-    try:
-        count = operator.index(size)
-    except TypeError:
-        count = -1
+    # Asked, not tried: a TypeError that comes meanwhile need not be ours.
+    count = operator.index(size) if hasattr(size, "__index__") else -1
     if count < 0 or isinstance(size, bool):
         raise SpecError(f'{size!r} is not a size; write a whole number of bytes, or text such as "2GiB"')
     return count

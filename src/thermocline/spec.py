@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NoReturn, SupportsIndex, cast, get_args
 
 from thermocline.cgroup import memory_limit
-from thermocline.errors import SpecError
+from thermocline.errors import SpecError, is_ours
 from thermocline.node_spec import Codec, Compressed, Dram, File, Incompressible, NodeSpec, Numa, choice
 from thermocline.sizes import format_size, parse_size
 from thermocline.spelling import near
@@ -254,6 +254,8 @@ def _check_directories(files: Sequence[File]) -> None:
             # The only sure test: permission bits say nothing of read-only filesystems, quotas or root.
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
+            if not is_ours(error):
+                raise
             raise SpecError(
                 f'no file can be made in "{path}" ({error.strerror}); name a directory you may write to'
             ) from None

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from thermocline.cgroup import text_of
 from thermocline.errors import SpecError
 from thermocline.node_spec import Dram, NodeSpec, Numa
 from thermocline.sizes import format_size
@@ -74,13 +74,13 @@ class Topology:
         """What the kernel says now. A kernel without NUMA says nothing: there are no nodes then."""
         root = Path(sys, "devices", "system", "node")
         tiers = _tiers(Path(sys, "devices", "virtual", "memory_tiering"))
-        online = parse_list(_text(root / "online"))
+        online = parse_list(text_of(root / "online"))
         nodes = {}
         for index in online:
             directory = root / f"node{index}"
-            with suppress(ValueError):  # it went offline while we looked
-                row = [int(word) for word in _text(directory / "distance").split()]
-                processors = bool(_text(directory / "cpulist").strip())
+            row = [int(word) for word in text_of(directory / "distance").split()]
+            if len(row) == len(online):  # else one went offline while we looked
+                processors = bool(text_of(directory / "cpulist").strip())
                 nodes[index] = MemoryNode(
                     index,
                     _meminfo(directory, "MemTotal"),
@@ -92,11 +92,11 @@ class Topology:
         known = all(index in tiers for index, node in nodes.items() if node.size)
         if not known:  # of one kind or the other, never of both: their numbers do not compare
             nodes = {index: _by_processors(node) for index, node in nodes.items()}
-        status = re.search(r"^Mems_allowed_list:\s*(\S+)$", _text(Path(proc, "self", "status")), re.MULTILINE)
+        status = re.search(r"^Mems_allowed_list:\s*(\S+)$", text_of(Path(proc, "self", "status")), re.MULTILINE)
         return cls(
             nodes,
             frozenset(parse_list(status[1])) if status else None,
-            _bound(_text(Path(proc, "self", "numa_maps"))),
+            _bound(text_of(Path(proc, "self", "numa_maps"))),
             known and bool(tiers),
         )
 
@@ -148,15 +148,8 @@ def parse_list(text: str) -> list[int]:
     return found
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def _meminfo(directory: Path, name: str) -> int:
-    found = re.search(rf"\b{name}:\s+(\d+) kB", _text(directory / "meminfo"))
+    found = re.search(rf"\b{name}:\s+(\d+) kB", text_of(directory / "meminfo"))
     return int(found[1]) << 10 if found else 0
 
 
@@ -167,7 +160,7 @@ def _tiers(root: Path) -> dict[int, int]:
         number = directory.name.removeprefix("memory_tier")
         if number.isdecimal():
             # Linux 6.1 to 6.7 has nodelist, and so have later ones.
-            found.update(dict.fromkeys(parse_list(_text(directory / "nodelist")), int(number)))
+            found.update(dict.fromkeys(parse_list(text_of(directory / "nodelist")), int(number)))
     return found
 
 

@@ -7,8 +7,10 @@ After each of these, the books are what they were before the operation, or after
 
 import contextlib
 import ctypes
+import errno
 import gc
 import itertools
+import os
 import pickle
 import random
 import signal
@@ -16,18 +18,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import accounts
 import numpy as np
 import pytest
+from families import forked, status_of
 
 import thermocline
 from thermocline import Memory, numpy_allocator
+from thermocline.budget import auto_spec, default_spec
 from thermocline.live.address_space import address_space
 from thermocline.live.session import Session
 from thermocline.live.tables import Tables
+from thermocline.topology import Topology
 
 SOURCES = str(Path(thermocline.__file__).parent)
 SIZE = 40_000  # elements of eight bytes: five pages
@@ -203,18 +208,24 @@ def do_nothing() -> None:
 
 
 @contextlib.contextmanager
-def interrupted_at(point: int) -> Iterator[list[int]]:
-    """Raise an exception before the ``point``-th instruction of our files -> how many were met."""
+def interrupted_at(point: int, *, once: bool = False) -> Iterator[list[int]]:
+    """Raise an exception before the ``point``-th instruction of our files -> how many were met.
+
+    With ``once``, one that is met again (in a loop) does not count again.
+    """
     met = [0]
+    seen: set[tuple[CodeType, int]] = set()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         if not frame.f_code.co_filename.startswith(SOURCES):
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        if event == "opcode" and (frame.f_code, frame.f_lasti) not in seen:
             met[0] += 1
+            if once:
+                seen.add((frame.f_code, frame.f_lasti))
             if met[0] == point:
-                raise Interruption
+                raise Interruption(errno.EAGAIN, "from outside")
         return trace
 
     before = sys.gettrace()
@@ -225,11 +236,11 @@ def interrupted_at(point: int) -> Iterator[list[int]]:
         sys.settrace(before)
 
 
-def attempt(point: int, operation: Callable[[], object]) -> bool:
+def attempt(point: int, operation: Callable[[], object], *, once: bool = False) -> bool:
     """Interrupt an operation -> whether it was long enough for that. The exception must reach us: it is not ours."""
     arrived = False
     try:
-        with interrupted_at(point) as met:
+        with interrupted_at(point, once=once) as met:
             operation()
     except Interruption:
         arrived = True
@@ -243,6 +254,10 @@ def attempt(point: int, operation: Callable[[], object]) -> bool:
 
 #: Every so many instructions, in `make test`. It has no factor in common with the lengths of loops.
 STRIDE = 17
+#: Memories whose making is interrupted in one process.
+AT_ONCE = 8
+#: What a process ends with that was not interrupted any more.
+OVER = 3
 
 
 @pytest.mark.timeout(600)
@@ -263,6 +278,63 @@ def test_an_operation_that_is_interrupted_anywhere_is_done_or_not_done(
             break
     assert point > 20
     assert subject.kept.sum() == SIZE * (SIZE - 1) / 2
+
+
+# -- making -----------------------------------------------------------------------------------------------------------
+
+
+def spec_of(directory: Path) -> str:
+    """The nodes of a memory whose making asks the kernel for all there is to ask."""
+    dram = "dram@0" if Topology.read().usable(0) else "dram"
+    return f"{dram}=2MiB, zstd=4MiB, file:{directory}=16MiB"
+
+
+def make(directory: Path) -> Memory:
+    return Memory(spec_of(directory), commit="heuristic")
+
+
+def look_up(_: Path) -> None:
+    """What is found out for ``Memory("auto")``, and for ``thermocline run``."""
+    auto_spec()
+    default_spec("8MiB")
+
+
+#: Every so many instructions, each of which counts once, and how many at least there are.
+MAKING = [(make, 97, 3000), (look_up, 11, 800)]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("what", "stride", "most"),
+    [*MAKING, *(pytest.param(what, stride // 10, most, marks=pytest.mark.slow) for what, stride, most in MAKING)],
+)
+def test_what_comes_while_a_memory_is_made_arrives(
+    tmp_path: Path, what: Callable[[Path], Memory | None], stride: int, most: int
+) -> None:
+    """As it is: no error of ours is made of it, and it is not taken for one.
+
+    What an interrupted making may leave behind ends with the process that it was in.
+    """
+    for memory in filter(None, [what(tmp_path)]):  # whatever is made once is made now
+        memory.close()
+
+    def attempts(first: int) -> int:
+        """As many as a process may have leavings of -> 0 if each was interrupted."""
+        for point in range(first, first + AT_ONCE * stride, stride):
+            made: list[Memory | None] = []
+            interrupted = attempt(point, lambda made=made: made.append(what(tmp_path)), once=True)
+            for memory in filter(None, made):
+                memory.close()
+            if not interrupted:
+                return OVER
+        return 0
+
+    for first in itertools.count(1, AT_ONCE * stride):
+        status = status_of(forked(lambda first=first: os._exit(attempts(first))))
+        assert status in (0, OVER), f"{what.__name__} interrupted between {first} and {first + AT_ONCE * stride}"
+        if status == OVER:
+            break
+    assert first > most
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------

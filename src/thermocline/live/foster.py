@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from thermocline.errors import is_ours
 from thermocline.live import libc
 from thermocline.live.descriptor import moved_up
 from thermocline.native import library
@@ -104,7 +105,10 @@ def reap() -> None:
     for parent in list(_parents):
         try:
             ended = os.waitpid(parent, os.WNOHANG | _WCLONE)[0]
-        except ChildProcessError:  # a forked child: they are its parent's
+        except ChildProcessError as error:
+            if not is_ours(error):
+                raise
+            # A forked child: they are its parent's.
             ended = parent
         if ended:
             _parents.remove(parent)

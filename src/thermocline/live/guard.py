@@ -13,7 +13,8 @@ what is shared is changed by *operations* that the native library calls (``nativ
 
 A signal handler may raise an exception of any type: ``TimeoutError`` is an ``OSError``. So what runs in a program's
 process catches none of Python's own to go on with something else: what a call of ours cannot do is an answer, or an
-exception of a class of ours.
+exception of a class of ours. While a memory is made, when the kernel is asked for much,
+:func:`thermocline.errors.is_ours` tells the refusal of a call of ours from what a handler has raised.
 
 What comes up while something is given back reaches the program when that is done (:mod:`thermocline.live.interrupts`).
 """

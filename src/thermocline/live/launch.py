@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from thermocline.errors import UnsupportedError
+from thermocline.errors import UnsupportedError, is_ours
 from thermocline.live import foster
 from thermocline.live.channel import Channel
 from thermocline.live.config import Config
@@ -49,7 +49,7 @@ def start(config: Config) -> None:
         status = (foster.run if foster.is_needed() else _run)(command, config.dumps(), keep)
         failed = f"it ends with status {status}" if status else ""
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.EAGAIN, errno.ENOMEM):
+        if not is_ours(error) or error.errno in (errno.EMFILE, errno.EAGAIN, errno.ENOMEM):
             raise  # the interpreter is not to blame
         failed = str(error.strerror)
     if failed:

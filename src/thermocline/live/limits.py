@@ -11,7 +11,7 @@ import os
 import resource
 from collections.abc import Sequence
 
-from thermocline.errors import UnsupportedError
+from thermocline.errors import UnsupportedError, is_ours
 from thermocline.sizes import format_size
 from thermocline.spec import Compressed, File, NodeSpec
 
@@ -85,7 +85,10 @@ def _check_descriptors(nodes: Sequence[NodeSpec]) -> None:
     try:
         opened = len(os.listdir("/proc/self/fd")) - 1
     except OSError as error:
-        raise explained(error) from error
+        explanation = explained(error)
+        if explanation is error:
+            raise
+        raise explanation from error
     if opened + needed > most:
         raise UnsupportedError(
             f"a process may have {most} files open here (ulimit -n), and this one has {opened}; to make this memory"
@@ -94,7 +97,12 @@ def _check_descriptors(nodes: Sequence[NodeSpec]) -> None:
 
 
 def explained(error: OSError) -> OSError:
-    """An error from making a memory -> the same, in words that say what to do where a limit is the cause."""
+    """An error from making a memory -> the same, in words that say what to do where a limit is the cause.
+
+    What is not ours to explain stays as it is.
+    """
+    if not is_ours(error):
+        return error
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnsupportedError(
             f"making a memory takes more open files than this process may have ({error.strerror}); raise the limit"

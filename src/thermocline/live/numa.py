@@ -11,6 +11,8 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 
+from thermocline.errors import is_ours
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: By machine: mbind, move_pages.
@@ -112,6 +114,8 @@ def _move_pages(pid: int, addresses: Sequence[int], node: int | None, flags: int
             ctypes.c_int(flags),
         )
     except OSError as error:
+        if not is_ours(error):
+            raise
         if (
             error.errno == errno.EINVAL
         ):  # its flags are right, so it has no address space: it has ended, and is a zombie

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+from pathlib import Path
 
+from thermocline.cgroup import text_of
 from thermocline.native import library
 
 
@@ -22,9 +23,8 @@ def grants(size: int) -> bool:
 def machine_bytes() -> int:
     """RAM and swap, in bytes: no single allocation of more is granted (proc(5), ``overcommit_memory`` 0)."""
     total = 0
-    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            name, _, rest = line.partition(":")
-            if name in ("MemTotal", "SwapTotal"):
-                total += int(rest.split()[0]) << 10
+    for line in text_of(Path("/proc/meminfo")).splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("MemTotal", "SwapTotal"):
+            total += int(rest.split()[0]) << 10
     return total

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-from thermocline.errors import SpecError, StoreError
+from thermocline.errors import SpecError, StoreError, is_ours
 from thermocline.live import libc, numa
 from thermocline.live.arena import Arena
 from thermocline.live.mapping import Mapping
@@ -82,6 +82,8 @@ def place_arena(nodes: Sequence[NodeSpec], address: int, length: int) -> None:
         numa.prefer(address, length, homes[DRAM])
         numa.locate(os.getpid(), [address])
     except OSError as error:
+        if not is_ours(error):
+            raise
         names = " and ".join(spec.name for spec in nodes if isinstance(spec, Numa)) or "dram@NODE"
         raise SpecError(
             f"{error.strerror}, so {names} cannot be used here; allow mbind(2) and move_pages(2) in the seccomp profile"

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from thermocline.live.address_space import address_space
+from thermocline.native import load
 
 #: What the library and this module must agree on; ``TC_SYSCALLS_ABI`` in ``native/syscalls/syscalls.h``.
 ABI = 1
@@ -47,21 +48,15 @@ def _wrappers() -> ctypes.CDLL | None:
     preloaded = ctypes.CDLL(None)
     if _fits(preloaded):
         return preloaded
-    try:
-        loaded = ctypes.CDLL(str(LIBRARY))
-    except OSError:
-        return None
-    if not _fits(loaded) or loaded.tc_syscalls_redirect():
+    loaded = load(str(LIBRARY))
+    if isinstance(loaded, str) or not _fits(loaded) or loaded.tc_syscalls_redirect():
         return None
     _redirect_what_is_imported(loaded)
     return loaded
 
 
 def _fits(library: ctypes.CDLL) -> bool:
-    try:
-        return bool(library.tc_syscalls_abi() == ABI)
-    except AttributeError:
-        return False
+    return bool(getattr(library, "tc_syscalls_abi", int)() == ABI)
 
 
 def _redirect_what_is_imported(library: ctypes.CDLL) -> None:

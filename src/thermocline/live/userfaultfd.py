@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from thermocline.errors import UnsupportedError
+from thermocline.errors import UnsupportedError, is_ours
 from thermocline.live import libc
 
 _UFFD_API = 0xAA
@@ -118,23 +118,29 @@ def _open() -> tuple[int, bool]:
     try:
         return libc.userfaultfd(flags), True
     except OSError as error:
+        if not is_ours(error):
+            raise
         if error.errno not in (errno.EPERM, errno.ENOSYS):
             raise UnsupportedError(f"userfaultfd: {error}") from error
         denied = error
     try:
         device = os.open("/dev/userfaultfd", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        pass
+    except OSError as error:
+        if not is_ours(error):
+            raise
     else:
         try:
             return fcntl.ioctl(device, _USERFAULTFD_IOC_NEW, flags), True
-        except OSError:
-            pass
+        except OSError as error:
+            if not is_ours(error):
+                raise
         finally:
             os.close(device)
     try:
         return libc.userfaultfd(flags | _USER_MODE_ONLY), False
     except OSError as error:
+        if not is_ours(error):
+            raise
         raise UnsupportedError(
             f"userfaultfd is not available here ({denied.strerror}); allow userfaultfd(2) in the seccomp profile, "
             "pass /dev/userfaultfd into the container, or set vm.unprivileged_userfaultfd=1"

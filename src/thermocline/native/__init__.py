@@ -40,20 +40,26 @@ def library() -> ctypes.CDLL:
         It is missing, is of another machine, or of another version of this package; or a limit has no room for it.
     """
     path = os.environ.get("THERMOCLINE_NATIVE") or str(Path(__file__).with_name("libthermocline.so"))
-    # The loader is called, and answers: of an OSError it could not be said whether it is a signal handler's.
-    loader = ctypes.CDLL(None)
-    loader.dlopen.restype = ctypes.c_void_p
-    loader.dlerror.restype = ctypes.c_char_p
-    name = os.fsencode(path)
-    handle = loader.dlopen(ctypes.c_char_p(name), ctypes.c_int(os.RTLD_NOW | os.RTLD_LOCAL))
-    if handle is None:
-        said = os.fsdecode(loader.dlerror() or b"")
-        raise UnsupportedError(f"the native library {path} {_why_not(name, said)}")
-    loaded = ctypes.CDLL(path, handle=handle)
+    loaded = load(path)
+    if isinstance(loaded, str):
+        raise UnsupportedError(f"the native library {path} {_why_not(os.fsencode(path), loaded)}")
     if getattr(loaded, "tc_abi", int)() != ABI:
         raise UnsupportedError(f"the native library {path} is of another version; {_AGAIN}")
     introduce(loaded)
     return loaded
+
+
+def load(path: str) -> ctypes.CDLL | str:
+    """Load a library (dlopen(3)), or say why it is not, in the loader's words.
+
+    The loader is called, and answers: of an OSError out of ``ctypes.CDLL`` it could not be said whether it is a signal
+    handler's.
+    """
+    loader = ctypes.CDLL(None)
+    loader.dlopen.restype = ctypes.c_void_p
+    loader.dlerror.restype = ctypes.c_char_p
+    handle = loader.dlopen(ctypes.c_char_p(os.fsencode(path)), ctypes.c_int(os.RTLD_NOW | os.RTLD_LOCAL))
+    return os.fsdecode(loader.dlerror() or b"") if handle is None else ctypes.CDLL(path, handle=handle)
 
 
 def _why_not(path: bytes, said: str) -> str:

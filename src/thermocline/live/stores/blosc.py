@@ -22,6 +22,7 @@ from pathlib import Path
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores.filters import FILTERS, Filter
+from thermocline.native import load
 
 OVERHEAD = 32  # BLOSC2_MAX_OVERHEAD: what incompressible data may grow by
 
@@ -128,8 +129,9 @@ def _load() -> ctypes.CDLL:
     # Where wheels of 4.x, of 3.x and of 2.x put it, and conda.
     places = [folder / "lib", folder.parent / "lib64", Path(sys.prefix, "lib64"), Path(sys.prefix, "lib")]
     for place in places:
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(str(place / "libblosc2.so"))
+        loaded = load(str(place / "libblosc2.so"))
+        if not isinstance(loaded, str):
+            return loaded
     raise StoreError(
         errno.ENOENT, f"compressed memory needs libblosc2.so, and {folder} has none; pip install -U blosc2"
     )

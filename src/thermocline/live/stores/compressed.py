@@ -6,7 +6,7 @@ import ctypes
 import errno
 from collections.abc import Iterable
 
-from thermocline.errors import StoreError
+from thermocline.errors import StoreError, is_ours
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores import digest
 from thermocline.live.stores.blosc import library
@@ -49,6 +49,8 @@ class CompressedStore(NodeStore[Compressed]):
         try:
             return (Pool.create(f"thermocline-{spec.codec}", spec.capacity, pages),)
         except OSError as error:
+            if not is_ours(error):
+                raise
             raise StoreError(
                 error.errno or errno.EIO,
                 f"{spec.codec}={format_size(spec.capacity)}: no shared memory ({error.strerror});"

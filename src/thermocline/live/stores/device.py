@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from thermocline.errors import StoreError
+from thermocline.errors import StoreError, is_ours
 
 ATTEMPTS = 4  # a path that is being switched over, or a cable error, is usually gone at the next try
 _TRANSIENT = (errno.EIO, errno.EAGAIN)
@@ -28,6 +28,8 @@ def read_fully(fd: int, target: memoryview, position: int, name: str) -> None:
         try:
             count = os.preadv(fd, [target[done:]], position + done)
         except OSError as error:
+            if not is_ours(error):
+                raise
             failures += 1
             if error.errno in _TRANSIENT and failures < ATTEMPTS:
                 continue
@@ -50,6 +52,8 @@ def write_fully(fd: int, source: memoryview, position: int, name: str) -> None:
         try:
             count = os.pwritev(fd, [source[done:]], position + done)
         except OSError as error:
+            if not is_ours(error):
+                raise
             failures += 1
             if error.errno in _TRANSIENT and failures < ATTEMPTS:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -10,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 
-from thermocline.errors import StoreError
+from thermocline.errors import StoreError, is_ours
 from thermocline.live.buffer import Buffer
 from thermocline.live.libc import punch_hole
 from thermocline.live.stores import digest
@@ -73,6 +72,8 @@ class FileStore(NodeStore[File]):
         try:
             fd = _open_unnamed(spec.directory)
         except OSError as error:
+            if not is_ours(error):
+                raise
             raise StoreError(
                 error.errno or errno.EIO,
                 f"{spec.name}: takes no file ({error.strerror}); name a directory you may write to",
@@ -81,11 +82,15 @@ class FileStore(NodeStore[File]):
             _try_out(fd, page_size, spec.name)
         except OSError as error:
             os.close(fd)
+            if not is_ours(error):
+                raise
             raise StoreError(error.errno or errno.EIO, f"{error.strerror}; name a directory with room") from error
         try:
             return fd, Seals.create(_most_slots(spec, page_size, pages))
         except OSError as error:
             os.close(fd)
+            if not is_ours(error):
+                raise
             raise StoreError(
                 error.errno or errno.EIO,
                 f"{spec.name}: no shared memory for its seals ({error.strerror}); raise the limits on memory and"
@@ -193,7 +198,7 @@ def _open_unnamed(directory: str) -> int:
     try:
         return os.open(directory, flags, 0o600)
     except OSError as error:
-        if error.errno not in _NO_TMPFILE:
+        if error.errno not in _NO_TMPFILE or not is_ours(error):
             raise
     return _open_and_unlink(directory)
 
@@ -218,8 +223,11 @@ def _try_out(fd: int, page_size: int, name: str) -> None:
     page = Buffer(page_size)
     cached = fcntl.fcntl(fd, fcntl.F_GETFL)
     try:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.fcntl(fd, fcntl.F_SETFL, cached | os.O_DIRECT)
+        except OSError as error:
+            if not is_ours(error):
+                raise
         try:
             _write_and_read(fd, page, name)
         except StoreError as error:
