@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from families import Steps, forked, kill_pagers, starts, status_of, wait_for
 
+from comparison import Script, assert_same
 from thermocline import Memory
 from thermocline.live.tables import Tables
 
@@ -482,3 +483,28 @@ def test_a_child_that_is_condemned_ends_before_it_has_run(memory: Memory) -> Non
     assert status_of(forked(lambda: array.sum() == 0)) == -signal.SIGKILL
     array += 1
     assert status_of(forked(lambda: array[0] == 1)) == 0
+
+
+GROWS = """
+    import os
+    import numpy as np
+    kept = np.arange(300_000.0)
+
+    def grow(array):
+        array.resize(600_000, refcheck=False)
+        print(array.sum() == np.arange(300_000.0).sum(), array[300_000:].any(), flush=True)
+
+    child = os.fork()
+    if not child:
+        grow(kept)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(kept.size, kept.sum())
+    grow(kept)
+"""
+
+
+def test_a_child_resizes_what_its_parent_has_made(script: Script) -> None:
+    code, out, err = assert_same([script(GROWS)])
+    assert (code, err) == (0, "")
+    assert out.startswith("True False\n300000 ")

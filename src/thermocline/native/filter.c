@@ -167,17 +167,17 @@ void *tc_filter_calloc(struct tc_filter *filter, size_t items, size_t size)
 	return calloc_large(filter, items, size);
 }
 
-/* A block of ours gets another size. */
+/*
+ * A block of ours gets another size: as a plain one in a forked child, and while the interpreter
+ * shuts down. Who resizes an array runs Python, so it can be entered.
+ */
 static OUT_OF_LINE void *realloc_ours(struct tc_filter *filter, void *old, size_t bytes)
 {
-	intptr_t block;
+	intptr_t block = ask(filter, old, bytes);
 
-	if (!READ_ONCE(filter->open))
-		return NULL;
-	block = ask(filter, old, bytes);
 	if (block == DECLINED || block == EXHAUSTED)
 		return NULL;
-	if ((void *)block != old)
+	if ((void *)block != old && READ_ONCE(filter->open))
 		release(filter, old);
 	return (void *)block;
 }

@@ -150,7 +150,7 @@ struct tc_filter {
 	size_t threshold; /* blocks of at least so many bytes are tiered; SIZE_MAX: none */
 	size_t low;	  /* the arena's first address */
 	size_t span;	  /* its length in bytes */
-	size_t open;	  /* 0: Python must not be entered (a forked child; the interpreter shuts down) */
+	size_t open;	  /* 0: nothing is made or freed (a forked child; the interpreter shuts down) */
 	struct {	  /* NumPy's own functions, and the context they were called with */
 		void *context;
 		void *(*malloc)(void *context, size_t bytes);

@@ -16,7 +16,7 @@ What is not tiered:
 - temporary storage that NumPy takes from ``malloc`` directly;
 - with Python's memory debugging on (``PYTHONMALLOC=debug``), a plain array that grows;
 - everything in a forked child, until it registers a source of its own, and everything once the interpreter
-  shuts down. There, freeing a tiered array does nothing, and resizing one is a ``MemoryError``.
+  shuts down. There, freeing a tiered array does nothing, and one that is resized is tiered no more.
 """
 
 from thermocline.live.guard import Holding, Lease

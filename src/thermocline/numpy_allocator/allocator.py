@@ -62,6 +62,8 @@ class Allocator:
         self._guard = Guard(self._settle, self._publish)
         self._activations: tuple[Activation, ...] = ()
         self._ranges: tuple[_Range, ...] = ()
+        #: Of the process that this one was forked from, and its own: their blocks can be read here.
+        self._inherited: tuple[_Range, ...] = ()
         self._backlog: list[int] = []
         self._closed = False
         #: Plain memory, until NumPy has it.
@@ -120,9 +122,7 @@ class Allocator:
 
     def source_of(self, address: int) -> BlockSource | None:
         """The source in whose range an address lies."""
-        ranges = self._ranges
-        place = bisect.bisect_right(ranges, address, key=lambda each: each.low) - 1
-        return ranges[place].source if place >= 0 and address < ranges[place].high else None
+        return _source_in(self._ranges, address)
 
     def activate(self, source: BlockSource, min_array: int) -> Activation:
         """See `thermocline.numpy_allocator.activate`."""
@@ -198,12 +198,13 @@ class Allocator:
 
     def _resized(self, pointer: int, nbytes: int) -> Lease | int:
         source = self.source_of(pointer)
-        if source is None:  # its memory is closed
+        holder = _source_in(self._inherited, pointer) if source is None else source
+        if holder is None:  # its memory is closed
             return _EXHAUSTED
-        held = source.block_size(pointer)
+        held = holder.block_size(pointer)
         if held // 2 <= nbytes <= held:
             return pointer
-        block = source.allocate_block(nbytes)
+        block = _DECLINED if source is None or self._closed else source.allocate_block(nbytes)
         if block in _NONE and nbytes <= held:
             return pointer
         if block == _DECLINED:
@@ -221,16 +222,20 @@ class Allocator:
     # --- forks and the end ---
 
     def close(self) -> None:
-        """From now on no array is tiered and no block freed: the process ends. Arrays stay readable."""
+        """From now on no array is tiered and no block freed: the process ends. Arrays stay readable.
+
+        One that is resized, by a thread that runs on or a function of ``atexit``, is plain from then on.
+        """
         self._closed = True
         self._state.threshold = NEVER
         self._state.open = 0
 
     def _become_child(self) -> None:
-        """The blocks of this process are its parent's: here they are neither freed nor resized."""
+        """The blocks of this process are its parent's: here they are not freed, and plain once they are resized."""
         self._state.threshold = NEVER
         self._state.open = 0
         self._activations = ()
+        self._inherited = tuple(sorted((*self._inherited, *self._ranges), key=lambda each: each.low))
         self._ranges = ()
         self._backlog.clear()
         ERRORS.clear()
@@ -243,6 +248,12 @@ class Allocator:
 
 
 _NONE = _EXHAUSTED, _DECLINED
+
+
+def _source_in(ranges: tuple[_Range, ...], address: int) -> BlockSource | None:
+    """The source of the range, of several in ascending order, that an address lies in."""
+    place = bisect.bisect_right(ranges, address, key=lambda each: each.low) - 1
+    return ranges[place].source if place >= 0 and address < ranges[place].high else None
 
 
 def _address(block: Lease | int) -> int:
