@@ -275,7 +275,7 @@ class Attachment:
         self.uffd = Descriptor(attached.uffd)
         self._number = attached.number
         self.mapped.resume(self.forks.mapped())
-        self.serves_system_calls = attached.serves_system_calls or system_calls.cover()
+        self.serves_system_calls = bool(attached.serves_system_calls) or system_calls.cover()
 
 
 #: Every attachment of this process, for a child that is forked from it.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from dataclasses import dataclass
 
 from thermocline.errors import ThermoclineError
 from thermocline.native import library
@@ -28,8 +27,16 @@ class _Served(ctypes.Structure):
     )
 
 
-class _Attached(ctypes.Structure):
-    """``struct tc_attached``."""
+class Attached(ctypes.Structure):
+    """``struct tc_attached``: what a forked child has of a memory.
+
+    Attributes
+    ----------
+    peer, uffd, lifeline : int
+        Descriptors.
+    number : int
+        Its, among the processes that use the memory.
+    """
 
     _fields_ = (
         ("peer", ctypes.c_int32),
@@ -39,17 +46,6 @@ class _Attached(ctypes.Structure):
         ("is_attached", ctypes.c_uint32),
         ("serves_system_calls", ctypes.c_uint32),
     )
-
-
-@dataclass(frozen=True)
-class Attached:
-    """What a forked child has of a memory: descriptors, and its number among the processes that use it."""
-
-    peer: int
-    uffd: int
-    lifeline: int
-    number: int
-    serves_system_calls: bool
 
 
 class Forks:
@@ -77,7 +73,7 @@ class Forks:
     def __init__(self, address: int, *, features: int, name: str, secret: int, number: int, copies: bool) -> None:
         self._library = library()
         self._library.tc_fork_serve.restype = ctypes.c_void_p
-        self._library.tc_fork_attached.restype = _Attached
+        self._library.tc_fork_attached.restype = Attached
         served = _Served(address, features, name.encode(), secret, number, copies)
         memory = self._library.tc_fork_serve(ctypes.byref(served))
         if not memory:
@@ -93,10 +89,8 @@ class Forks:
 
     def attached(self) -> Attached | None:
         """In a child that was just forked: what it has; None if it could not be attached."""
-        found = self._library.tc_fork_attached(self._memory)
-        if not found.is_attached:
-            return None
-        return Attached(found.peer, found.uffd, found.lifeline, found.number, bool(found.serves_system_calls))
+        found: Attached = self._library.tc_fork_attached(self._memory)
+        return found if found.is_attached else None
 
     def map(self, bounds: array[int]) -> None:
         """Children are given these ranges of the arena from now on (see :class:`thermocline.live.mapped.Mapped`).
