@@ -72,6 +72,7 @@ def raise_late() -> None:
 
 def test_structures_are_as_in_c() -> None:
     assert in_python(guard._Guarded) == in_c("tc_guarded_fields")
+    assert in_python(interrupts.Errors) == in_c("tc_errors_fields")
     assert in_python(cpython.Functions) == in_c("tc_python_fields")
     assert in_python(ring._Ring) == in_c("tc_ring_fields")
     assert in_python(channel._Received) == in_c("tc_received_fields")

@@ -29,7 +29,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple, NewType, TypeVar
 
 from thermocline.errors import ThermoclineError
-from thermocline.live.interrupts import Errors, errors
+from thermocline.live.interrupts import KEPT, Errors
 from thermocline.native import library
 
 
@@ -54,7 +54,7 @@ class _Guarded(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("settle", "repair", "journal", "released", "none", "busy")),
-        ("errors", Errors),
+        ("errors", ctypes.POINTER(Errors)),
     )
 
 
@@ -117,7 +117,7 @@ class Guard:
         # The native library borrows them from this object.
         self._kept = (settle, self._repair, self.journal, self.released, None, _BUSY)
         self._native = _native()
-        self._guard = self._native.new(_Guarded(*map(id, self._kept), errors()))
+        self._guard = self._native.new(_Guarded(*map(id, self._kept), ctypes.pointer(KEPT)))
         #: :meth:`settle` without an instruction of Python.
         self.settle_at_once: Callable[[], object] = partial(self._native.settle, self._guard)
 

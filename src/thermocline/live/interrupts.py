@@ -57,6 +57,6 @@ for _each in _LASTING:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_each))
 
 
-def errors() -> Errors:
-    """Where the native library keeps them."""
-    return Errors(*map(id, _LASTING))
+#: Where the native library keeps them. It lives for ever, too.
+KEPT = Errors(*map(id, _LASTING))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(KEPT))

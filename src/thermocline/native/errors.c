@@ -84,3 +84,10 @@ void tc_errors_send(const struct tc_errors *errors)
 {
 	tc_python.Py_AddPendingCall(tc_python.PyObject_IsTrue, errors->courier);
 }
+
+#define FIELD(member) TC_FIELD(struct tc_errors, member)
+
+const struct tc_field tc_errors_fields[] = {
+	FIELD(list), FIELD(courier), FIELD(unfit), FIELD(package),
+	FIELD(file), FIELD(none),    TC_END(struct tc_errors),
+};

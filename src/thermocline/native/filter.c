@@ -79,13 +79,13 @@ static intptr_t enter(struct tc_filter *filter, void *function, const char *form
 			integer = address_in(answer);
 			break;
 		}
-		tc_errors_keep(&filter->object.errors);
+		tc_errors_keep(filter->object.errors);
 		if (raised)
 			break;
 		raised = true;
 	}
 	if (raised)
-		tc_errors_send(&filter->object.errors);
+		tc_errors_send(filter->object.errors);
 	return integer;
 }
 
@@ -236,11 +236,6 @@ const struct tc_field tc_filter_fields[] = {
 	FIELD(object.serve),
 	FIELD(object.drain),
 	FIELD(object.backlog),
-	FIELD(object.errors.list),
-	FIELD(object.errors.courier),
-	FIELD(object.errors.unfit),
-	FIELD(object.errors.package),
-	FIELD(object.errors.file),
-	FIELD(object.errors.none),
+	FIELD(object.errors),
 	TC_END(struct tc_filter),
 };

@@ -159,7 +159,7 @@ static void note_failure(struct tc_guard *guard)
 	if (index < SEEN - 1) /* one is for what a caller is told */
 		guard->seen[guard->seen_count++] = type;
 	tc_python.PyErr_Restore(type, value, traceback);
-	tc_errors_keep(&guard->is.errors);
+	tc_errors_keep(guard->is.errors);
 	guard->failures++;
 }
 
@@ -246,7 +246,7 @@ static void leave(struct tc_guard *guard)
 		set_owner(guard, 0);
 		pthread_mutex_unlock(&guard->mutex);
 		while (failures-- > 0)
-			tc_errors_send(&guard->is.errors);
+			tc_errors_send(guard->is.errors);
 		if (!settled) {
 			want_settling(guard); /* of the next to come */
 			break;
@@ -486,11 +486,6 @@ const struct tc_field tc_guarded_fields[] = {
 	FIELD(released),
 	FIELD(none),
 	FIELD(busy),
-	FIELD(errors.list),
-	FIELD(errors.courier),
-	FIELD(errors.unfit),
-	FIELD(errors.package),
-	FIELD(errors.file),
-	FIELD(errors.none),
+	FIELD(errors),
 	TC_END(struct tc_guarded),
 };

@@ -76,6 +76,7 @@ struct tc_errors {
 	void *none;
 };
 
+TC_EXPORT extern const struct tc_field tc_errors_fields[];
 void tc_errors_keep(const struct tc_errors *errors);
 void tc_errors_send(const struct tc_errors *errors);
 
@@ -87,7 +88,7 @@ struct tc_guarded {    /* Python's objects, which live as long as the guard, or 
 	void *released; /* list of the values of leases that have ended */
 	void *none;
 	void *busy; /* the answer where the thread is in the middle of another operation */
-	struct tc_errors errors;
+	const struct tc_errors *errors;
 };
 
 TC_EXPORT extern const struct tc_field tc_guarded_fields[];
@@ -163,7 +164,7 @@ struct tc_filter {
 		void *serve;
 		void *drain;   /* drain() frees the blocks in the backlog */
 		void *backlog; /* list of addresses to free */
-		struct tc_errors errors; /* what serve and drain could not raise */
+		const struct tc_errors *errors; /* what serve and drain could not raise */
 	} object;
 };
 

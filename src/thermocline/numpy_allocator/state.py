@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Sequence
 
-from thermocline.live.interrupts import Errors, errors
+from thermocline.live.interrupts import KEPT, Errors
 from thermocline.native import library
 
 NEVER = ctypes.c_size_t(-1).value  # as a threshold: no block is that large
@@ -14,7 +14,10 @@ class _Originals(ctypes.Structure):
 
 
 class _Objects(ctypes.Structure):
-    _fields_ = (*((name, ctypes.c_void_p) for name in ("serve", "drain", "backlog")), ("errors", Errors))
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("serve", "drain", "backlog")),
+        ("errors", ctypes.POINTER(Errors)),
+    )
 
 
 class State(ctypes.Structure):
@@ -59,7 +62,7 @@ def new_state(
     kept = (serve, drain, backlog)
     for each in kept:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
-    state.object = _Objects(*map(id, kept), errors())
+    state.object = _Objects(*map(id, kept), ctypes.pointer(KEPT))
     state.open = 1
     return state, [address, *filters]
 
