@@ -113,6 +113,23 @@ def test_tests_and_benchmarks_that_are_named_are_there() -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
+#: What no test can show, or only one that is not worth its time.
+_UNTESTED = ("**Checkpoint and restore**", "**The host's memory is not checked**", "**Swap.**")
+
+
+def test_every_limit_of_processes_and_memory_names_its_test() -> None:
+    """Those of forks and below name theirs among them."""
+    found = re.split(r"^## ", read("docs/limits.md"), flags=re.MULTILINE)
+    limits = [
+        limit
+        for section in found
+        if section.startswith(("Processes\n", "Memory\n"))
+        for limit in re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+    ]
+    assert len(limits) > 20
+    assert [limit for limit in limits if "`tests/" not in limit and not limit.startswith(_UNTESTED)] == []
+
+
 def test_the_map_of_the_house_names_every_module() -> None:
     text = read("CONTRIBUTING.md")
     there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in {".py", ".c", ".h"}}

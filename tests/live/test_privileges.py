@@ -1,6 +1,7 @@
 """What a process is allowed decides how much of userfaultfd it gets; it is told clearly when that is nothing."""
 
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -194,3 +195,23 @@ def test_where_memory_nodes_are_forbidden_one_line_says_what_to_do(number: int) 
     said = in_child(run)
     assert re.match(r"SpecError: (mbind|move_pages): Operation not permitted, so dram@NODE cannot be used here", said)
     assert "seccomp" in said
+
+
+DEBUGGER = """
+import os, sys
+memory = os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY)
+for address in map(int, sys.argv[1:]):
+    try:
+        print(os.pread(memory, 8, address))
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+def test_a_debugger_reads_what_is_in_dram_and_is_told_of_the_rest(memory: Memory) -> None:
+    here, below = memory.full(1 << 13, 7.0), memory.full(1 << 13, 7.0)
+    memory.advise(below, "cold")
+    command = [sys.executable, "-c", DEBUGGER, *(str(array.ctypes.data) for array in (here, below))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{here[:1].tobytes()}\n{errno.EIO}\n"
+    assert (here.sum(), below.sum()) == (7 << 13, 7 << 13)
