@@ -94,7 +94,7 @@ def moving(*steps: str) -> Callable[..., Protocol[list[int]]]:
             elif step == "commit":
                 for page, slot, entry in zip(pages, slots, old, strict=True):
                     if entry.node:
-                        mm.nodes[entry.node].shadows.pop(page, None)
+                        mm.nodes[entry.node].shadows.discard(page)
                     yield e.Commit(page, SLOTTED, target.index, slot)
             elif step == "punch" and mapped:
                 yield e.Punch(pages)
@@ -167,7 +167,7 @@ def a_shadow_that_is_writable(mm: Mm, pages: Sequence[int], writable: bool, part
     mm.links.present[page] = mm.all_parts
     if entry.node and not writable:
         yield e.Commit(page, SHADOWED, entry.node, entry.slot)
-        mm.nodes[entry.node].shadows[page] = None
+        mm.nodes[entry.node].shadows.add(page)
     else:
         yield e.Commit(page, RESIDENT)
         if entry.node:
@@ -209,7 +209,7 @@ def slots_are_released_before_the_commit(mm: Mm, freed: Any, pages: list[int]) -
     for page in pages:
         entry = mm.table.read(page)
         if entry.node:
-            mm.nodes[entry.node].shadows.pop(page, None)
+            mm.nodes[entry.node].shadows.discard(page)
             yield e.Release(entry.node, entry.slot, freed.group)
         framed = entry.state in (RESIDENT, SHADOWED)
         yield e.Commit(page, EMPTY)
@@ -225,7 +225,7 @@ def frames_are_forgotten(mm: Mm, freed: Any, pages: list[int]) -> Protocol[None]
         yield e.Commit(page, EMPTY)
         mm.links.isolate(page)
         if entry.node:
-            mm.nodes[entry.node].shadows.pop(page, None)
+            mm.nodes[entry.node].shadows.discard(page)
             yield e.Release(entry.node, entry.slot, freed.group)
         yield e.Unlock(page)
 

@@ -25,7 +25,7 @@ from thermocline.protocol.effects import CopyList, Fill
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import PARTIAL, RESIDENT, PageTable
+from thermocline.protocol.page import PARTIAL, RESIDENT, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
@@ -73,7 +73,7 @@ def test_a_page_of_a_quick_store_does_not_wait_for_a_device_that_hangs(arena: Ar
     mm.table.commit(0, PARTIAL, SLOW, 1)
     mm.table.commit(1, PARTIAL, QUICK, 1)
     bell = Bell(Bell.create(blocking=True))
-    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
     workers = Workers([node.name for node in nodes], scheduler, bell)
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     answers: list[bool] = []
@@ -108,7 +108,7 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     nodes.append(Node(QUICK, "quick", Kind.UNMAPPED, 1 << 20, stores[QUICK].slot_bytes))
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
     bell = Bell(Bell.create(blocking=True))
-    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
     workers = Workers([node.name for node in nodes], scheduler, bell)
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
@@ -153,7 +153,7 @@ def test_a_page_that_cannot_be_read_is_named_once_however_often_it_is_tried(
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: region)
     mm.table.region[4] = 3
     bell = Bell(Bell.create(blocking=True))
-    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
     workers = Workers([node.name for node in nodes], scheduler, bell)
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     task = Task((_ for _ in ()), background=False)

@@ -33,7 +33,7 @@ from thermocline.protocol.fault import fault
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import SLOTTED, PageTable
+from thermocline.protocol.page import SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Advice, Region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
@@ -61,7 +61,7 @@ class Served:
         )
         self._write_slot(0)
         self._threads: list[threading.Thread] = []
-        self.scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+        self.scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
         self._bell = Bell(Bell.create(blocking=True))
         self._workers = Workers([node.name for node in nodes], self.scheduler, self._bell)
         placement = Placement(arena, PAGE, {})

@@ -25,7 +25,7 @@ from thermocline.protocol.effects import Poison
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import Mm, Policy
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import PageTable
+from thermocline.protocol.page import PageTable, array_column
 from thermocline.protocol.scheduler import Scheduler, Task
 from thermocline.protocol.stopwatch import Stopwatch
 
@@ -46,7 +46,7 @@ def test_the_touch_of_a_process_that_has_gone_since_is_nobody_s(arena: Arena, mo
         lambda _: None,
     )
     bell = Bell(Bell.create(blocking=True))
-    scheduler = Scheduler(Stopwatch(time.perf_counter_ns))
+    scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
     workers, placement = Workers(["dram"], scheduler, bell), Placement(arena, PAGE, {})
     copier = Copier(mm, arena, scheduler, {}, lambda number: {}[number], workers, placement)
     interpreter = LiveInterpreter(

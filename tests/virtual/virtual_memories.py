@@ -107,7 +107,9 @@ def at_rest(memory: VirtualMemory) -> None:
     assert memory._inbox.next is None
     assert not memory._pager.requests
     assert not memory._interpreter.throttled
-    assert not scheduler._locks, f"pages {list(scheduler._locks)} are still locked"
+    assert not scheduler._queues
+    locked = [page for page in range(memory.mm.table.pages) if scheduler._locked[page]]
+    assert not locked, f"pages {locked} are still locked"
     assert not memory.stopwatch._allocating
     _check_pages(memory)
     _check_budgets(memory)

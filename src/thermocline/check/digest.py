@@ -147,7 +147,7 @@ class Describer:
         mm, touched = machine.mm, machine.first_touch
         return (
             self.surviving(),
-            tuple((node.bytes_used, node.failed, tuple(node.shadow_pages)) for node in machine.nodes),
+            tuple((node.bytes_used, node.failed, tuple(node.shadows.unwatched)) for node in machine.nodes),
             tuple((group.bytes_memory, tuple(group.bytes_used)) for group in machine.groups if group.limited),
             tuple(
                 (tuple(lruvec.active), tuple(lruvec.inactive))

@@ -17,6 +17,7 @@ from thermocline.protocol.group import Group
 from thermocline.protocol.lru import Links, LruList
 from thermocline.protocol.node import Node
 from thermocline.protocol.page import array_column
+from thermocline.protocol.shadows import Chain, Shadows
 
 
 class Footprint:
@@ -137,37 +138,36 @@ class WatchedChild(Child):
         self._expected = value
 
 
-class WatchedShadows(dict[int, None]):
+class WatchedShadows(Shadows):
     """A node's shadows, as one object."""
 
-    def __init__(self, footprint: Footprint, node: int) -> None:
-        super().__init__()
-        self._touch: Callable[[], None] = lambda: footprint.write("shadows", node)
-        self._look: Callable[[], None] = lambda: footprint.read("shadows", node)
+    def __init__(self, footprint: Footprint, chain: Chain, node: int) -> None:
+        super().__init__(chain, node)
+        self._footprint = footprint
 
     def __iter__(self) -> Iterator[int]:
-        self._look()
+        self._footprint.read("shadows", self._node)
         return super().__iter__()
 
     def __len__(self) -> int:
-        self._look()
+        self._footprint.read("shadows", self._node)
         return super().__len__()
 
-    def __contains__(self, page: object) -> bool:
-        self._look()
-        return super().__contains__(page)
+    @property
+    def unwatched(self) -> list[int]:
+        """The pages, for those that look at them from outside of the schedule."""
+        return list(super().__iter__())
 
-    def __setitem__(self, page: int, value: None) -> None:
-        self._touch()
-        super().__setitem__(page, value)
+    def add(self, page: int) -> None:
+        """A page has come up, and its copy stays here."""
+        self._footprint.write("shadows", self._node)
+        super().add(page)
 
-    def __delitem__(self, page: int) -> None:
-        self._touch()
-        super().__delitem__(page)
-
-    def pop(self, page: int, *default: Any) -> Any:
-        self._look() if not super().__contains__(page) else self._touch()
-        return super().pop(page, *default)
+    def discard(self, page: int) -> None:
+        """The copy of a page is none any more."""
+        has_none = not self._next[page + 1]
+        (self._footprint.read if has_none else self._footprint.write)("shadows", self._node)
+        super().discard(page)
 
 
 class WatchedNode(Node):
@@ -184,7 +184,6 @@ class WatchedNode(Node):
         made = cls.__new__(cls)
         made.footprint = footprint
         Node.__init__(made, *arguments, **settings)
-        made.shadows = WatchedShadows(footprint, made.index)
         return made
 
     @property
@@ -197,11 +196,6 @@ class WatchedNode(Node):
     def used(self, value: int) -> None:
         self.footprint.write("room", self.index)
         self.bytes_used = value
-
-    @property
-    def shadow_pages(self) -> list[int]:
-        """:attr:`shadows`, for those that look at them from outside of the schedule."""
-        return list(self.shadows.keys())
 
 
 class WatchedFirstTouch(FirstTouch):

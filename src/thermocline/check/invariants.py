@@ -188,8 +188,8 @@ def _check_leaks(machine: Machine) -> None:
         if charged != size:
             raise Violation("leak", f"groups are charged {charged} bytes in {node.name}, and its pages take {size}")
         clean = {page for page in range(machine.layout.pages) if _has_shadow_in(machine, page, node.index)}
-        if node.kind is not Kind.SOURCE and set(node.shadow_pages) != clean:
-            raise Violation("leak", f"{node.name} lists the shadows of {set(node.shadow_pages)}, and has {clean}")
+        if node.kind is not Kind.SOURCE and set(node.shadows.unwatched) != clean:
+            raise Violation("leak", f"{node.name} lists the shadows of {set(node.shadows.unwatched)}, and has {clean}")
 
 
 def _check_frame(machine: Machine, page: int, entry: Entry) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from thermocline.check.footprint import (
     WatchedGroup,
     WatchedLinks,
     WatchedNode,
+    WatchedShadows,
 )
 from thermocline.check.layout import Extent, Layout
 from thermocline.check.private import PrivateMapping
@@ -31,6 +32,7 @@ from thermocline.protocol.node import Kind
 from thermocline.protocol.page import RESIDENT, SHADOWED, SLOTTED, Entry, PageTable
 from thermocline.protocol.recovery import Presence
 from thermocline.protocol.region import Region
+from thermocline.protocol.shadows import Chain
 from thermocline.protocol.vmstat import VmStat
 
 #: In the place of a group: a page waits to be let in.
@@ -134,6 +136,9 @@ class World:
         self.mm.children = WatchedChildren(footprint)
         for child in self.family.values():
             self.mm.children[child.number] = self.child(child)
+        chain = Chain(layout.pages, len(nodes))
+        for node in nodes:
+            node.shadows = WatchedShadows(footprint, chain, node.index)
         self.mm.links = links = WatchedLinks(layout.pages, footprint)
         self._columns |= links.watched
         self.groups = [WatchedGroup(footprint, 0, "root", len(nodes))]
@@ -192,7 +197,7 @@ class World:
         else:
             arena.punch(page)
         if shadow:
-            mm.nodes[node].shadows[page] = None
+            mm.nodes[node].shadows.add(page)
         self.table.commit(page, SHADOWED if shadow else RESIDENT if mapped else SLOTTED, node, slot)
         if self.first_touch is not None:
             self.first_touch.holding += 1

@@ -131,7 +131,7 @@ class Pager:
             self.mm.first_touch = FirstTouch(nodes)
         self._regions = KnownRegions(self.mm, self.tables)
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
-        self.scheduler = Scheduler(self.stopwatch)
+        self.scheduler = Scheduler(self.stopwatch, sparse_column("B", config.pages))
         self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
         self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
         self.workers = Workers([node.name for node in nodes], self.scheduler, self.bell)

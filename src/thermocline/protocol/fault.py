@@ -142,7 +142,7 @@ def _let_go(mm: Mm, page: int, state: int) -> Protocol[None]:
 def drop_shadow(mm: Mm, page: int) -> Protocol[None]:
     """Forget the clean copy of a locked, resident page *before* it may be written."""
     entry = mm.table.read(page)
-    mm.nodes[entry.node].shadows.pop(page, None)
+    mm.nodes[entry.node].shadows.discard(page)
     yield Commit(page, RESIDENT)
     yield Release(entry.node, entry.slot, mm.group_of(page).index)
     mm.vmstat.add("shadow_dropped")

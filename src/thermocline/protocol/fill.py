@@ -84,7 +84,7 @@ def _complete(mm: Mm, page: int, entry: Entry) -> Protocol[None]:
     elif clean and (node.kind is Kind.SOURCE or not (node.below_low or node.failed)):
         yield Commit(page, SHADOWED, entry.node, entry.slot)
         if node.kind is not Kind.SOURCE:
-            node.shadows[page] = None
+            node.shadows.add(page)
             mm.vmstat.add("shadow_kept")
     else:
         yield Commit(page, RESIDENT)

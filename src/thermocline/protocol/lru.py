@@ -42,6 +42,9 @@ class Links:
         #: Set when the page is touched (the accessed bit of its page table entry), where an interpreter can see that;
         #: None where it cannot, as in `live`: user space has no way to read it page by page.
         self.accessed: Column | None = None
+        #: By number of a list and 1: how many pages are on it, and what :attr:`Lruvec.age` counts.
+        self.counts = column("I", MAX_LISTS + 1)
+        self.ages = column("Q", MAX_LISTS + 1)
         self._lists: list[LruList] = []
 
     def new_list(self) -> LruList:
@@ -71,10 +74,10 @@ class LruList:
         self._next = links.next
         self._previous = links.previous
         self._next[self._head] = self._previous[self._head] = self._head
-        self._count = 0
+        self._counts = links.counts
 
     def __len__(self) -> int:
-        return self._count
+        return self._counts[self._number]
 
     def __iter__(self) -> Iterator[int]:
         """Pages from the head (the youngest) to the tail."""
@@ -85,7 +88,7 @@ class LruList:
 
     @property
     def number(self) -> int:
-        """Which list it is."""
+        """Which list it is, from 1 on."""
         return self._number
 
     def from_tail(self, behind: int | None = None) -> Iterator[int]:
@@ -111,7 +114,7 @@ class LruList:
         self._previous[link] = before
         self._next[link] = after
         self._links.list_of[link - 1] = self._number
-        self._count += 1
+        self._counts[self._number] += 1
 
     def remove(self, page: int) -> None:
         """Take a page of this list off it."""
@@ -120,11 +123,11 @@ class LruList:
         self._next[before] = after
         self._previous[after] = before
         self._links.list_of[page] = 0
-        self._count -= 1
+        self._counts[self._number] -= 1
 
     def tail(self) -> int | None:
         """The page that reclaim would take next, or None."""
-        return self._previous[self._head] - 1 if self._count else None
+        return self._previous[self._head] - 1 if self._counts[self._number] else None
 
 
 class Lruvec:
@@ -148,7 +151,15 @@ class Lruvec:
         self._inactive_ratio = inactive_ratio
         self.active = links.new_list()
         self.inactive = links.new_list()
-        self.age = 0
+
+    @property
+    def age(self) -> int:
+        """See above."""
+        return self._links.ages[self.inactive.number]
+
+    @age.setter
+    def age(self, value: int) -> None:
+        self._links.ages[self.inactive.number] = value
 
     def __len__(self) -> int:
         return len(self.active) + len(self.inactive)

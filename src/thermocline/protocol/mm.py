@@ -18,6 +18,7 @@ from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
 from thermocline.protocol.region import Region
+from thermocline.protocol.shadows import Chain, Shadows
 from thermocline.protocol.vmstat import VmStat
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class Mm:
         if self.parts > 1:
             self.nodes[DRAM].reserve = self.page_size
         self.links = Links(self.table.pages, self.column)
+        self.chain = Chain(self.table.pages, len(self.nodes), self.column)
+        for node in self.nodes:
+            node.shadows = Shadows(self.chain, node.index)
         self.groups: dict[int, Group] = {ROOT: Group(ROOT, "root", len(self.nodes))}
         self._lruvecs: dict[tuple[int, int], Lruvec] = {}
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from thermocline.protocol.shadows import Shadows
     from thermocline.spec import NodeSpec
 
 
@@ -62,8 +63,9 @@ class Node:
     reserve : int
         Bytes that only urgent allocations may take (``min`` watermark, ``PF_MEMALLOC``): to complete a page that is in
         DRAM in part gives its slot back, and so makes room below where nothing else can.
-    shadows : dict of page -> None
-        Resident pages whose clean copy is here, as they came up: the first thing to give up for room.
+    shadows : Shadows
+        Resident pages whose clean copy is here: the first thing to give up for room. Of a node of an
+        :class:`~thermocline.protocol.mm.Mm`.
     """
 
     index: int
@@ -79,7 +81,7 @@ class Node:
     peak: int = 0
     failed: bool = False
     watermarks: Watermarks = field(init=False)
-    shadows: dict[int, None] = field(default_factory=dict)
+    shadows: Shadows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.watermarks = Watermarks.of(self.capacity, self.slot_bytes)

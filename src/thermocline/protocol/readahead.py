@@ -9,47 +9,48 @@ by where their next fault is expected.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from thermocline.protocol.page import Column, array_column
 
-#: Streams of one region that are followed at once.
-_READERS = 8
+#: Streams of one region that are followed at once, and runs of parts.
+READERS = 8
 #: How many times as many parts a miss brings up as the misses before it in a run did.
 _GROWTH = 3
 #: A page is brought up as a whole if another part of it was among the last so many misses. Random lookups hardly ever
 #: hit one page twice that soon; walks along the rows or columns of a matrix do.
-_RECENT = 32
+RECENT = 32
 #: The largest stride, in pages, that is taken for a stream: beyond it the guess is wrong more often than not.
-_MAX_STRIDE = 64
+MAX_STRIDE = 64
 
-
-@dataclass(slots=True)
-class _Reader:
-    last: int
-    stride: int
-    #: Where the next fault is expected, and how many pages were read ahead before it.
-    expected: int
-    window: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """Parts that were brought up one behind the other, from ``first`` to before ``end``, counted through the arena."""
-
-    first: int
-    end: int
+#: Words of a reader: the page that it missed last, how far it steps, where its next fault is expected, and how many
+#: pages were read ahead before that.
+LAST, STRIDE, EXPECTED, WINDOW = range(4)
+READER_WORDS = 4
+#: Words of a run, which are parts that were brought up one behind the other, counted through the arena: the first, and
+#: the one behind the last.
+RUN_WORDS = 2
+#: Where in a row the counts are of what there is of each, then where each begins, the newest first. Of the pages that
+#: were missed lately each is written as ``page + 1``, in turn.
+READER_COUNT, RUN_COUNT, MISSED_COUNT = range(3)
+READERS_AT = 3
+RUNS_AT = READERS_AT + READERS * READER_WORDS
+MISSED_AT = RUNS_AT + READERS * RUN_WORDS
+#: Words of a row.
+WORDS = MISSED_AT + RECENT
 
 
 class Stream:
-    """The streams of one region."""
+    """The streams of one region.
 
-    __slots__ = ("_missed", "_readers", "_runs")
+    Parameters
+    ----------
+    row : column of i64
+        ``WORDS`` integers, in which all that is known of them is kept.
+    """
 
-    def __init__(self) -> None:
-        self._readers: list[_Reader] = []
-        self._runs: list[_Run] = []
-        #: Pages of which a part was missed lately, and was next to none that was missed before.
-        self._missed: deque[int] = deque(maxlen=_RECENT)
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Column | None = None) -> None:
+        self._row = array_column("q", WORDS) if row is None else row
 
     def run(self, page: int, part: int, parts: int) -> range | None:
         """The parts of a page to bring up for a miss at one of them; None: a stream of whole pages is expected here.
@@ -63,33 +64,35 @@ class Stream:
         parts : int
             In a page.
         """
-        if any(reader.expected == page for reader in self._readers):
+        row = self._row
+        if any(row[at + EXPECTED] == page for at in self._readers()):
             return None
         miss, begin = page * parts + part, page * parts
-        for run in self._runs:
-            length = _GROWTH * (run.end - run.first)
-            if miss == run.end:
-                run.end = min(miss + length, begin + parts)
-                found = range(part, run.end - begin)
-            elif miss == run.first - 1:
-                run.first = max(miss + 1 - length, begin)
-                found = range(run.first - begin, part + 1)
+        for at in range(RUNS_AT, RUNS_AT + RUN_WORDS * row[RUN_COUNT], RUN_WORDS):
+            first, end = row[at], row[at + 1]
+            length = _GROWTH * (end - first)
+            if miss == end:
+                end = min(miss + length, begin + parts)
+                found = range(part, end - begin)
+            elif miss == first - 1:
+                first = max(miss + 1 - length, begin)
+                found = range(first - begin, part + 1)
             else:
                 continue
-            self._runs.remove(run)
-            if run.end - run.first >= parts // 2 and run.end == begin + parts:
-                self._readers.insert(0, _Reader(page, 1, page + 1, 0))
-            elif run.end - run.first >= parts // 2 and run.first == begin:
-                self._readers.insert(0, _Reader(page, -1, page - 1, 0))
+            if end - first >= parts // 2 and end == begin + parts:
+                self._remove_run(at)
+                self._add_reader(page, 1, page + 1, 0)
+            elif end - first >= parts // 2 and first == begin:
+                self._remove_run(at)
+                self._add_reader(page, -1, page - 1, 0)
             else:
-                self._runs.insert(0, run)
-            del self._readers[_READERS:]
+                self._to_front(RUNS_AT, at, first, end)
             return found
-        if page in self._missed:
+        if any(row[at] == page + 1 for at in range(MISSED_AT, MISSED_AT + RECENT)):
             return None
-        self._missed.append(page)
-        self._runs.insert(0, _Run(miss, miss + 1))
-        del self._runs[_READERS:]
+        row[MISSED_AT + row[MISSED_COUNT] % RECENT] = page + 1
+        row[MISSED_COUNT] += 1
+        self._add(RUN_COUNT, RUNS_AT, miss, miss + 1)
         return range(part, part + 1)
 
     def window(self, page: int, largest: int, *, eager: bool = False) -> range:
@@ -102,26 +105,50 @@ class Stream:
         eager : bool
             Begin at once with the largest window (the user promised sequential use).
         """
-        for position, reader in enumerate(self._readers):
-            if page == reader.expected:
-                return self._advance(position, page, reader.stride, min(max(2 * reader.window, 2), largest))
+        row = self._row
+        for at in self._readers():
+            if page == row[at + EXPECTED]:
+                return self._advance(at, page, row[at + STRIDE], min(max(2 * row[at + WINDOW], 2), largest))
         # A reader that is not in a stream yet: the distance from its last fault becomes a stride to be confirmed.
-        for position, reader in enumerate(self._readers):
-            stride = page - reader.last
-            if reader.window == 0 and stride and abs(stride) <= _MAX_STRIDE:
-                return self._advance(position, page, stride, 0)
-        self._readers.insert(0, _Reader(page, 1, page + 1, 0))
-        del self._readers[_READERS:]
+        for at in self._readers():
+            stride = page - row[at + LAST]
+            if row[at + WINDOW] == 0 and stride and abs(stride) <= MAX_STRIDE:
+                return self._advance(at, page, stride, 0)
+        self._add_reader(page, 1, page + 1, 0)
         if eager:
-            return self._advance(0, page, 1, largest)
+            return self._advance(READERS_AT, page, 1, largest)
         return range(0)
 
-    def _advance(self, position: int, page: int, stride: int, window: int) -> range:
+    def _advance(self, at: int, page: int, stride: int, window: int) -> range:
         """Move a reader to the front, with its next fault expected behind the window."""
-        reader = self._readers.pop(position)
-        self._readers.insert(0, reader)
-        reader.last = page
-        reader.stride = stride
-        reader.window = window
-        reader.expected = page + stride * (window + 1)
+        self._to_front(READERS_AT, at, page, stride, page + stride * (window + 1), window)
         return range(page + stride, page + stride * (window + 1), stride)
+
+    # -- the row ------------------------------------------------------------------------------------------------------
+
+    def _readers(self) -> range:
+        """Where each reader begins."""
+        return range(READERS_AT, READERS_AT + READER_WORDS * self._row[READER_COUNT], READER_WORDS)
+
+    def _add_reader(self, last: int, stride: int, expected: int, window: int) -> None:
+        self._add(READER_COUNT, READERS_AT, last, stride, expected, window)
+
+    def _add(self, count: int, begin: int, *words: int) -> None:
+        """Put something in front of its like, of which the oldest is forgotten if there are too many."""
+        row = self._row
+        row[count] = min(row[count] + 1, READERS)
+        self._to_front(begin, begin + len(words) * (row[count] - 1), *words)
+
+    def _to_front(self, begin: int, at: int, *words: int) -> None:
+        """Put something in front of its like, in lieu of what is at a place."""
+        row, size = self._row, len(words)
+        for place in range(at + size - 1, begin + size - 1, -1):
+            row[place] = row[place - size]
+        for place, word in enumerate(words, begin):
+            row[place] = word
+
+    def _remove_run(self, at: int) -> None:
+        row = self._row
+        row[RUN_COUNT] -= 1
+        for place in range(at, RUNS_AT + RUN_WORDS * row[RUN_COUNT]):
+            row[place] = row[place + RUN_WORDS]

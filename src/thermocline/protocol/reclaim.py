@@ -154,14 +154,14 @@ def _drop_shadows(mm: Mm, node: Node, group: Group | None) -> Protocol[int]:
     oldest are of pages that reclaim comes to next, and whose way down would be free.
     """
     freed = 0
-    for page in list(islice(reversed(node.shadows), SWAP_CLUSTER_MAX)):
+    for page in list(islice(node.shadows, SWAP_CLUSTER_MAX)):
         if group is not None and mm.group_of(page) is not group:
             continue
         if not (yield TryLock(page)):
             continue
         entry = mm.table.read(page)
         if entry.state == SHADOWED and entry.node == node.index:
-            node.shadows.pop(page, None)
+            node.shadows.discard(page)
             # It stays write-protected: the next write faults, finds RESIDENT and just goes on.
             yield Commit(page, RESIDENT)
             yield Release(entry.node, entry.slot, mm.group_of(page).index)
@@ -357,7 +357,7 @@ def _drop_clean(mm: Mm, pages: Sequence[int], sc: ScanControl) -> Protocol[int]:
     for page in pages:
         entry = mm.table.read(page)
         node = mm.nodes[entry.node]
-        node.shadows.pop(page, None)
+        node.shadows.discard(page)
         yield Commit(page, SLOTTED, entry.node, entry.slot)
         mm.note_eviction(page, mm.nodes[0])
         if node.kind is Kind.SOURCE:

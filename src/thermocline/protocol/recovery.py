@@ -121,7 +121,7 @@ def _recover_page(
         yield from _finish(mm, page, entry, present, frame)
     entry = mm.table.read(page)
     if entry.state == SHADOWED and mm.nodes[entry.node].kind is not Kind.SOURCE:
-        mm.nodes[entry.node].shadows[page] = None
+        mm.nodes[entry.node].shadows.add(page)
     mm.lru_add(page)
 
 

@@ -108,7 +108,7 @@ def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
         mm.links.referenced[page] = 0
         mm.abort_transaction(page)
         if entry.names_slot:
-            mm.nodes[entry.node].shadows.pop(page, None)
+            mm.nodes[entry.node].shadows.discard(page)
             yield Release(entry.node, entry.slot, region.group)
     for node, frames in framed.items():
         yield Punch(frames, node)

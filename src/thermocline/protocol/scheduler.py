@@ -56,6 +56,11 @@ Handler = Callable[[Any, Task], Any]
 class Scheduler:
     """Runs tasks. ``handlers`` performs each kind of effect, or returns ``PARKED``.
 
+    Parameters
+    ----------
+    locked : column
+        The lock of each page (``PG_locked``): 1 while a task holds it.
+
     Attributes
     ----------
     noted : column of one integer
@@ -63,13 +68,15 @@ class Scheduler:
         that in memory which outlives the process it says what the process died at.
     """
 
-    def __init__(self, stopwatch: Stopwatch) -> None:
+    def __init__(self, stopwatch: Stopwatch, locked: Column) -> None:
         self.stopwatch = stopwatch
         self.handlers: dict[type[Effect], Handler] = {}
         self.noted: Column = array_column("Q", 1)
         self._foreground: deque[Task] = deque()
         self._background: deque[Task] = deque()
-        self._locks: dict[int, deque[Task] | None] = {}
+        self._locked = locked
+        #: By page: the tasks that wait for its lock.
+        self._queues: dict[int, deque[Task]] = {}
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -137,30 +144,28 @@ class Scheduler:
 
     def lock(self, page: int, task: Task) -> Any:
         """Take a page's lock, or queue for it."""
-        if page not in self._locks:
-            self._locks[page] = None
+        if self.try_lock(page):
             return None
-        queue = self._locks[page]
-        if queue is None:
-            queue = self._locks[page] = deque()
         task.since = self.stopwatch.clock()
-        queue.append(task)
+        self._queues.setdefault(page, deque()).append(task)
         return PARKED
 
     def try_lock(self, page: int) -> bool:
         """Take a page's lock if no task holds it."""
-        if page in self._locks:
+        if self._locked[page]:
             return False
-        self._locks[page] = None
+        self._locked[page] = 1
         return True
 
     def unlock(self, page: int) -> None:
         """Hand a page's lock to the first in its queue."""
-        queue = self._locks[page]
         self.stopwatch.unlocked(page)
-        if queue:
-            task = queue.popleft()
-            self.stopwatch.lock_wait.add(self.stopwatch.clock() - task.since)
-            self.resume(task, None)
-        else:
-            del self._locks[page]
+        queue = self._queues.get(page)
+        if queue is None:
+            self._locked[page] = 0
+            return
+        task = queue.popleft()
+        if not queue:
+            del self._queues[page]
+        self.stopwatch.lock_wait.add(self.stopwatch.clock() - task.since)
+        self.resume(task, None)

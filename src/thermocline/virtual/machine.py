@@ -14,7 +14,7 @@ from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
-from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable
+from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable, array_column
 from thermocline.protocol.promote import task_numa_work
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
 from thermocline.protocol.region import Advice, Region, free_region
@@ -161,7 +161,7 @@ class VirtualMemory:
         if self._mapping.accessed is not None:
             self.mm.links.accessed = self._mapping.accessed
         self.stopwatch = Stopwatch(self._clock.nanoseconds)
-        self._scheduler = Scheduler(self.stopwatch)
+        self._scheduler = Scheduler(self.stopwatch, array_column("B", pages))
         self._interpreter = VirtualInterpreter(
             self.mm,
             self._scheduler,

@@ -21,6 +21,7 @@ from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.userfaultfd import PageFault
 from thermocline.protocol.effects import Protocol
+from thermocline.protocol.page import array_column
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.virtual.costs import Cost
@@ -73,7 +74,7 @@ class Mapping:
         self._resident = ARENA_BYTES - mmap.PAGESIZE
         self._unpoisoned = ARENA_BYTES // 2
         self._samples: dict[str, Samples] = defaultdict(Samples)
-        self._scheduler = Scheduler(Stopwatch(_clock))
+        self._scheduler = Scheduler(Stopwatch(_clock), array_column("B", 1))
         self._news = select.epoll()
         self._news.register(program.uffd.fd, select.EPOLLIN)
         self._news.register(program.control, select.EPOLLIN)

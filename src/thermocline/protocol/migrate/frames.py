@@ -55,7 +55,7 @@ def shift_frames(mm: Mm, pages: Sequence[int], source: Node, target: Node, group
         mm.abort_transaction(page)
         yield Commit(page, RESIDENT, target.index)
         if entry.names_slot:
-            mm.nodes[entry.node].shadows.pop(page, None)
+            mm.nodes[entry.node].shadows.discard(page)
             yield Release(entry.node, entry.slot, group)
         yield Release(source.index, 0, group)
         moved.add(page)

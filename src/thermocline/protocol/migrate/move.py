@@ -75,7 +75,7 @@ def commit_copies(
         entry = mm.table.read(page)
         if entry.names_slot:
             # The slot that the entry names until now: the shadow of a resident page, or the place it is moved from.
-            mm.nodes[entry.node].shadows.pop(page, None)
+            mm.nodes[entry.node].shadows.discard(page)
             old_slots.append((entry.node, entry.slot, group))
         if size == ZERO:
             yield Release(target.index, slot, group)
