@@ -74,6 +74,9 @@ class Memory(Arrays):
         How much may be allocated. ``"strict"``: what the nodes hold in the worst case; more is a MemoryError.
         ``"heuristic"``: what the kernel would grant a program without us, which may be more than the nodes hold. A
         program that then writes to more than they hold waits, and ends in SIGBUS, with a message.
+    poll : bool
+        Whether the pager looks for the next fault for up to 50 us before it sleeps, where faults are frequent and there
+        is more than one processor: a miss then costs a half to a quarter, and processor time of another core.
 
     Notes
     -----
@@ -102,6 +105,7 @@ class Memory(Arrays):
         parts: bool = True,
         fork: str = "copy",
         commit: str = "strict",
+        poll: bool = True,
         report_fd: int = -1,
     ) -> None:
         size = check_page_size(page_size)
@@ -118,7 +122,7 @@ class Memory(Arrays):
             raise SpecError(f"unknown fork {fork!r}; write copy or share")
         if commit not in ("strict", "heuristic"):
             raise SpecError(f"unknown commit {commit!r}; write strict or heuristic")
-        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts, fork, commit)
+        settings = Settings(design, clean == Clean.DISCARD.value, readahead, group_reclaim, parts, fork, commit, poll)
         super().__init__(Regions(Session(nodes, size, settings, report_fd)), 0)
         self.page_size = size
         self._group_reclaim = GroupReclaim(group_reclaim)

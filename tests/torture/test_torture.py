@@ -5,6 +5,7 @@ import rot
 from devices import MODES, judge, runs, sweep
 
 import torture
+from thermocline.live.injection import NATIVE
 from thermocline.protocol.migrate import DESIGNS
 from torture import Outcome, at_points, at_random
 
@@ -23,6 +24,11 @@ def test_a_pager_killed_at_each_point_of_the_protocol() -> None:
         for side in ("before", "after")
         for rule in torture.rules_at(side, effect, (number % 3 + 1,))
     ]
+    assert_right(at_points(rules), len(rules))
+
+
+def test_a_pager_killed_behind_each_store_of_the_native_half() -> None:
+    rules = torture.rules_at("after", NATIVE, tuple(range(1, 21)))
     assert_right(at_points(rules), len(rules))
 
 

@@ -26,7 +26,7 @@ import rot
 from devices import MODES, Sweep, sweep
 from victims import victim
 
-from thermocline.live.injection import POINTS
+from thermocline.live.injection import NATIVE, POINTS
 from thermocline.protocol.migrate import DESIGNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -132,6 +132,7 @@ def at_random(kills: int, seed: int) -> Outcome:
 
 def plan(kills: int) -> Iterator[tuple[str, list[str]]]:
     """Rows of the table, each with its rules, for about so many kills."""
+    yield f"after {NATIVE}", rules_at("after", NATIVE, tuple(range(1, kills // 20 + 1)))
     each = max(round(kills / (4 * len(POINTS))), 1)
     for effect in POINTS:
         for side in ("before", "after"):

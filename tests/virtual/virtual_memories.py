@@ -108,7 +108,7 @@ def at_rest(memory: VirtualMemory) -> None:
     assert not memory._pager.requests
     assert not memory._interpreter.throttled
     assert not scheduler._queues
-    locked = [page for page in range(memory.mm.table.pages) if scheduler._locked[page]]
+    locked = [page for page in range(memory.mm.table.pages) if scheduler.locked[page]]
     assert not locked, f"pages {locked} are still locked"
     assert not memory.stopwatch._allocating
     _check_pages(memory)

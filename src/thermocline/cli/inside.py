@@ -28,7 +28,7 @@ def begin(settings: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings
-        `spec`, `page_size`, `min_array`, `design`, `commit` as given to `thermocline run`, `report` (the
+        `spec`, `page_size`, `min_array`, `design`, `commit`, `poll` as given to `thermocline run`, `report` (the
         descriptor for the final counters) and `wrapper` (the process id of `thermocline run`).
     """
     report: int = settings["report"]
@@ -43,6 +43,7 @@ def begin(settings: Mapping[str, Any]) -> None:
             page_size=settings["page_size"],
             design=settings["design"],
             commit=settings["commit"],
+            poll=settings["poll"],
             report_fd=os.dup(report),
         )
         os.close(report)

@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
         "min_array": options.min_array,
         "design": options.design,
         "commit": options.commit,
+        "poll": options.poll,
     }
     try:
         status, report = _run(interpreted, settings)
@@ -152,6 +153,12 @@ def _parser() -> Parser:
         default="heuristic",
         help="what arrays may take in all. heuristic: as much as the kernel would grant (default), and a program that"
         " fills more than the nodes hold ends in SIGBUS; strict: what the nodes hold, and more is a MemoryError",
+    )
+    parser.add_argument(
+        "--no-poll",
+        dest="poll",
+        action="store_false",
+        help="let the pager sleep at once when no fault waits: less processor time, and slower misses",
     )
     parser.add_argument("--stat", metavar="FILE", help="write the final counters as JSON")
     parser.add_argument("--quiet", action="store_true", help="print no summary at the end")

@@ -20,15 +20,17 @@ With more than one shared mapping, three rules keep them alike:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
 from thermocline.live.mapping import Mapping, SharedRanges, half_of
+from thermocline.native import library
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
 
@@ -70,7 +72,7 @@ class Arena:
         pages = os.fstat(fd).st_size // page_size
         self._given = array_column("I", pages) if given is None else given
         #: Per page, 1: no process may write to what is there of it. 0: one may, or this pager has not seen to it.
-        self._stopped = Buffer(pages).view
+        self.stopped = Buffer(pages).view
         self._zeros: Buffer | None = None
         #: Held while a page comes up, by whatever thread, so that a mapping is there for all of it or for none of it.
         self._coming_up = threading.Lock()
@@ -107,7 +109,7 @@ class Arena:
         """
         with self._coming_up:
             for page, count in self.present_runs():
-                for first, pages in _runs_of_zeros(self._stopped[page : page + count]):
+                for first, pages in _runs_of_zeros(self.stopped[page : page + count]):
                     self.protect(page + first, pages)
 
     def cover(self, number: int, first: int, count: int) -> None:
@@ -178,7 +180,7 @@ class Arena:
     def install(self, at: int, size: int, buffer: Buffer, offset: int, *, protect: bool) -> None:
         """Make a stretch, in whole base pages, appear with these bytes, and wake those that wait for it."""
         with self._coming_up:
-            mapping = self._only
+            mapping = self.only
             if mapping is not None:  # as it mostly is, and a fault waits for this
                 if not protect:
                     self._note_writers(*self._pages_of(at, size))
@@ -192,7 +194,7 @@ class Arena:
     def install_zeros(self, at: int, size: int) -> None:
         """Make a stretch of zeros appear, writable if no child is owed them, and wake those that wait for it."""
         with self._coming_up:
-            mapping = self._only
+            mapping = self.only
             if mapping is not None:
                 self._note_writers(*self._pages_of(at, size))
                 with contextlib.suppress(FileNotFoundError):
@@ -203,7 +205,7 @@ class Arena:
             self._come_up(at, size, self._zeros, 0, protect=self._may_owe(*self._pages_of(at, size)))
 
     @property
-    def _only(self) -> Mapping | None:
+    def only(self) -> Mapping | None:
         """The only mapping, if there is one, and no fork under way."""
         if len(self.mappings) == 1 and not self.newest_fork and not self.mappings[0].is_private:
             return self.mappings[0]
@@ -221,11 +223,11 @@ class Arena:
     def protect(self, page: int, count: int) -> None:
         """Stop the writers of pages, wherever they are mapped or will be."""
         self._everywhere(lambda mapping: mapping.protect(page, count), self.shared)
-        self._stopped[page : page + count] = b"\1" * count
+        self.stopped[page : page + count] = b"\1" * count
 
     def _note_writers(self, page: int, count: int) -> None:
         """Pages are about to be writable."""
-        self._stopped[page : page + count] = bytes(count)
+        self.stopped[page : page + count] = bytes(count)
 
     def unprotect(self, page: int, count: int) -> None:
         """Let the writers of resident pages go on."""
@@ -263,6 +265,17 @@ class Arena:
     def punch(self, page: int, count: int) -> None:
         """Free the frames of pages and unmap them everywhere."""
         libc.punch_hole(self.fd, page * self.page_size, count * self.page_size)
+
+    def punch_all(self, pages: Sequence[int]) -> None:
+        """:meth:`punch` pages, ascending, in one step that does not hold the interpreter."""
+        error = library().tc_punch(
+            ctypes.c_int(self.fd),
+            ctypes.c_uint64(self.page_size),
+            (ctypes.c_uint32 * len(pages))(*pages),
+            ctypes.c_size_t(len(pages)),
+        )
+        if error:
+            raise OSError(error, f"fallocate: {os.strerror(error)}")
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory, by the kernel's account."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from typing import Any
 
 from thermocline.live.libc import MAP_NORESERVE
 
@@ -40,3 +41,8 @@ class Buffer:
         """Unmap it, or leave that to the last slice somebody holds: the traceback of an error often does."""
         self.view.release()
         self._map = None
+
+
+def address_of(column: Any) -> int:
+    """Where a column is: an array, or a memoryview of memory that can be written to. It is not resized from now on."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(column))

@@ -6,10 +6,30 @@ It travels as JSON through an inherited pipe, the descriptors by inheritance, un
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from thermocline.errors import SpecError
 from thermocline.spec import Compressed, Dram, File, NodeSpec, Numa
+
+#: Who answers faults (see :mod:`thermocline.live.engine`), and the environment variable that says it.
+ENGINES = ("native", "python")
+ENGINE = "THERMOCLINE_ENGINE"
+
+
+def chosen_engine() -> str:
+    """The engine that the environment names, or the native one.
+
+    Raises
+    ------
+    SpecError
+        There is none of that name.
+    """
+    engine = os.environ.get(ENGINE) or ENGINES[0]
+    if engine not in ENGINES:
+        raise SpecError(f'{ENGINE}: there is no engine "{engine}"; write {" or ".join(ENGINES)}')
+    return engine
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,10 @@ class Config:
         :mod:`thermocline.protocol.first_touch`.
     control : int
         The supervisor's end of the control socket (see :mod:`thermocline.live.supervisor`).
+    poll : bool
+        Whether the pager looks for the next fault for a while before it sleeps.
+    engine : str
+        ``"native"``: faults that take the straight line are answered in native code; ``"python"``: none is.
     inject : str
         Deaths and failures made to order (see :mod:`thermocline.live.injection`).
     report : int
@@ -64,6 +88,8 @@ class Config:
     parts: bool = True
     fork: str = "copy"
     commit: str = "strict"
+    poll: bool = True
+    engine: str = "native"
     inject: str = ""
     report: int = -1
     stores: list[list[int]] = field(default_factory=list)

@@ -23,6 +23,7 @@ from thermocline.live.buffer import Buffer
 from thermocline.live.messages import say
 from thermocline.live.placement import Placement, reason
 from thermocline.live.stores import Store
+from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.suspicion import note_of
 from thermocline.live.workers import Workers
 from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
@@ -39,6 +40,8 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _SPARE_BUFFERS = 4
 #: Pages of an array that is a kind of its own, for the stores that pack it.
 _OWN_KIND = 16
+#: Pages that are unpacked together in the background, from which on a worker does it.
+_UNPACKED_APART = 4
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
 #: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
@@ -116,6 +119,10 @@ class Copier:
             noted[0] = task.note
             return True
         buffer = self._take_buffer()
+        store = self.stores.get(homes[0])
+        is_apart = task.background and len(pages) >= _UNPACKED_APART and set(homes) == {homes[0]}
+        if is_apart and isinstance(store, CompressedStore):
+            return self._fill_apart(effect, store, gaps, buffer, task)
         slow = [index for index, home in enumerate(homes) if self._slow[home]]
         quick = (index for index in range(len(pages)) if index not in slow)
         unread = self._read(buffer, pages, homes, quick, noted)
@@ -139,6 +146,32 @@ class Copier:
         self.mm.vmstat.add("pswpin", len(slow))
         noted[0] = task.note
         return self._workers.run(homes[slow[0]], False, finish, task)
+
+    def _fill_apart(
+        self, effect: Fill, store: CompressedStore, gaps: list[tuple[int, int]], buffer: Buffer, task: Task
+    ) -> Any:
+        """Unpack a run in a worker: a fault that comes meanwhile does not wait for it."""
+        pages = list(effect.pages)
+        slots = [self.mm.table.place(page)[1] for page in pages]
+        begin = pages[0] * self.mm.page_size
+
+        def in_worker(noted: Column) -> bool:
+            try:
+                if not store.read_list(slots, pages, buffer, noted):
+                    return False  # they are read again one by one, which says what is wrong
+                noted[0] = note_of(pages[0])
+                for at, size in gaps:
+                    self.arena.install(at, size, buffer, at - begin, protect=not effect.writable)
+            finally:
+                self._put_buffer(buffer)
+            return True
+
+        def settle(filled: bool) -> bool:
+            self._note_resident()
+            return filled
+
+        self.scheduler.noted[0] = task.note
+        return self._workers.run(DRAM, False, in_worker, task, settle)
 
     def _fill_parts(self, page: int, home: int, effect: Fill) -> bool:
         """Bring up some parts of a page from a node that is not slow: what a scattered reader asks for."""
@@ -190,7 +223,7 @@ class Copier:
 
     def copy(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
         """Perform a :class:`~thermocline.protocol.effects.CopyList`; ``result`` makes its list what the task wants."""
-        pages, slots, node = effect.pages, effect.slots, effect.node
+        pages, node = effect.pages, effect.node
         if self.mm.nodes[node].kind is Kind.MAPPED:
             return self._move_frames(effect, task, result)
         homes = [DRAM if self.mm.table.resident(page) else self.mm.table.place(page)[0] for page in pages]
@@ -215,24 +248,75 @@ class Copier:
                 rest = self._read(buffer, pages, homes, others, noted, down=True)
                 for index in range(len(pages)):
                     noted[0] = note_of(pages[index], down=True)
-                    sizes.append(self._write(buffer, index, pages, node, slots, unread | rest))
+                    sizes.append(self._write(buffer, index, effect, unread | rest))
 
             return self._workers.run(node, True, in_worker, task, lambda _: settle())
+
+        store = self.stores[node]
+        if task.background and isinstance(store, CompressedStore):
+            return self._pack_apart(effect, store, homes, buffer, task, sizes, settle)
 
         def one_page() -> Any:
             index = len(sizes)
             unread = self._read(buffer, pages, homes, [index], self.scheduler.noted, down=True)
-            sizes.append(self._write(buffer, index, pages, node, slots, unread))
+            sizes.append(self._write(buffer, index, effect, unread))
             self.scheduler.noted[0] = task.note
             return settle() if len(sizes) == len(pages) else PARKED
 
-        # What runs in the background lets others go first before each page: a design that moves pages one by one would
-        # otherwise keep a fault waiting for all that reclaim has isolated.
+        # Others go first before each page: a design that moves pages one by one would otherwise keep a fault waiting
+        # for all that reclaim has isolated.
         first = PARKED if task.background else one_page()
         if first is PARKED:
             task.job = one_page
             self.scheduler.requeue(task)
         return first
+
+    def _pack_apart(
+        self,
+        effect: CopyList,
+        store: CompressedStore,
+        homes: Sequence[int],
+        buffer: Buffer,
+        task: Task,
+        sizes: list[int],
+        settle: Callable[[], Any],
+    ) -> Any:
+        """Pack pages in a worker, and put them into the pool in the pager's thread: faults go first before each."""
+        pages, slots = effect.pages, effect.slots
+        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
+        unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
+        self.scheduler.noted[0] = task.note
+        kinds = [self._kind_of(page) for page in pages]
+        lengths: list[int] = []
+
+        def in_worker(noted: Column) -> None:
+            others = (index for index in range(len(pages)) if index not in here)
+            lost = unread | self._read(buffer, pages, homes, others, noted, down=True)
+            for index, kind in enumerate(kinds):
+                offset = index * self.mm.page_size
+                noted[0] = note_of(pages[index], down=True)
+                if index in lost:
+                    lengths.append(FAILED)
+                elif libc.is_zero(buffer.address + offset, self.mm.page_size):
+                    lengths.append(ZERO)
+                else:
+                    lengths.append(store.pack(buffer, offset, kind))
+
+        def one_page() -> Any:
+            index = len(sizes)
+            length = lengths[index]
+            if length > 0:
+                self.scheduler.noted[0] = note_of(pages[index], down=True)
+                offset = index * self.mm.page_size
+                length = self._put(effect, index, lambda: store.write_packed(slots[index], buffer, offset, length))
+                self.scheduler.noted[0] = task.note
+            sizes.append(length)
+            return settle() if len(sizes) == len(pages) else PARKED
+
+        def packed(_: object) -> None:
+            task.job = one_page
+
+        return self._workers.run(effect.node, True, in_worker, task, packed)
 
     def _move_frames(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
         """Let the kernel move frames to a mapped node, in a worker: it stops the processors for each page it unmaps."""
@@ -260,17 +344,21 @@ class Copier:
 
         return self._workers.run(node, True, in_worker, task, settle)
 
-    def _write(
-        self, buffer: Buffer, index: int, pages: Sequence[int], node: int, slots: Sequence[int], unread: set[int]
-    ) -> int:
+    def _write(self, buffer: Buffer, index: int, effect: CopyList, unread: set[int]) -> int:
         """Write one page of a batch to its slot -> bytes charged, ``ZERO`` or ``FAILED``."""
         if index in unread:
             return FAILED
         offset = index * self.mm.page_size
         if libc.is_zero(buffer.address + offset, self.mm.page_size):
             return ZERO
+        store, kind = self.stores[effect.node], self._kind_of(effect.pages[index])
+        return self._put(effect, index, lambda: store.write(effect.slots[index], buffer, offset, kind))
+
+    def _put(self, effect: CopyList, index: int, write: Callable[[], int]) -> int:
+        """Let a page of a batch be written -> bytes charged, or ``FAILED``."""
+        node, page = effect.node, effect.pages[index]
         try:
-            size = self.stores[node].write(slots[index], buffer, offset, self._kind_of(pages[index]))
+            size = write()
             self._refusals[node] = 0
             return size
         except StoreError as error:
@@ -279,7 +367,7 @@ class Copier:
                 if (node, error.errno) not in self._refusals_said:
                     self._refusals_said.add((node, error.errno))
                     what = f"cannot be written to {self.mm.nodes[node].name}: {error.strerror}"
-                    self._say_of(pages[index], f"{what}; it stays where it is, and so do others that are refused")
+                    self._say_of(page, f"{what}; it stays where it is, and so do others that are refused")
             return FAILED
 
     def _kind_of(self, page: int) -> int:

@@ -5,6 +5,7 @@ pager's handlers and stores are then untouched. Rules are parted by semicolons::
 
     kill before Commit 7          the pager kills itself (SIGKILL) before its 7th Commit; or ``after``
     exit up at 17                 every pager ends itself (status 70) when it brings page 17 up; or ``down``
+    kill after Native 7           ... behind the 7th store that the native half made when it answered faults
     break read file 3             the third read from the file node is a bug, which raises what nobody expects
     fail write file ENOSPC 3      the third write to the file node fails
     fail write file ENOSPC 3 on   so do all that follow; this can be said of ``break`` and ``hang``, too
@@ -50,6 +51,8 @@ if TYPE_CHECKING:  # the program reads the rules, and has nothing of a pager's
 EXIT_STATUS = 70
 #: Names of the effects at which a pager can be told to end.
 POINTS = sorted(kind.__name__ for kind in effects.Effect.__subclasses__())
+#: What the native half does when it answers a fault: each of its stores that a successor may find counts.
+NATIVE = "Native"
 
 _KILL = re.compile(r"kill (before|after) (\w+) ([1-9]\d*)")
 _EXIT = re.compile(r"exit (up|down) at (\d+)")
@@ -143,8 +146,10 @@ def _parse_rule(text: str) -> Rule:
 
 
 def _effect(name: str, text: str) -> str:
-    if name not in POINTS:
-        raise SpecError(f'THERMOCLINE_INJECT: "{text}": there is no effect {name}; write one of: {", ".join(POINTS)}')
+    if name not in (*POINTS, NATIVE):
+        raise SpecError(
+            f'THERMOCLINE_INJECT: "{text}": there is no effect {name}; write one of: {", ".join((*POINTS, NATIVE))}'
+        )
     return name
 
 
@@ -168,6 +173,16 @@ class Injection:
         # Workers call stores, too: next() of such a counter is one step for all of them.
         self._disturbances = {rule: itertools.count(1) for rule in rules if isinstance(rule, Disturb)}
         self._patience = [rule.seconds for rule in rules if isinstance(rule, Patience)]
+
+    @property
+    def kill_in(self) -> int:
+        """Behind how many of its stores the native half is to kill the pager; 0: not there."""
+        return self._kill.occurrence if self._kill is not None and self._kill.effect == NATIVE else 0
+
+    @property
+    def concerns_native(self) -> bool:
+        """Whether the native half may answer faults: else it would go past what the rules say."""
+        return self.kill_in > 0 or not (self._kill or self._exits or self._disturbances)
 
     def install(
         self,

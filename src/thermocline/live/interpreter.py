@@ -8,12 +8,13 @@ import heapq
 import os
 import signal
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from thermocline.live.arena import Arena
 from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
+from thermocline.live.engine import Engine
 from thermocline.live.mapping import Mapping
 from thermocline.live.messages import say
 from thermocline.live.pidfd import has_ended
@@ -74,6 +75,8 @@ class LiveInterpreter(Interpreter):
         self._workers = workers
         self.sampler = sampler
         self.condemned: Column = array_column("Q", 1)
+        #: What drops clean pages; None: the protocol does.
+        self.engine: Engine | None = None
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
         self._naps = 0
@@ -267,20 +270,46 @@ class LiveInterpreter(Interpreter):
         return self._workers.ask_kernel(effect.node, lambda: self.sampler.used(effect.pages), task)
 
     def punch(self, effect: effects.Punch, task: Task) -> Any:
-        def punch() -> None:
-            for start, count in runs(sorted(effect.pages)):
-                self.arena.punch(start, count)
-
-        def settle(_: object = None) -> None:
+        def settle() -> None:
             for page in effect.pages:
                 self.mm.uncharge_frame(page, effect.node)
             self.frames_freed(len(effect.pages))
 
-        if task.background and len(effect.pages) >= PUNCHED_APART:
+        return self._punch(sorted(effect.pages), task, settle)
+
+    def _punch(self, pages: Sequence[int], task: Task, settle: Callable[[], Any]) -> Any:
+        """Punch pages, ascending -> what ``settle`` says when that is done."""
+        if task.background and len(pages) >= PUNCHED_APART:
             # The kernel takes its time over it, and another processor may be idle: faults need not wait for that.
-            return self._workers.run(DRAM, True, lambda _: punch(), task, settle)
-        punch()
+            return self._workers.run(DRAM, True, lambda _: self.arena.punch_all(pages), task, lambda _: settle())
+        self.arena.punch_all(pages)
         return settle()
+
+    def arrive(self, effect: effects.Arrive, _: Task) -> int:
+        if self.engine is None:
+            return 0
+        done, waited_for = self.engine.arrive(effect.pages, effect.before)
+        for node, slot, group in self.engine.take_released():
+            self.give_back(node, slot, group)
+        for page in waited_for:
+            self.scheduler.unlock(page)
+        return done
+
+    def drop_clean(self, effect: effects.DropClean, task: Task) -> Any:
+        engine = self.engine
+        if engine is None or self.mm.held or not effect.pages:
+            return 0, effect.pages
+        dropped, left = engine.begin_drop(effect.pages, effect.cause)
+        if not dropped:
+            return 0, left
+
+        def settle() -> tuple[int, list[int]]:
+            for page in engine.end_drop(dropped):
+                self.scheduler.unlock(page)
+            self.frames_freed(len(dropped))
+            return len(dropped), left
+
+        return self._punch(dropped, task, settle)
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

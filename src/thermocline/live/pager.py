@@ -24,6 +24,7 @@ from functools import partial
 from thermocline.errors import StoreError
 from thermocline.live import control, statistics
 from thermocline.live.arena import Arena
+from thermocline.live.books import Books
 from thermocline.live.buffer import Buffer
 from thermocline.live.channel import Channel
 from thermocline.live.config import Config
@@ -32,6 +33,7 @@ from thermocline.live.copier import SCRATCH_PAGES, Copier
 from thermocline.live.copies import Copies
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.doorbell import Doorbell
+from thermocline.live.engine import Engine, Miss
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.known_regions import KnownRegions
@@ -48,7 +50,9 @@ from thermocline.live.suspicion import note_of
 from thermocline.live.tables import NODE_WORDS, Tables, cast_column
 from thermocline.live.workers import Workers
 from thermocline.protocol.demotion import DemotionPath
+from thermocline.protocol.effects import Protocol
 from thermocline.protocol.fault import fault, read_ahead
+from thermocline.protocol.fill import go_on
 from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
@@ -109,7 +113,8 @@ class Pager:
             if not spec.is_mapped
         }
         slot_bytes = [stores[index].slot_bytes if index in stores else config.page_size for index in lower_nodes]
-        nodes = nodes_of(config.nodes, slot_bytes, config.page_size)
+        self._books = Books()
+        nodes = nodes_of(config.nodes, slot_bytes, config.page_size, self._books.node)
         self.mm = Mm(
             config.page_size,
             nodes,
@@ -126,6 +131,7 @@ class Pager:
             sparse_column,
             set(held),
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
+            make_group=self._books.group,
         )
         if config.commit == "heuristic":
             self.mm.first_touch = FirstTouch(nodes)
@@ -143,16 +149,13 @@ class Pager:
             self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
         self.interpreter.condemned = self.tables.header[Tables.HEADER_CONDEMNED : Tables.HEADER_CONDEMNED + 1]
-        if config.inject:
-            starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
-            injection = Injection(config.inject, starts, self.tables.header)
-            injection.install(self.scheduler, stores, nodes, self.arena, self.interpreter, self.copier)
+        self.engine = self.interpreter.engine = self._make_engine(stores)
         for index in range(1, len(nodes)):
             if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
                 self.mm.fail_node(nodes[index])
         self.copier.node_failed = self._note_failed_node
         self._stores = stores
-        self._poll = select.epoll()
+        self._poll = self.engine.poll
         self._faulting: dict[int, Mapping] = {}
         self._bell_poll = select.poll()
         self._bell_poll.register(self.bell.fd, select.POLLIN)
@@ -162,6 +165,28 @@ class Pager:
                 self._processes.expect(packet)
             else:
                 self._processes.attach(packet)
+
+    def _make_engine(self, stores: dict[int, Store]) -> Engine:
+        """The native half, and in front of it what the pager was told to do to itself."""
+        native, kill_in = self.config.engine == "native", 0
+        if self.config.inject:
+            starts = self.tables.header[Tables.HEADER_PAGER_STARTS]
+            injection = Injection(self.config.inject, starts, self.tables.header)
+            injection.install(self.scheduler, stores, self.mm.nodes, self.arena, self.interpreter, self.copier)
+            native, kill_in = native and injection.concerns_native, injection.kill_in
+        engine = Engine(
+            self.mm,
+            self.tables,
+            self.arena,
+            self.scheduler,
+            self._regions,
+            self._books,
+            stores,
+            native=native,
+            polls=self.config.poll,
+        )
+        engine.row.kill_in = kill_in
+        return engine
 
     def _find_region(self, number: int) -> Region | None:
         return self._regions.find(number)  # which are made of what the memory manager has, and behind it
@@ -194,19 +219,15 @@ class Pager:
     def _turn(self) -> bool:
         """Wait for news, and run what it makes ready -> False when it is over."""
         scheduler, interpreter = self.scheduler, self.interpreter
-        if not scheduler.idle:
-            timeout: float | None = 0.0
-        elif interpreter.throttled:
-            timeout = THROTTLE_TICK
-        elif interpreter.untrimmed:
-            timeout = _TRIM_AFTER
-        else:
-            timeout = None
         if scheduler.idle:
             self.tables.header[Tables.HEADER_RESTED] = self._pid
-        events = self._poll.poll(interpreter.until_alarm(timeout))
+        ordinary = not self.mm.children and not interpreter.unpoisoned
+        ready, misses = self.engine.wait(interpreter.until_alarm(self._longest_wait()), serves=ordinary)
+        self._settle()
         interpreter.ring_alarms()
-        for fd, _ in events:
+        for miss in misses:
+            self._take_miss(miss)
+        for fd in ready:
             if fd in self._faulting:
                 self._take_faults(self._faulting[fd])
             elif fd == self.bell.fd:
@@ -218,12 +239,30 @@ class Pager:
                 return False
         if interpreter.throttled:
             interpreter.retry_throttled()
-        elif not events and scheduler.idle and interpreter.untrimmed:
+        elif not (ready or misses) and scheduler.idle and interpreter.untrimmed:
             interpreter.untrimmed = any([store.trim() for store in self._stores.values()])
         scheduler.run_foreground()
         scheduler.run_background()
         self._note_peak()
         return True
+
+    def _longest_wait(self) -> float | None:
+        """Seconds after which there is something to do, whatever comes."""
+        if not self.scheduler.idle:
+            return 0.0
+        if self.interpreter.throttled:
+            return THROTTLE_TICK
+        return _TRIM_AFTER if self.interpreter.untrimmed else None
+
+    def _settle(self) -> None:
+        """Do what the native half has left to do, before any protocol runs."""
+        for node, slot, group in self.engine.take_released():
+            self.interpreter.give_back(node, slot, group)
+        row = self.engine.row
+        if row.dram_is_low:
+            row.dram_is_low = 0
+            self.interpreter.wake_up_kswapd(DRAM)
+        self.copier.peak_resident = row.peak_resident = max(self.copier.peak_resident, row.peak_resident)
 
     def _note_peak(self) -> None:
         """Tell the program of a new peak of what is resident."""
@@ -289,10 +328,6 @@ class Pager:
 
     def _take_faults(self, mapping: Mapping) -> None:
         now = self.stopwatch.clock()
-
-        def answered(_: None) -> None:
-            self.stopwatch.fault.add(self.stopwatch.clock() - now)
-
         self.arena.last_faulted = mapping
         unpoisoned = self.interpreter.unpoisoned
         for message in mapping.uffd.read():
@@ -300,7 +335,21 @@ class Pager:
             if page in unpoisoned:
                 unpoisoned[page].append(mapping)
             child = self._processes.child_at(mapping, page)
-            self.scheduler.spawn(fault(self.mm, page, message.write, part, child), done=answered, note=note_of(page))
+            self._answer_fault(fault(self.mm, page, message.write, part, child), page, now)
+
+    def _take_miss(self, miss: Miss) -> None:
+        """Run the protocol for a fault of the program that the native half has left to it."""
+        mapping = self.arena.mappings[0]
+        self.arena.last_faulted = mapping
+        page, part = mapping.part_at(miss.address, self.mm.part_size)
+        answer = go_on(self.mm, page, miss.write, miss.stuck) if miss.stuck else fault(self.mm, page, miss.write, part)
+        self._answer_fault(answer, page, miss.since)
+
+    def _answer_fault(self, answer: Protocol[None], page: int, since: int) -> None:
+        def answered(_: None) -> None:
+            self.stopwatch.fault.add(self.stopwatch.clock() - since)
+
+        self.scheduler.spawn(answer, done=answered, note=note_of(page))
 
     # -- what the supervisor says ------------------------------------------------------------------------------------
 
@@ -408,6 +457,7 @@ class Pager:
     def close(self) -> None:
         """Stop the workers. The descriptors belong to the supervisor, but for the bell's."""
         self.workers.close()
+        self.engine.close()
 
 
 def main(config: Config, peer: Channel, known: Iterable[Packet], sources: Iterable[Packet], held: Iterable[int]) -> int:

@@ -23,7 +23,7 @@ from thermocline.live.attachment import Attachment, Door
 from thermocline.live.channel import Channel
 from thermocline.live.children import Children
 from thermocline.live.commitment import Commitment
-from thermocline.live.config import Config
+from thermocline.live.config import Config, chosen_engine
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.guard import Teardown
 from thermocline.live.guest import Guest, Ticket, forget_program, welcome_program
@@ -62,6 +62,7 @@ class Settings:
     parts: bool = True
     fork: str = "copy"
     commit: str = "strict"
+    poll: bool = True
 
 
 class Session:
@@ -118,6 +119,7 @@ class Session:
         inject = os.environ.get("THERMOCLINE_INJECT", "")
         if inject:
             injection.parse(inject)  # a mistake in it is the program's to hear of
+        self._engine = chosen_engine()
         try:
             self._open(settings, report, inject)
         except OSError as error:
@@ -255,6 +257,7 @@ class Session:
                     saved=saved,
                     report=report,
                     inject=inject,
+                    engine=self._engine,
                     stores=stores,
                     **vars(settings),
                 )

@@ -7,6 +7,7 @@ migration, fails fast: it may make room in the target by demoting *from the targ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thermocline.protocol import reclaim
@@ -37,6 +38,25 @@ def allocate_page(mm: Mm, page: int, group: Group, size: int, *, may_wait: bool 
     if new:
         entered(mm)
     return False
+
+
+def allocate_run(mm: Mm, pages: Sequence[int], group: Group) -> Protocol[int]:
+    """Frames for what is missing of locked pages of a group, without waiting -> for how many pages, from the first on.
+
+    Where there is room for all, it is taken at once.
+    """
+    sizes = [mm.bytes_of(mm.missing(page)) for page in pages]
+    total = sum(sizes)
+    at_once = not group.excess(total) and not any(enters(mm, page) for page in pages)
+    if at_once and (yield Reserve(_DRAM, group.index, total)) is not None:
+        mm.vmstat.add("pgalloc", len(pages))
+        if mm.nodes[_DRAM].below_low:
+            yield WakeKswapd(_DRAM)
+        return len(pages)
+    for count, (page, size) in enumerate(zip(pages, sizes, strict=True)):
+        if not (yield from allocate_page(mm, page, group, size, may_wait=False)):
+            return count
+    return len(pages)
 
 
 def allocate_frame(mm: Mm, group: Group, size: int, *, may_wait: bool = True) -> Protocol[bool]:

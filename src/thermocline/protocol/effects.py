@@ -172,6 +172,35 @@ class Punch(Effect):
         self.node = node
 
 
+class DropClean(Effect):
+    """Drop those of some isolated pages of DRAM that are clean and in use by nobody -> (how many, the others).
+
+    It does to a list what :func:`~thermocline.protocol.reclaim.shrink_node` does to each page of it: lock, verdict,
+    commit, punch, put on the list of the lower node, unlock. Which pages those are is for the interpreter to say: what
+    it leaves is for the protocol.
+    """
+
+    __slots__ = ("cause", "pages")
+
+    def __init__(self, pages: Sequence[int], cause: str) -> None:
+        self.pages = pages
+        self.cause = cause
+
+
+class Arrive(Effect):
+    """Commit and unlock pages that have come up whole, and put them where they belong -> how many, from the first on.
+
+    It does to a list what the end of :func:`~thermocline.protocol.fill.fill` does to each page of it. ``before`` are
+    the states of the pages before they came up. What the interpreter leaves is for the protocol.
+    """
+
+    __slots__ = ("before", "pages")
+
+    def __init__(self, pages: Sequence[int], before: Sequence[int]) -> None:
+        self.pages = pages
+        self.before = before
+
+
 class Fill(Effect):
     """Read contiguous pages from their slots (or zeros) into reserved frames, and map them -> True, False on error.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.allocate import allocate_page
+from thermocline.protocol.allocate import allocate_page, allocate_run
 from thermocline.protocol.cow import abandon, break_cow
 from thermocline.protocol.effects import (
     Commit,
@@ -163,8 +163,9 @@ def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
 
 def _window(mm: Mm, region: Region, page: int) -> range:
     """The pages to read ahead after a fault, within the region."""
-    largest = min(mm.policy.readahead_pages, mm.nodes[_DRAM].capacity // mm.page_size // 8)
-    if region.advice == Advice.RANDOM or not (largest or mm.parts > 1):  # whole pages follow a stream, if nothing else
+    largest = largest_window(mm)
+    # Without readahead, whole pages follow a stream where others come up in parts.
+    if region.advice == Advice.RANDOM or not (largest or (mm.parts > 1 and region.advice == Advice.NORMAL)):
         return range(0)
     ahead = region.stream.window(page, largest, eager=region.advice == Advice.SEQUENTIAL)
     return (
@@ -174,6 +175,11 @@ def _window(mm: Mm, region: Region, page: int) -> range:
     )
 
 
+def largest_window(mm: Mm) -> int:
+    """The most pages that are read ahead of a stream: in a small memory they are few."""
+    return min(mm.policy.readahead_pages, mm.nodes[_DRAM].capacity // mm.page_size // 8)
+
+
 def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
     """Bring pages to DRAM before they are asked for -> how many came.
 
@@ -181,13 +187,16 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
     has locked ends the run. Reclaims for its frames, but never waits: it stops where there is no room.
     """
     mm.vmstat.add("readahead_windows")
-    ordered = sorted(pages)
     count = 0
     run: list[int] = []
-    for page in ordered:
-        if run and (page != run[-1] + 1 or len(run) == LONGEST_RUN):
-            count += len(run)
-            yield from fill(mm, run, writable)
+    numbers = mm.table.region
+    for page in sorted(pages):
+        if run and (page != run[-1] + 1 or len(run) == LONGEST_RUN or numbers[page] != numbers[run[0]]):
+            came = yield from _read_run(mm, run, writable)
+            count += came
+            if came < len(run):
+                run = []
+                break
             run = []
         if not (yield TryLock(page)):
             continue
@@ -195,13 +204,18 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
         if mm.table.state(page) not in (EMPTY, SLOTTED, PARTIAL) or region is None or region.freed:
             yield Unlock(page)
             continue
-        size = mm.bytes_of(mm.missing(page))
-        if not (yield from allocate_page(mm, page, mm.groups[region.group], size, may_wait=False)):
-            yield Unlock(page)
-            break
         run.append(page)
     if run:
-        count += len(run)
-        yield from fill(mm, run, writable)
+        count += yield from _read_run(mm, run, writable)
     mm.vmstat.add("readahead_pages", count)
+    return count
+
+
+def _read_run(mm: Mm, run: Sequence[int], writable: bool) -> Protocol[int]:
+    """Bring up as many of contiguous, locked pages of one group as there are frames for, and unlock all -> how many."""
+    count = yield from allocate_run(mm, run, mm.group_of(run[0]))
+    for page in run[count:]:
+        yield Unlock(page)
+    if count:
+        yield from fill(mm, run[:count], writable)
     return count

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thermocline.protocol.effects import Commit, Fill, Poison, Protocol, Punch, Release, Unlock
+from thermocline.protocol.effects import Arrive, Commit, Fill, Poison, Protocol, Punch, Release, Unlock
 from thermocline.protocol.first_touch import entered, enters, enters_again
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED, Entry
@@ -39,6 +39,11 @@ def fill(mm: Mm, pages: Sequence[int], writable: bool, parts: int = 0) -> Protoc
             yield Commit(page, PARTIAL, entry.node, entry.slot)
             if new:
                 entered(mm)
+    yield from bring_up(mm, pages, before, writable, parts)
+
+
+def bring_up(mm: Mm, pages: Sequence[int], before: Sequence[Entry], writable: bool, parts: int = 0) -> Protocol[None]:
+    """The rest of :func:`fill`, where ``before`` are the entries as they were, and PARTIAL is committed."""
     if not (yield Fill(pages, writable, parts)):
         if len(pages) > 1:
             for page, entry in zip(pages, before, strict=True):
@@ -49,9 +54,23 @@ def fill(mm: Mm, pages: Sequence[int], writable: bool, parts: int = 0) -> Protoc
         else:
             yield from _lose(mm, pages[0], parts or mm.missing(pages[0]))
         return
-    for page, entry in zip(pages, before, strict=True):
+    done = 0
+    if mm.takes_lists and not parts:
+        done = yield Arrive(pages, [entry.state for entry in before])
+    for page, entry in zip(pages[done:], before[done:], strict=True):
         yield from _arrive(mm, page, entry, parts or mm.all_parts)
         yield Unlock(page)
+
+
+def go_on(mm: Mm, page: int, write: bool, parts: int) -> Protocol[None]:
+    """Go on with a page that the native miss path could not bring up itself, for which it has done all before that.
+
+    Locks: the page's, which is held on entry.
+    """
+    entry = mm.table.read(page)
+    if not mm.links.present[page]:
+        entry = Entry(SLOTTED, entry.node, entry.slot)
+    yield from bring_up(mm, [page], [entry], write or bool(mm.links.dirty[page]), parts)
 
 
 def _arrive(mm: Mm, page: int, entry: Entry, parts: int) -> Protocol[None]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from thermocline.protocol.node import Node
+
+if TYPE_CHECKING:
+    from thermocline.protocol.lru import Lruvec
 
 #: The group of every region that was given no other. It has no limit of its own.
 ROOT = 0
@@ -73,6 +77,9 @@ class Group:
         self.used[node.index] -= size
         if node.charged_to_memory:
             self.memory -= size
+
+    def know_lists(self, node: int, lruvec: Lruvec) -> None:
+        """The group has lists in a node now."""
 
     def excess(self, frame: int, credit: int = 0) -> int:
         """Bytes to be reclaimed before one more frame (in bytes) fits; 0 when it does.

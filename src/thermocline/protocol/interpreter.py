@@ -108,15 +108,19 @@ class Interpreter:
         return 0 if node.kind is Kind.MAPPED else self._slots[effect.node].reserve()
 
     def release(self, effect: effects.Release, _: Task) -> None:
-        node = self.mm.nodes[effect.node]
+        self.give_back(effect.node, effect.slot, effect.group, effect.size)
+
+    def give_back(self, index: int, slot: int, group: int, size: int = 0) -> None:
+        """Give back a slot of a node, or ``size`` bytes of a frame (:class:`~thermocline.protocol.effects.Release`)."""
+        node = self.mm.nodes[index]
         if node.kind is Kind.SOURCE:
             return
-        size = effect.size or node.slot_bytes
+        size = size or node.slot_bytes
         if node.kind is not Kind.MAPPED:
-            size = self._slots[effect.node].size(effect.slot)
-            self._slots[effect.node].release(effect.slot)
-        self.mm.uncharge(node, self.mm.groups[effect.group], size)
-        if effect.node == DRAM:
+            size = self._slots[index].size(slot)
+            self._slots[index].release(slot)
+        self.mm.uncharge(node, self.mm.groups[group], size)
+        if index == DRAM:
             self._frame_freed()
         elif node.kind is not Kind.MAPPED:
             self.untrimmed = True
@@ -231,11 +235,15 @@ class Interpreter:
         """Tell the user, if there is one."""
 
     def wake_kswapd(self, effect: effects.WakeKswapd, _: Task) -> None:
-        task = self._kswapd_asleep.pop(effect.node, None)
+        self.wake_up_kswapd(effect.node)
+
+    def wake_up_kswapd(self, node: int) -> None:
+        """See :class:`~thermocline.protocol.effects.WakeKswapd`."""
+        task = self._kswapd_asleep.pop(node, None)
         if task is not None:
             self.scheduler.resume(task, None)
         else:
-            self._kswapd_wanted.add(effect.node)
+            self._kswapd_wanted.add(node)
 
     def sleep_kswapd(self, effect: effects.SleepKswapd, task: Task) -> Any:
         if effect.node in self._kswapd_wanted:
@@ -243,6 +251,13 @@ class Interpreter:
             return None
         self._kswapd_asleep[effect.node] = task
         return PARKED
+
+    def arrive(self, effect: effects.Arrive, _: Task) -> int:
+        del effect
+        return 0
+
+    def drop_clean(self, effect: effects.DropClean, _: Task) -> Any:
+        return 0, effect.pages
 
     # -- the page table -----------------------------------------------------------------------------------------------
 

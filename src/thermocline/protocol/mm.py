@@ -91,6 +91,10 @@ class Mm:
         The forked children that see the arrays as they were when they were forked.
     first_touch : FirstTouch or None
         Counts the pages that hold something, where more may be allocated than the nodes hold.
+    make_group : callable
+        Index, name and number of nodes -> Group.
+    takes_lists : bool
+        Whether the interpreter does to lists of pages what a protocol does to each (``DropClean``, ``Arrive``).
     """
 
     page_size: int
@@ -105,6 +109,8 @@ class Mm:
     parts: int = 1
     children: dict[int, Child] = field(default_factory=dict)
     first_touch: FirstTouch | None = None
+    make_group: Callable[[int, str, int], Group] = Group
+    takes_lists: bool = False
 
     def __post_init__(self) -> None:
         self.part_size = self.page_size // self.parts
@@ -115,7 +121,7 @@ class Mm:
         self.chain = Chain(self.table.pages, len(self.nodes), self.column)
         for node in self.nodes:
             node.shadows = Shadows(self.chain, node.index)
-        self.groups: dict[int, Group] = {ROOT: Group(ROOT, "root", len(self.nodes))}
+        self.groups: dict[int, Group] = {ROOT: self.make_group(ROOT, "root", len(self.nodes))}
         self._lruvecs: dict[tuple[int, int], Lruvec] = {}
 
     # -- regions and groups -------------------------------------------------------------------------------------------
@@ -163,6 +169,7 @@ class Mm:
         found = self._lruvecs.get(key)
         if found is None:
             found = self._lruvecs[key] = Lruvec(self.links, group, self.policy.inactive_ratio)
+            self.groups[group].know_lists(node, found)
         return found
 
     def lruvecs(self, node: int, group: Group | None = None) -> list[Lruvec]:

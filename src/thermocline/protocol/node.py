@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -120,18 +120,22 @@ class Node:
         self.used -= size
 
 
-def nodes_of(specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: int) -> list[Node]:
+def nodes_of(
+    specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: int, make: Callable[..., Node] = Node
+) -> list[Node]:
     """The nodes of a spec, DRAM first, and behind them the node of source files.
 
     Parameters
     ----------
     slot_bytes : sequence of int
         Of each node but DRAM.
+    make : callable
+        As :class:`Node`.
     """
-    nodes = [Node(0, specs[0].name, Kind.MAPPED, specs[0].capacity, page_size)]
+    nodes = [make(0, specs[0].name, Kind.MAPPED, specs[0].capacity, page_size)]
     for index, (spec, slot) in enumerate(zip(specs[1:], slot_bytes, strict=True), start=1):
         nodes.append(
-            Node(
+            make(
                 index,
                 spec.name,
                 Kind.MAPPED if spec.is_mapped else Kind.UNMAPPED,
@@ -142,5 +146,5 @@ def nodes_of(specs: Sequence[NodeSpec], slot_bytes: Sequence[int], page_size: in
                 reads_parts=spec.reads_parts,
             )
         )
-    nodes.append(Node(len(nodes), "source", Kind.SOURCE, 0, page_size, charged_to_memory=False))
+    nodes.append(make(len(nodes), "source", Kind.SOURCE, 0, page_size, charged_to_memory=False))
     return nodes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thermocline.protocol.effects import (
     Commit,
+    DropClean,
     Protocol,
     Punch,
     Release,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from thermocline.protocol.mm import Mm
     from thermocline.protocol.node import Node
 
+_DRAM = 0
 #: Pages that reclaim takes off a list together.
 SWAP_CLUSTER_MAX = 32
 #: A fruitless round scans ``size >> priority`` pages; each one lowers the priority; at 0 the whole list was looked at.
@@ -270,9 +272,11 @@ def _shrink_pass(
     """One pass over isolated pages, without demotion if there is no target -> (that left, that are still isolated)."""
     design = mm.policy.design
     target = None if target_index is None else mm.nodes[target_index]
+    freed = 0
+    if mm.takes_lists and sc.node.index == _DRAM and design.preallocate is None:
+        freed, isolated = yield DropClean(isolated, sc.cause.value)
     spare: int | None = None
     may_preallocate = design.preallocate is not None and target is not None
-    freed = 0
     kept: list[int] = []
     clean: list[int] = []
     demote: list[int] = []

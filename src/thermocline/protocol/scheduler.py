@@ -59,10 +59,12 @@ class Scheduler:
     Parameters
     ----------
     locked : column
-        The lock of each page (``PG_locked``): 1 while a task holds it.
+        The lock of each page: 1 while a task holds it (``PG_locked``), 2 while others wait for it (``PG_waiters``).
 
     Attributes
     ----------
+    locked : column
+        See above.
     noted : column of one integer
         What is being worked on: the note of the task that runs, 0 between tasks. An exception leaves it as it is, so
         that in memory which outlives the process it says what the process died at.
@@ -74,7 +76,7 @@ class Scheduler:
         self.noted: Column = array_column("Q", 1)
         self._foreground: deque[Task] = deque()
         self._background: deque[Task] = deque()
-        self._locked = locked
+        self.locked = locked
         #: By page: the tasks that wait for its lock.
         self._queues: dict[int, deque[Task]] = {}
 
@@ -147,25 +149,27 @@ class Scheduler:
         if self.try_lock(page):
             return None
         task.since = self.stopwatch.clock()
+        self.locked[page] = 2
         self._queues.setdefault(page, deque()).append(task)
         return PARKED
 
     def try_lock(self, page: int) -> bool:
         """Take a page's lock if no task holds it."""
-        if self._locked[page]:
+        if self.locked[page]:
             return False
-        self._locked[page] = 1
+        self.locked[page] = 1
         return True
 
     def unlock(self, page: int) -> None:
         """Hand a page's lock to the first in its queue."""
         self.stopwatch.unlocked(page)
-        queue = self._queues.get(page)
-        if queue is None:
-            self._locked[page] = 0
+        if self.locked[page] == 1:
+            self.locked[page] = 0
             return
+        queue = self._queues[page]
         task = queue.popleft()
         if not queue:
+            self.locked[page] = 1
             del self._queues[page]
         self.stopwatch.lock_wait.add(self.stopwatch.clock() - task.since)
         self.resume(task, None)

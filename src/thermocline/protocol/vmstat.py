@@ -54,6 +54,8 @@ NAMES = (
     "numa_pages_migrated",  # ... of which were moved to DRAM
     "cow_pages",  # pages of which forked children were given a copy, because the program was going to write them
     "cow_copies",  # copies that children were given; they are the children's own memory, in no node
+    "fault_polls",  # times that the pager looked for another fault for a while, before it slept
+    "fault_polled",  # ... of which one came meanwhile
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}

@@ -22,6 +22,7 @@ from pathlib import Path
 from thermocline.errors import StoreError
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores.filters import FILTERS, Filter
+from thermocline.live.stores.pool import PoolRow
 from thermocline.native import load
 
 OVERHEAD = 32  # BLOSC2_MAX_OVERHEAD: what incompressible data may grow by
@@ -214,6 +215,21 @@ class Codec:
             )
         if got != size:
             raise StoreError(errno.EIO, f"a part of a compressed page does not unpack (C-Blosc2 error {got})")
+
+    def for_another_thread(self) -> Codec:
+        """A codec that only unpacks, and is no other thread's."""
+        made = Codec.__new__(Codec)
+        made._page_size, made._block, made._blosc, made._packers = self._page_size, self._block, self._blosc, []
+        with _own_environment():
+            made._unpacker = self._blosc.blosc2_create_dctx(_UnpackParameters(nthreads=1, typesize=1))
+        return made
+
+    def describe(self, row: PoolRow) -> None:
+        """Write down how native code unpacks."""
+        row.block = min(self._page_size, BLOCK)
+        row.unpacker = self._unpacker
+        row.decompress = ctypes.cast(self._blosc.blosc2_decompress_ctx, ctypes.c_void_p).value
+        row.get_items = ctypes.cast(self._blosc.blosc2_getitem_ctx, ctypes.c_void_p).value
 
     def close(self) -> None:
         """Free the contexts."""

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from thermocline.errors import StoreError, is_ours
-from thermocline.live.buffer import Buffer
+from thermocline.live.buffer import Buffer, address_of
 from thermocline.live.stores import digest
 from thermocline.live.stores.blosc import library
 from thermocline.live.stores.packer import Packer
-from thermocline.live.stores.pool import Pool, worst_case
+from thermocline.live.stores.pool import Pool, PoolRow, worst_case
 from thermocline.live.stores.store import NodeStore
+from thermocline.native import library as native
+from thermocline.protocol.page import Column
 from thermocline.sizes import format_size
 from thermocline.spec import Compressed
+
+
+class _Reader:
+    """What native code reads a pool with, in one thread at a time."""
+
+    def __init__(self, pool: Pool, packer: Packer) -> None:
+        self._scratch = Buffer(pool.most)
+        self._codec = packer.unpacker()
+        self.row = pool.row()
+        self.row.scratch = self._scratch.address
+        self._codec.describe(self.row)
+
+    def close(self) -> None:
+        """Free what it has."""
+        self._codec.close()
+        self._scratch.close()
 
 
 class CompressedStore(NodeStore[Compressed]):
@@ -32,9 +50,14 @@ class CompressedStore(NodeStore[Compressed]):
     def __init__(self, descriptors: tuple[int, ...], spec: Compressed, page_size: int, pages: int) -> None:
         (fd,) = descriptors
         self._page_size = page_size
+        self._codec = spec.codec
         self._packer = Packer(spec.codec, page_size)
         self._pool = Pool(fd, spec.capacity, page_size, pages)
         self.slot_bytes = self.worst_case(page_size)
+        #: What other threads read with, while they do not.
+        self._readers: list[_Reader] = []
+        #: What other threads pack with, while they do not.
+        self._packers: list[Packer] = []
 
     @classmethod
     def worst_case(cls, page_size: int) -> int:
@@ -68,6 +91,22 @@ class CompressedStore(NodeStore[Compressed]):
             raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
         return self._pool.write(slot, self._packer.pack(buffer.address + offset, hint) or page)
 
+    def pack(self, buffer: Buffer, offset: int, hint: int) -> int:
+        """Pack a page in its place, for :meth:`write_packed` -> bytes that it takes now. In any thread."""
+        try:
+            packer = self._packers.pop()
+        except IndexError:
+            packer = Packer(self._codec, self._page_size)
+        packed = packer.pack(buffer.address + offset, hint)
+        length = len(packed)
+        buffer.view[offset : offset + length] = packed
+        self._packers.append(packer)
+        return length or self._page_size
+
+    def write_packed(self, slot: int, buffer: Buffer, offset: int, length: int) -> int:
+        """:meth:`write` what was packed in its place."""
+        return self._pool.write(slot, buffer.view[offset : offset + length])
+
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:
         """Unpack the page, or copy it; StoreError (EBADMSG) if what is packed is not what was written."""
         if not 0 <= offset <= buffer.size - self._page_size:
@@ -86,6 +125,33 @@ class CompressedStore(NodeStore[Compressed]):
         else:
             self._packer.unpack_part(source, packed, buffer.address + offset, begin, length)
 
+    def read_list(self, slots: Sequence[int], pages: Sequence[int], buffer: Buffer, noted: Column) -> bool:
+        """Unpack pages, one behind the other from the beginning of the buffer -> whether all could be. In any thread.
+
+        The numbers of the pages are noted, each while it is worked on.
+        """
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = _Reader(self._pool, self._packer)
+        count = len(slots)
+        done: int = native().tc_pool_read_list(
+            ctypes.byref(reader.row),
+            (ctypes.c_uint64 * count)(*slots),
+            (ctypes.c_uint32 * count)(*pages),
+            ctypes.c_size_t(count),
+            ctypes.c_void_p(buffer.address),
+            ctypes.c_void_p(address_of(noted)),
+        )
+        self._readers.append(reader)
+        return done == count
+
+    def row(self) -> PoolRow:
+        """What native code needs to know to read a page, in the thread to which the store belongs."""
+        row = self._pool.row()
+        self._packer.describe(row)
+        return row
+
     def size(self, slot: int) -> int:
         """Whole quanta of the pool and a record of its table."""
         return self._pool.size(slot)
@@ -103,6 +169,10 @@ class CompressedStore(NodeStore[Compressed]):
         return self._pool.trim()
 
     def close(self) -> None:
-        """Unmap the pool and free the codec."""
+        """Unmap the pool and free the codec. No other thread reads any more."""
+        for reader in self._readers:
+            reader.close()
+        for packer in self._packers:
+            packer.close()
         self._pool.close()
         self._packer.close()

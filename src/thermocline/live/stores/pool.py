@@ -56,6 +56,25 @@ _WORD_MASK = (1 << 64) - 1
 _BASE = mmap.PAGESIZE
 
 
+class PoolRow(ctypes.Structure):
+    """``struct tc_pool``: what native code needs to know of a pool to read from it."""
+
+    _fields_ = (
+        ("words", ctypes.c_uint64),
+        ("table", ctypes.c_uint64),
+        ("ledger", ctypes.c_uint64),
+        ("slots", ctypes.c_uint64),
+        ("quanta", ctypes.c_uint64),
+        ("quantum", ctypes.c_uint32),
+        ("page_size", ctypes.c_uint32),
+        ("block", ctypes.c_uint32),
+        ("scratch", ctypes.c_void_p),
+        ("unpacker", ctypes.c_void_p),
+        ("decompress", ctypes.c_void_p),
+        ("get_items", ctypes.c_void_p),
+    )
+
+
 class Pool:
     """Keeps an item a slot in a memfd that :meth:`create` made.
 
@@ -73,6 +92,8 @@ class Pool:
 
     Attributes
     ----------
+    most : int
+        See above.
     item_bytes : int
         The most that an item can be charged: cut into single quanta, each with its word, and its words of the
         table.
@@ -80,13 +101,13 @@ class Pool:
 
     def __init__(self, fd: int, capacity: int, most: int, slots: int) -> None:
         self._fd = fd
-        self._most = most
-        self._checksum = digest.library().xxh3_64_intdigest
+        self.most = most
+        self._checksum = digest.library().xxh64_intdigest
         self._quantum = _quantum(most)
         self.item_bytes = worst_case(most)
         self._holes = Holes(capacity // self._quantum)
         self._slots = Slots(slots)
-        self._ledger = Ledger()
+        self._ledger = Ledger(slots)
         self._lost = False  # whether room was let go that could not be told
         pool_bytes, table_bytes = _layout(capacity, slots)
         self._map = mmap.mmap(fd, pool_bytes + table_bytes)
@@ -165,7 +186,7 @@ class Pool:
         if entry != self._table[3 * slot]:
             raise digest.rotten(slot)
         length = entry & _LENGTH_MASK
-        if length > self._most:
+        if length > self.most:
             raise digest.rotten(slot)
         pieces = self._pieces(slot, entry)
         if len(pieces) == 1:
@@ -184,6 +205,19 @@ class Pool:
         if checksum != self._table[3 * slot + 1 + (entry >> _SIDE_SHIFT & 1)]:
             raise digest.rotten(slot)
         return address, length
+
+    def row(self) -> PoolRow:
+        """What native code needs to know to find an item, as :meth:`find` does."""
+        return PoolRow(
+            words=self._address,
+            table=self._address + self._words.nbytes,
+            ledger=self._ledger.entries.address,
+            slots=self._slots.most,
+            quanta=self._holes.quanta,
+            quantum=self._quantum,
+            page_size=self.most,
+            scratch=self._scratch.address,
+        )
 
     def size(self, slot: int) -> int:
         """Bytes charged for a reserved slot; `item_bytes` when it holds nothing.
@@ -219,7 +253,7 @@ class Pool:
             if not 0 < slot <= self._slots.most:
                 raise StoreError(errno.EIO, f"the pool has no slot {slot}")
         self._find_touched()
-        self._ledger = Ledger()
+        self._ledger.clear()
         for slot in taken:
             entry = self._table[3 * slot]
             try:
@@ -259,6 +293,7 @@ class Pool:
         for view in (self._words, self._table, self._bytes):
             view.release()
         self._map.close()
+        self._ledger.close()
         self._scratch.close()
 
     def _take(self, length: int) -> list[tuple[int, int]]:
