@@ -23,6 +23,7 @@ OWN_UBSAN = "-static-libubsan -Wl,--exclude-libs,ALL"
 FLAGS = f"-O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all {OWN_UBSAN}"
 TESTS = (
     "tests/live/test_fence.py",
+    "tests/live/test_engine.py",
     "tests/live/test_guard.py",
     "tests/test_numpy_allocator.py",
     "tests/lab/test_prober.py",
