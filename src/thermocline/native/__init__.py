@@ -17,7 +17,7 @@ from thermocline.errors import UnsupportedError
 from thermocline.native.cpython import introduce
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
-ABI = 9
+ABI = 10
 
 _AGAIN = "install thermocline again, with a C compiler (gcc) at hand"
 

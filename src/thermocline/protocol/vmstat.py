@@ -54,6 +54,7 @@ NAMES = (
     "numa_pages_migrated",  # ... of which were moved to DRAM
     "cow_pages",  # pages of which forked children were given a copy, because the program was going to write them
     "cow_copies",  # copies that children were given; they are the children's own memory, in no node
+    "pglazyfreed",  # pages of freed blocks that were kept until reclaim, or time, took their frames
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}
