@@ -116,6 +116,10 @@ AIMS: tuple[Aim, ...] = (
     ),
     Aim("`np.empty(10)` under `mem.numpy()` / without", ("allocation",), "np.empty(10)", "mem.numpy()", "plain", 1.1),
     *(
+        Aim(f"`{made}` under `mem.numpy()` / without", ("allocation",), made, "mem.numpy()", "plain", goal)
+        for made, goal in (("np.empty(1 << 20)", 4), ("np.ones(1 << 20)", 3))
+    ),
+    *(
         Aim(f"fault service, {page}, {where} / the floor", ("floor",), f"{page}, {where}", "thermocline", "floor", 1.3)
         for page in ("4 KiB", "64 KiB")
         for where in ("one core", "all cores")

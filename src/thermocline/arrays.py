@@ -219,6 +219,7 @@ class Blocks:
         self._charged: dict[int, int] = {}
         self._last = 0
         self._group = 0
+        self.bins = regions.bins.address
         self._guard = Guard(self._settle, self._derive)
 
     def charge(self, group: int) -> Lease:
@@ -240,6 +241,7 @@ class Blocks:
 
     def _derive(self) -> None:
         self._group = next(reversed(self._charged.values()), 0)
+        self._regions.bins.charge(self._group)
 
     def allocate_block(self, nbytes: int) -> Lease | int:
         """See :meth:`~thermocline.live.regions.Regions.allocate_block`."""

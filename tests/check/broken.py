@@ -15,7 +15,7 @@ from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.forks import forks
 from thermocline.check.ingredients import either, file
 from thermocline.check.layout import Layout
-from thermocline.protocol import allocate, fault, fill, promote, reclaim, recovery, region, verdict
+from thermocline.protocol import allocate, fault, fill, lazyfree, promote, reclaim, recovery, region, verdict
 from thermocline.protocol import effects as e
 from thermocline.protocol.allocate import allocate_target
 from thermocline.protocol.effects import Protocol
@@ -25,6 +25,7 @@ from thermocline.protocol.migrate.move import move
 from thermocline.protocol.mm import Mm
 from thermocline.protocol.node import Kind, Node
 from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.region import Region
 from thermocline.protocol.scan_control import Cause, ScanControl
 
 
@@ -345,6 +346,45 @@ def a_frame_goes_up_under_a_transaction(
     return set(pages)
 
 
+def dropping(*steps: str) -> Callable[..., Protocol[int]]:
+    """The frame of one page of a freed block goes, by steps in another order, or without some."""
+
+    def wrong(mm: Mm, region: Region, pages: Sequence[int]) -> Protocol[int]:
+        (page,) = pages
+        if not lazyfree._is_droppable(mm, page) or not (yield e.TryLock(page)):
+            return 0
+        goes = lazyfree._is_droppable(mm, page) and lazyfree._is_free(mm, region)
+        stopped = False
+        for step in steps:
+            if not goes:
+                break
+            if step == "abort":
+                mm.abort_transaction(page)
+            elif step == "unmap":
+                yield e.Unmap([page])
+                stopped = True
+            elif step == "look":
+                goes = lazyfree._is_free(mm, region)
+            elif step == "partial":
+                yield e.Commit(page, PARTIAL)
+            elif step == "punch":
+                yield e.Punch([page])
+            elif step == "empty":
+                yield e.Commit(page, EMPTY)
+                mm.links.isolate(page)
+        if stopped and not goes:
+            yield e.Remap([page])
+        yield e.Unlock(page)
+        return int(goes)
+
+    return wrong
+
+
+def with_drop(*steps: str) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+    return ((lazyfree, "_drop", dropping(*steps)),)
+
+
+RIGHT_DROP = ("abort", "unmap", "look", "partial", "punch", "empty")
 RIGHT_MOVE = ("unmap", "copy", "commit", "punch", "release", "unlock")
 RIGHT_FILL = ("filling", "fill", "resident", "release", "unlock")
 
@@ -484,6 +524,44 @@ BROKEN = (
         patches=((region, "_free_locked", slots_are_released_before_the_commit),),
     ),
     Broken("freed frames forgotten", "free", {"leak"}, patches=((region, "_free_locked", frames_are_forgotten),)),
+    Broken(
+        "a freed block is not looked at again",
+        "freed block",
+        {"lost"},
+        patches=with_drop("abort", "unmap", "partial", "punch", "empty"),
+    ),
+    Broken(
+        "the writers of a freed block are not stopped",
+        "freed block",
+        {"lost"},
+        patches=with_drop("abort", "look", "partial", "punch", "empty"),
+    ),
+    Broken(
+        "the writers of a freed block are stopped behind the look",
+        "freed block",
+        {"lost"},
+        patches=with_drop("abort", "look", "unmap", "partial", "punch", "empty"),
+    ),
+    Broken(
+        "a page of a freed block is empty before its hole",
+        "cleared block",
+        {"lost", "stale"},
+        patches=with_drop("abort", "unmap", "look", "empty", "punch"),
+    ),
+    Broken(
+        "the hole of a freed block comes before the entry",
+        "freed block",
+        {"lost"},
+        patches=with_drop("abort", "unmap", "look", "punch", "partial", "empty"),
+        crashes=1,
+    ),
+    Broken(
+        "a copy of a freed block goes on",
+        "cleared block",
+        {"lost"},
+        DESIGNS["transactional"],
+        patches=with_drop(*RIGHT_DROP[1:]),
+    ),
     Broken(
         "half filled pages taken for resident",
         "direct reclaim",

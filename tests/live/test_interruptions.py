@@ -54,8 +54,9 @@ class Interruption(
 def books(memory: Memory) -> dict[str, Any]:
     """All that an operation changes, once what was freed is free."""
     gc.collect()
-    kept = memory.stat()
     regions = memory._regions
+    regions.bins.give_up(regions.released, everything=True)
+    kept = memory.stat()
     regions.session.reap()  # the supervisor has heard all that it was told before
     tables, session = regions._tables, regions.session
     blocks = dict(regions._blocks)

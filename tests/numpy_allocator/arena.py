@@ -28,6 +28,8 @@ class Arena:
     ``during_allocation`` and ``during_free`` are called inside, where a collection or a signal may come.
     """
 
+    bins = 0
+
     def __init__(self, low: int, high: int) -> None:
         self.low, self.high = low, high
         self.blocks: dict[int, int] = {}

@@ -43,6 +43,8 @@ class Arena:
         By page and part.
     truth : list of list of int
         By page and part: the version that the program wrote last.
+    undefined : list of list of bool
+        By page and part: whether the program has freed it since, and does not ask what it holds.
     nodes : list of list of int
         By page and part: the mapped node that its frame is on, if it is present.
     hinted : list of bool
@@ -54,12 +56,26 @@ class Arena:
         self.protected = [[False] * PARTS for _ in range(pages)]
         self.poisoned = [[False] * PARTS for _ in range(pages)]
         self.truth = [[0] * PARTS for _ in range(pages)]
+        self.undefined = [[False] * PARTS for _ in range(pages)]
+        #: By page and part: the newest version that there ever was, which the truth is not where it was cleared.
+        self._last = [[0] * PARTS for _ in range(pages)]
         self.nodes = [[0] * PARTS for _ in range(pages)]
         self.hinted = [False] * pages
 
     def write(self, page: int, part: int) -> None:
         """Let the program write a version that no other base page ever had."""
-        self.versions[page][part] = self.truth[page][part] = next_version(self.truth[page][part], page, part)
+        written = next_version(max(self.truth[page][part], self._last[page][part]), page, part)
+        self.versions[page][part] = self.truth[page][part] = self._last[page][part] = written
+        self.undefined[page][part] = False
+
+    def discard(self, page: int) -> None:
+        """Let the program free a page: it holds anything until it is written, or known to be zeros."""
+        self.undefined[page] = [True] * PARTS
+
+    def define_zeros(self, page: int) -> None:
+        """Let the program rely on zeros."""
+        self.truth[page] = [0] * PARTS
+        self.undefined[page] = [False] * PARTS
 
     def present(self, page: int) -> bool:
         """Whether any base page of it is in memory (lseek(2), SEEK_DATA)."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from thermocline.check.configuration import Configuration, Placed
+from thermocline.check.configuration import Actor, Configuration, Placed
 from thermocline.check.ingredients import (
+    ages,
     all_but_one_in_dram,
+    clears,
     cold,
     either,
     file,
@@ -22,13 +24,14 @@ from thermocline.check.ingredients import (
     promotion,
     reads,
     reclaimer,
+    recycles,
     slow_memory,
     threads_of,
     writes,
     zstd,
 )
 from thermocline.check.layout import Extent, Layout, Limits, Place
-from thermocline.check.program import Access
+from thermocline.check.program import Access, Script
 from thermocline.check.store import PARTS
 from thermocline.protocol.fault import read_ahead
 from thermocline.protocol.region import Advice
@@ -365,6 +368,28 @@ def _first_touch(pages: int, threads: int) -> Configuration:
     )
 
 
+def _freed_block(pages: int, threads: int) -> Configuration:
+    """A block is freed, kept, and written by its next owner, while reclaim takes its frames."""
+    return _recycled("freed block", pages, threads, (writes(0), reads(0)), {"second reclaimer": reclaimer(0)})
+
+
+def _cleared_block(pages: int, threads: int) -> Configuration:
+    """A block that is kept is to hold zeros for its next owner, while reclaim and time take its frames."""
+    reclaimers = {"second reclaimer": reclaimer(0), "ageing": ages}
+    return _recycled("cleared block", pages, threads, (clears(0), reads(0)), reclaimers)
+
+
+def _recycled(name: str, pages: int, threads: int, then: Script, reclaimers: dict[str, Actor]) -> Configuration:
+    return Configuration(
+        name,
+        Layout(pages, pages, (file(pages + 1),), extents=(Extent(0, 1), Extent(1, pages - 1))),
+        threads_of(max(threads - 1, 1), lambda index: (writes(pages - 1),) if index else (*recycles(0), *then)),
+        placed=in_dram(0, pages),
+        reclaimers=reclaimers,
+        kswapd=False,
+    )
+
+
 def _promotion(pages: int, threads: int) -> Configuration:
     """Pages of slow memory that are used go up, while others go down."""
     return Configuration(
@@ -416,6 +441,8 @@ _CASES = (
     _incompressible,
     _mapped_node,
     _first_touch,
+    _freed_block,
+    _cleared_block,
     _promotion,
     _failing_moves,
 )

@@ -68,6 +68,8 @@ class Describer:
             tuple(machine.unwatched("entry")),
             tuple(machine.unwatched("pins")),
             tuple(machine.unwatched("given")),
+            tuple(machine.unwatched("lazyfree")),
+            tuple(machine.lazyfree_blocks.unwatched),
             machine.forks,
             tuple(self._child(child) for child in machine.family.values()),
             tuple((page, self._versions(page, versions)) for page, versions in sorted(machine.saved.items())),
@@ -77,6 +79,7 @@ class Describer:
                     tuple(arena.protected[page]),
                     tuple(arena.poisoned[page]),
                     tuple(arena.nodes[page]),
+                    tuple(arena.undefined[page]),
                     arena.hinted[page],
                 )
                 for page in range(machine.layout.pages)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from thermocline.check.configuration import Actor, Placed
 from thermocline.check.layout import Place
 from thermocline.check.machine import Machine
-from thermocline.check.program import Access, Script
+from thermocline.check.program import Access, Clear, FreeLazily, Script, TakeAgain
 from thermocline.protocol.effects import Protocol, Resched
+from thermocline.protocol.lazyfree import age_lazyfree
 from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.promote import NumaScan, promote_pages
 from thermocline.protocol.reclaim import reclaim_pages, shrink_node
@@ -103,6 +104,21 @@ def pins(*pages: int) -> Actor:
         return pinned
 
     return actor
+
+
+def clears(page: int) -> tuple[Clear, ...]:
+    """One action of a script."""
+    return (Clear(page),)
+
+
+def recycles(start: int) -> Script:
+    """Two actions of a script: a block is freed and kept, and is the one that is asked for next."""
+    return (FreeLazily(start),), (TakeAgain(start),)
+
+
+def ages(machine: Machine) -> Protocol[None]:
+    """It is looked now and then whether anybody asks for blocks that are kept."""
+    return age_lazyfree(machine.mm)
 
 
 def threads_of(count: int, script: Callable[[int], Script]) -> dict[str, Script]:

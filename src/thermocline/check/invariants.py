@@ -82,6 +82,8 @@ def _check_bytes(machine: Machine, page: int, entry: Entry) -> None:
             withdrawn = False
         if state in (RESIDENT, SHADOWED) and version is None:
             raise Violation("lost", f"{where} is not in memory")
+        if arena.undefined[page][part]:
+            continue
         if version is not None and version != truth:
             raise Violation("lost", f"{where} is {describe_version(version)} in memory; {newest} came last")
         if state in (EMPTY, SLOTTED, SHADOWED) or (

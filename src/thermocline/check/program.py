@@ -18,6 +18,7 @@ from thermocline.check.private import PrivateMapping
 from thermocline.check.store import PARTS
 from thermocline.check.violation import Violation
 from thermocline.protocol.fault import fault
+from thermocline.protocol.page import EMPTY, PARTIAL, RESIDENT, Entry
 
 
 class Access(NamedTuple):
@@ -36,8 +37,42 @@ class Access(NamedTuple):
         return f"{'writes' if self.write else 'reads'} page {self.page}"
 
 
+class FreeLazily(NamedTuple):
+    """The block that starts at a page is freed, and kept for the next one of its size (``native/bins.c``).
+
+    If it is not fit to be kept, it is freed in earnest, and the thread has no more to do.
+    """
+
+    start: int
+
+    def __str__(self) -> str:
+        return f"frees the block at page {self.start} lazily"
+
+
+class TakeAgain(NamedTuple):
+    """A block is asked for, and it is one that was kept."""
+
+    start: int
+
+    def __str__(self) -> str:
+        return f"takes the block at page {self.start} again"
+
+
+class Clear(NamedTuple):
+    """A page of such a block has to be zeros: it is written, unless its entry says that there is nothing of it."""
+
+    page: int
+
+    def __str__(self) -> str:
+        return f"clears page {self.page}"
+
+
 #: What a thread does, action by action; at each it may have a choice, and the search tries them all.
-Script = tuple[tuple[Access | Fork | End, ...], ...]
+Script = tuple[tuple[Access | Fork | End | FreeLazily | TakeAgain | Clear, ...], ...]
+
+
+#: Entries of the pages of a block that is kept.
+_FIT = (Entry(EMPTY, 0, 0), Entry(PARTIAL, 0, 0), Entry(RESIDENT, 0, 0))
 
 
 class Thread:
@@ -117,6 +152,8 @@ class Program:
             action = thread.script[thread.position][choice]
             if isinstance(action, Fork | End):
                 return self.family.step(thread, action)
+            if isinstance(action, FreeLazily | TakeAgain | Clear):
+                return self._step_block(thread, action)
             thread.current = action
             thread.part = thread.current.parts.start
         access, part = thread.current, thread.part
@@ -137,13 +174,41 @@ class Program:
         if access.write:
             footprint.write("arena", access.page)
             arena.write(access.page, part)
-        elif found != truth:
+        elif found != truth and not arena.undefined[access.page][part]:
             raise Violation(
                 "stale",
                 f"{thread.name} reads {describe_version(found)} in part {part} of page {access.page}, "
                 f"and {describe_version(truth)} came last",
             )
         return self._done(thread, access, part)
+
+    def _step_block(self, thread: Thread, action: FreeLazily | TakeAgain | Clear) -> str:
+        machine = self.machine
+        table, blocks = machine.table, machine.lazyfree_blocks
+        if isinstance(action, Clear):
+            if table.state(action.page) != EMPTY:
+                thread.current = Access(action.page, True)
+                thread.part = 0
+                return str(action)
+            machine.footprint.write("arena", action.page)
+            machine.arena.define_zeros(action.page)
+            thread.position += 1
+            return f"{action}, of which there is nothing"
+        region = machine.regions[action.start + 1]
+        pages = range(region.start, region.end)
+        thread.position += 1
+        if isinstance(action, TakeAgain):
+            table.lazyfree[action.start] = 0
+            blocks[0] = 0
+        elif all(table.read(page) in _FIT and not table.pins[page] for page in pages):
+            for page in pages:
+                machine.footprint.write("arena", page)
+                machine.arena.discard(page)
+            table.lazyfree[action.start] = 1
+            blocks[0] = region.index
+        else:
+            thread.position = len(thread.script)
+        return str(action)
 
     def _step_child(self, thread: Thread, access: Access, part: int, child: PrivateMapping) -> str:
         arena, page = self.machine.arena, access.page

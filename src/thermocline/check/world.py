@@ -76,6 +76,8 @@ class World:
         self.table = PageTable(layout.pages, columns)
         self._columns = columns
         self._entries = columns["entry"].unwatched
+        #: The blocks that the program has freed and may take again, by region number; 0 ends the list.
+        self.lazyfree_blocks = WatchedColumn(self.footprint, "lazyfree_blocks", "I", layout.pages + 1)
         self.regions: dict[int, Region] = {}
         self.dying: set[int] = set()
         self.dead_devices: set[int] = set()
@@ -133,6 +135,7 @@ class World:
         )
         self.first_touch = None if layout.slack is None else WatchedFirstTouch(footprint, nodes, layout.slack)
         self.mm.first_touch = self.first_touch
+        self.mm.lazyfree_blocks = self.lazyfree_blocks
         self.mm.children = WatchedChildren(footprint)
         for child in self.family.values():
             self.mm.children[child.number] = self.child(child)

@@ -80,7 +80,9 @@ class Forks:
             raise ThermoclineError("no memory is left to look after forks")
         self._memory = ctypes.c_void_p(memory)
         self._library.tc_fork_over.restype = ctypes.c_void_p
-        self._over = ctypes.c_uint64.from_address(self._library.tc_fork_over(self._memory))
+        #: Where the library counts the forks that are over.
+        self.over_address = int(self._library.tc_fork_over(self._memory))
+        self._over = ctypes.c_uint64.from_address(self.over_address)
 
     @property
     def over(self) -> int:

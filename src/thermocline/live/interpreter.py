@@ -52,6 +52,8 @@ class LiveInterpreter(Interpreter):
 
     Attributes
     ----------
+    poisons : column of one integer
+        How often a page was poisoned, in memory that outlives the pager.
     condemned : column of one integer
         The child that ends when it is attached, by its number, in memory that outlives the pager. One is expected at a
         time.
@@ -77,6 +79,7 @@ class LiveInterpreter(Interpreter):
         self.condemned: Column = array_column("Q", 1)
         #: What drops clean pages; None: the protocol does.
         self.engine: Engine | None = None
+        self.poisons: Column = array_column("Q", 1)
         #: Tasks that wait for a time, and the number of the one that began to wait last.
         self._asleep: list[tuple[int, int, Task]] = []
         self._naps = 0
@@ -126,6 +129,7 @@ class LiveInterpreter(Interpreter):
 
     def poison(self, effect: effects.Poison, _: Task) -> None:
         page = effect.page
+        self.poisons[0] += 1
         unable = self.arena.poison(page, owed=bool(self.mm.owed(page)))
         if not unable:
             return

@@ -56,6 +56,7 @@ from thermocline.protocol.fill import go_on
 from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
+from thermocline.protocol.lazyfree import age_lazyfree, holds_lazyfree
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
@@ -133,6 +134,7 @@ class Pager:
             parts=parts_of(config.page_size, mmap.PAGESIZE, nodes) if config.parts else 1,
             make_group=self._books.group,
         )
+        self.mm.lazyfree_blocks = self.tables.lazyfree_blocks
         if config.commit == "heuristic":
             self.mm.first_touch = FirstTouch(nodes)
         self._regions = KnownRegions(self.mm, self.tables)
@@ -149,6 +151,7 @@ class Pager:
             self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
         self.interpreter.condemned = self.tables.header[Tables.HEADER_CONDEMNED : Tables.HEADER_CONDEMNED + 1]
+        self.interpreter.poisons = self.tables.header[Tables.HEADER_POISONS : Tables.HEADER_POISONS + 1]
         self.engine = self.interpreter.engine = self._make_engine(stores)
         for index in range(1, len(nodes)):
             if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
@@ -156,6 +159,7 @@ class Pager:
         self.copier.node_failed = self._note_failed_node
         self._stores = stores
         self._poll = self.engine.poll
+        self._watches_lazyfree = False
         self._faulting: dict[int, Mapping] = {}
         self._bell_poll = select.poll()
         self._bell_poll.register(self.bell.fd, select.POLLIN)
@@ -209,6 +213,8 @@ class Pager:
                 self.scheduler.spawn(kswapd(self.mm, node), background=True)
             if node.kind is Kind.MAPPED and node.index != DRAM:
                 self.scheduler.spawn(task_numa_work(self.mm, node), background=True)
+        if self.tables.header[Tables.HEADER_LAZYFREE_WATCHED]:
+            self._watch_lazyfree()
         for request in self.ring.unanswered():
             self._serve(request)
         self._answers.change()  # a predecessor may have been killed between an answer and its ring
@@ -450,9 +456,26 @@ class Pager:
         elif request.what == What.GROUP:
             self._regions.read_group(request.first)
             answer(None)
+        elif request.what == What.LAZYFREE:
+            self._watch_lazyfree()
+            answer(None)
         else:
             statistics.publish(mm, self.tables)
             answer(None)
+
+    def _watch_lazyfree(self) -> None:
+        """Look now and then at what the program keeps of freed blocks, until there is nothing of them in memory."""
+        if not self._watches_lazyfree:
+            self._watches_lazyfree = True
+            self.scheduler.spawn(age_lazyfree(self.mm), background=True, done=self._rest_from_lazyfree)
+
+    def _rest_from_lazyfree(self, _: None) -> None:
+        # In this order: the program asks for it when it keeps a block and finds that nobody looks.
+        self._watches_lazyfree = False
+        self.tables.header[Tables.HEADER_LAZYFREE_WATCHED] = 0
+        if holds_lazyfree(self.mm):
+            self.tables.header[Tables.HEADER_LAZYFREE_WATCHED] = 1
+            self._watch_lazyfree()
 
     def close(self) -> None:
         """Stop the workers. The descriptors belong to the supervisor, but for the bell's."""

@@ -17,6 +17,7 @@ from typing import Any
 from thermocline.errors import ClosedError, ThermoclineError
 from thermocline.live import libc, statistics
 from thermocline.live.addresses import Addresses
+from thermocline.live.bins import Bins
 from thermocline.live.guard import BusyError, Guard, Lease, end
 from thermocline.live.guest import Ticket
 from thermocline.live.pins import Pins
@@ -66,6 +67,7 @@ class Regions:
         self._departed = 0
         self._addresses = Addresses(session)
         self.pins = Pins(session)
+        self.bins = Bins(session)
         self._groups = 1
         self._closing = False
 
@@ -136,18 +138,22 @@ class Regions:
     def _take(self, pages: int, refusals: list[int]) -> int | None:
         """Commit pages and find addresses for them -> the first page, or None.
 
-        Waits, if it must, for frees under way, and for what children have held that are gone. What the nodes cannot
-        hold is granted only behind that: a thread that touches it would wait for room that is there.
+        Gives up, if it must, what the bins keep. Waits, if it must, for frees under way, and for what children have
+        held that are gone. What the nodes cannot hold is granted only behind that: a thread that touches it would wait
+        for room that is there.
         """
         looked = False
         while True:
             self._collect()
             refusals.clear()
-            if self.commitment.take(pages, granted=not self._freeing and (looked or not self._kept)):
+            idle = not (self._freeing or self.bins.blocks)
+            if self.commitment.take(pages, granted=idle and (looked or not self._kept)):
                 start = self._addresses.allocate(pages, refusals)
                 if start is not None:
                     return start
                 self.commitment.give(pages)
+            if self.bins.give_up(self.released, everything=True):
+                continue
             if self._freeing:
                 self._requests.wait_for(next(iter(self._freeing.values())).value)
             elif self._kept and not looked:
@@ -186,6 +192,8 @@ class Regions:
 
     def _settle(self) -> None:
         if self.session.usable:
+            if self._closing:
+                self.bins.stop()
             self._collect()
             while self._to_free:  # as many as may be under way are
                 self._requests.wait_for(next(iter(self._freeing.values())).value)
@@ -198,6 +206,8 @@ class Regions:
     def _collect(self) -> None:
         """Request the frees of what was released, and take back what the pager has freed. The guard is held."""
         children = self.session.children
+        if self.bins.blocks:
+            self.bins.give_up(self.released, everything=self._closing)
         while self.released:
             self._to_free[(self.released[0] - self.session.address) // self.page_size] = None
             del self.released[0]

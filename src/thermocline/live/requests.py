@@ -24,6 +24,11 @@ class Requests:
         self._header = tables.header
         self._ring = Ring(tables)
 
+    @property
+    def ring_address(self) -> int:
+        """Of the ``struct tc_ring``, for as long as this object is there."""
+        return self._ring.address
+
     def make(self, what: What, first: int = 0, second: int = 0, number: Number | None = None) -> int:
         """Make a request -> its number. Waits only while the ring is full of requests that have no answer.
 

@@ -59,6 +59,8 @@ class What(IntEnum):
     GROUP = 6
     #: (0, 0): write the books of the nodes to the tables.
     STAT = 7
+    #: (0, 0): blocks are kept that were freed; look now and then whether they are of use.
+    LAZYFREE = 8
 
 
 class Request(NamedTuple):
@@ -90,6 +92,11 @@ class Ring:
             *(ctypes.c_uint64,) * 3,
             ctypes.POINTER(Number),
         )
+
+    @property
+    def address(self) -> int:
+        """Of the ``struct tc_ring``, for as long as this object is there."""
+        return ctypes.addressof(self._native)
 
     # -- the program's end --------------------------------------------------------------------------------------------
 

@@ -35,8 +35,10 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
         kernel's account. ``pager``: how many
         were started (more than one: one was killed), the processor time of the present one in seconds, and the longest
         that one took to take another's place, from when the supervisor knew of the death until faults were answered
-        again. ``processes``: how many use the memory now: this one, forked children, and those that were sent shared
-        arrays. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
+        again. ``freed``: the blocks that NumPy has freed and that are kept with their frames for the next block of
+        their size, and their bytes, which the nodes count as used where they are in memory; and how often one was
+        handed out again. ``processes``: how many use the memory now: this one, forked children, and those that were
+        sent shared arrays. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
         :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
@@ -57,6 +59,11 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
             "starts": tables.header[Tables.HEADER_PAGER_STARTS],
             "cpu_seconds": tables.header[Tables.HEADER_PAGER_CPU] / 1e9,
             "longest_replacement_seconds": tables.header[Tables.HEADER_LONGEST_REPLACEMENT] / 1e9,
+        },
+        "freed": {
+            "blocks": tables.header[Tables.HEADER_LAZYFREE_BLOCKS],
+            "bytes": tables.header[Tables.HEADER_LAZYFREE_BYTES],
+            "reused": tables.header[Tables.HEADER_REUSED],
         },
         "processes": tables.header[Tables.HEADER_ATTACHED],
         "vmstat": VmStat(tables.counters).as_dict(),

@@ -21,6 +21,7 @@ from thermocline.live import libc
 from thermocline.live.descriptor import Descriptor
 from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.lru import MAX_LISTS
+from thermocline.protocol.mm import MAX_LAZYFREE
 from thermocline.protocol.page import PageTable
 from thermocline.protocol.stopwatch import TIMED
 from thermocline.spec import MAX_NODES
@@ -104,6 +105,14 @@ class Tables:
     HEADER_NEWEST_FORK = 18
     #: A child that is expected, by its number, and is ended when it is attached. One is expected at a time.
     HEADER_CONDEMNED = 19
+    #: Blocks that are kept although they were freed (see :mod:`thermocline.live.bins`), and their bytes; how often one
+    #: was handed out again; and whether the pager looks at them now and then.
+    HEADER_LAZYFREE_BLOCKS = 20
+    HEADER_LAZYFREE_BYTES = 21
+    HEADER_REUSED = 22
+    HEADER_LAZYFREE_WATCHED = 23
+    #: How often pagers have made touches of a page a SIGBUS.
+    HEADER_POISONS = 24
 
     def __init__(self, file: Descriptor, pages: int) -> None:
         self._file = file
@@ -117,6 +126,7 @@ class Tables:
             ("ring", "Q", RING_ENTRIES * RING_WORDS),
             ("children", "I", MAX_CHILDREN),
             ("shares", "B", MAX_SHARES),
+            ("lazyfree_blocks", "I", MAX_LAZYFREE),
             *((name, code, pages) for name, code in PageTable.COLUMNS.items()),
             ("region_pages", "I", pages),
             ("region_source", "H", pages),
@@ -155,6 +165,7 @@ class Tables:
         self.ring = column("ring")
         self.children = column("children")
         self.shares = column("shares")
+        self.lazyfree_blocks = column("lazyfree_blocks")
         self.page_columns = {name: column(name) for name in PageTable.COLUMNS}
         self.region_pages = column("region_pages")
         self.region_source = column("region_source")

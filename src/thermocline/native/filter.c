@@ -4,8 +4,9 @@
  * NumPy passes the struct tc_filter to each as its context.
  *
  * A block below the threshold, and an address outside the arena, go to NumPy's own function: a
- * compare and a jump (the compiler makes a tail call of it). Everything else enters Python, by
- * ask() or release().
+ * compare and a jump (the compiler makes a tail call of it). A block of a size that was freed
+ * before comes from the bins, and goes there (bins.c). Everything else enters Python, by ask() or
+ * release().
  *
  * Why not ctypes callbacks? Handlers are called with exceptions pending: an array is freed while an
  * exception passes through. A ctypes callback cannot give a pending exception back: what it
@@ -26,7 +27,7 @@
 #define EXHAUSTED 0
 #define DECLINED (-1) /* not tiered */
 
-/* Python writes threshold and open while other threads, without the GIL, read them. */
+/* Python writes threshold, open and bins while other threads, without the GIL, read them. */
 #define READ_ONCE(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
 
 /*
@@ -131,8 +132,12 @@ static void release(struct tc_filter *filter, const void *block)
 
 static OUT_OF_LINE void *malloc_large(struct tc_filter *filter, size_t bytes)
 {
-	intptr_t block = ask(filter, NULL, bytes);
+	void *kept = tc_bins_take(READ_ONCE(filter->bins), bytes, false);
+	intptr_t block;
 
+	if (kept)
+		return kept;
+	block = ask(filter, NULL, bytes);
 	if (block == DECLINED)
 		return filter->original.malloc(filter->original.context, bytes);
 	return (void *)block;
@@ -148,14 +153,18 @@ void *tc_filter_malloc(struct tc_filter *filter, size_t bytes)
 
 static OUT_OF_LINE void *calloc_large(struct tc_filter *filter, size_t items, size_t size)
 {
-	intptr_t block = ask(filter, NULL, items * size);
+	void *kept = tc_bins_take(READ_ONCE(filter->bins), items * size, true);
+	intptr_t block;
 
+	if (kept)
+		return kept;
+	block = ask(filter, NULL, items * size);
 	if (block == DECLINED)
 		return filter->original.calloc(filter->original.context, items, size);
 	return (void *)block;
 }
 
-/* Tiered memory is zero already. NULL also when the product overflows. */
+/* Tiered memory that was not used before is zero already. NULL also when the product overflows. */
 void *tc_filter_calloc(struct tc_filter *filter, size_t items, size_t size)
 {
 	size_t bytes;
@@ -212,13 +221,20 @@ void *tc_filter_realloc(struct tc_filter *filter, void *old, size_t bytes)
 	return realloc_large(filter, old, bytes);
 }
 
+/* A block of ours is let go: to the bins, or to Python. */
+static OUT_OF_LINE void free_ours(struct tc_filter *filter, const void *block)
+{
+	if (!tc_bins_keep(block))
+		release(filter, block);
+}
+
 /* In a forked child, and while the interpreter shuts down, a block of ours is not freed. */
 void tc_filter_free(struct tc_filter *filter, void *block, size_t bytes)
 {
 	if (!in_arena(filter, block))
 		filter->original.free(filter->original.context, block, bytes);
 	else if (READ_ONCE(filter->open))
-		release(filter, block);
+		free_ours(filter, block);
 }
 
 #define FIELD(member) TC_FIELD(struct tc_filter, member)
@@ -228,6 +244,7 @@ const struct tc_field tc_filter_fields[] = {
 	FIELD(low),
 	FIELD(span),
 	FIELD(open),
+	FIELD(bins),
 	FIELD(original.context),
 	FIELD(original.malloc),
 	FIELD(original.calloc),

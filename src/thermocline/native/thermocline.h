@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 11
+#define TC_ABI 12
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
@@ -146,12 +146,53 @@ TC_EXPORT int tc_descriptor_connect(const char *name, size_t length);
 TC_EXPORT int tc_fence_prepare(uintptr_t low, uintptr_t high, const char *message, size_t length);
 TC_EXPORT void tc_fence_install(void);
 
+/* bins.c: blocks that NumPy has freed, kept for the next of their size. */
+#define TC_BINNED 128 /* blocks of one memory at most; MAX_LAZYFREE of protocol/mm.py */
+
+struct tc_bins;
+struct tc_ring;
+
+struct tc_binned {	   /* a memory whose blocks are kept; columns are those of live/tables.py */
+	uint64_t address;  /* of the arena */
+	uint64_t size;
+	uint64_t page_size;
+	uint64_t most_pages; /* that are kept in all */
+	const uint64_t *entry;
+	const uint8_t *pins;
+	uint32_t *lazyfree; /* by first page: a number that is not 0 while the block is kept */
+	const uint32_t *region_pages;
+	const uint16_t *region_source;
+	const uint8_t *region_group;
+	const uint8_t *region_advice;
+	const uint32_t *region_born;
+	const uint32_t *region_shared;
+	uint32_t *list;	       /* what is kept, for the pager: first pages and 1, the oldest first; 0: the end */
+	uint64_t *kept_blocks; /* what is counted */
+	uint64_t *kept_bytes;
+	uint64_t *reused;
+	uint64_t *watched;	 /* whether the pager looks at what is kept now and then */
+	const uint64_t *poisons; /* how often it has poisoned a page */
+	const uint64_t *forks;	 /* tc_fork_over() */
+	struct tc_ring *ring;
+	uint64_t request; /* that has the pager look */
+};
+
+TC_EXPORT extern const struct tc_field tc_binned_fields[];
+bool tc_bins_keep(const void *address);
+void *tc_bins_take(struct tc_bins *bins, size_t bytes, bool clear);
+TC_EXPORT void tc_bins_open(const struct tc_binned *binned, struct tc_bins **opened);
+TC_EXPORT void tc_bins_charge(struct tc_bins *bins, uint32_t group);
+TC_EXPORT void tc_bins_stop(struct tc_bins *bins);
+TC_EXPORT void tc_bins_close(struct tc_bins *bins);
+TC_EXPORT uint32_t tc_bins_give_up(struct tc_bins *bins, void *list, uint32_t everything);
+
 /* filter.c */
 struct tc_filter {
 	size_t threshold; /* blocks of at least so many bytes are tiered; SIZE_MAX: none */
 	size_t low;	  /* the arena's first address */
 	size_t span;	  /* its length in bytes */
 	size_t open;	  /* 0: nothing is made or freed (a forked child; the interpreter shuts down) */
+	struct tc_bins *bins; /* where blocks come from first, NULL: nowhere */
 	struct {	  /* NumPy's own functions, and the context they were called with */
 		void *context;
 		void *(*malloc)(void *context, size_t bytes);

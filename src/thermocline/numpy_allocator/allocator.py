@@ -155,6 +155,7 @@ class Allocator:
 
     def _publish(self) -> None:
         active = self._activations and self._state.open
+        self._state.bins = self._activations[-1].source.bins if active else None
         self._state.threshold = min(self._activations[-1].min_array, NEVER) if active else NEVER
 
     # --- the calls of the filter ---

@@ -13,11 +13,20 @@ class BlockSource(Protocol):
     that is in it: none may wait for a lock which its own thread may hold. An allocation can then be
     declined; a free is put into a queue, and settled by the thread that holds the lock.
 
+    Blocks may be kept when they are freed, and be handed out again, before any method is called: in ``bins``.
+
     There is room for 30 Python frames below a call; where there is not, the recursion limit is met before it.
 
     An exception raised by a method is taken for a signal handler's and raised again in the program, right
     after the NumPy call. The block is then asked for once more, and is plain memory if that fails too.
+
+    Attributes
+    ----------
+    bins : int
+        Address of the native library's ``struct tc_bins``; 0: none.
     """
+
+    bins: int
 
     def allocate_block(self, nbytes: int) -> Lease | int:
         """The address of zeroed, page-aligned memory of at least ``nbytes`` bytes, or a lease of it.

@@ -28,6 +28,7 @@ class State(ctypes.Structure):
         ("low", ctypes.c_size_t),
         ("span", ctypes.c_size_t),
         ("open", ctypes.c_size_t),
+        ("bins", ctypes.c_void_p),
         ("original", _Originals),
         ("object", _Objects),
     )

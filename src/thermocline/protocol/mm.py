@@ -16,7 +16,7 @@ from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.group import ROOT, Group, GroupReclaim
 from thermocline.protocol.lru import ColumnFactory, Links, Lruvec
 from thermocline.protocol.node import Kind, Node
-from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED, PageTable, array_column
+from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED, Column, PageTable, array_column
 from thermocline.protocol.region import Region
 from thermocline.protocol.shadows import Chain, Shadows
 from thermocline.protocol.vmstat import VmStat
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from thermocline.protocol.first_touch import FirstTouch
     from thermocline.protocol.migrate import Design
 
+#: Blocks of one memory that are freed lazily at once (``TC_BINNED`` of ``native/thermocline.h``).
+MAX_LAZYFREE = 128
 #: The node in which pages come up. An entry that names node 0 names no slot.
 DRAM = 0
 
@@ -95,6 +97,9 @@ class Mm:
         Index, name and number of nodes -> Group.
     takes_lists : bool
         Whether the interpreter does to lists of pages what a protocol does to each (``DropClean``, ``Arrive``).
+    lazyfree_blocks : column of u32
+        The regions that the program has freed and may hand out again, by number, the oldest first; 0 ends the list. The
+        program writes it, and only :attr:`PageTable.lazyfree <thermocline.protocol.page.PageTable>` is to be relied on.
     """
 
     page_size: int
@@ -111,6 +116,7 @@ class Mm:
     first_touch: FirstTouch | None = None
     make_group: Callable[[int, str, int], Group] = Group
     takes_lists: bool = False
+    lazyfree_blocks: Column = field(default_factory=lambda: array_column("I", MAX_LAZYFREE))
 
     def __post_init__(self) -> None:
         self.part_size = self.page_size // self.parts

@@ -111,10 +111,13 @@ class PageTable:
     given : column of u32
         The newest fork whose children need nothing of the page's frame any more: each has a copy of its own, or never
         had the page (see :mod:`thermocline.protocol.cow`).
+    lazyfree : column of u32
+        Of the first page of a block: not 0 while the program has freed it and may hand it out again, and another number
+        for each time (see :mod:`thermocline.protocol.lazyfree`). The program writes it.
     """
 
     #: Column name -> array typecode, in the order in which shared memory holds them.
-    COLUMNS: ClassVar[dict[str, str]] = {"entry": "Q", "region": "I", "pins": "B", "given": "I"}
+    COLUMNS: ClassVar[dict[str, str]] = {"entry": "Q", "region": "I", "pins": "B", "given": "I", "lazyfree": "I"}
 
     def __init__(self, pages: int, columns: Mapping[str, Column] | None = None) -> None:
         if columns is None:
@@ -124,6 +127,7 @@ class PageTable:
         self.region = columns["region"]
         self.pins = columns["pins"]
         self.given = columns["given"]
+        self.lazyfree = columns["lazyfree"]
 
     def state(self, page: int) -> int:
         """The state of a page."""

@@ -27,6 +27,7 @@ from thermocline.protocol.effects import (
 )
 from thermocline.protocol.fill import fill
 from thermocline.protocol.group import GroupReclaim
+from thermocline.protocol.lazyfree import shrink_lazyfree
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import PARTIAL, RESIDENT, SHADOWED, SLOTTED
 from thermocline.protocol.scan_control import Cause, ScanControl
@@ -63,10 +64,12 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
     With a ``group``, it is that group's limit which asks, and its own pages go. Rounds look at ever more of the lists
     until one succeeds; 0 means that no page could be moved.
     """
-    freed = yield from _drop_shadows(mm, node, group)
     enough = _cluster(mm, node)
     if cause is Cause.KSWAPD:
         enough = max(node.watermarks.high // mm.page_size, enough)
+    if node.index == 0 and (freed := (yield from shrink_lazyfree(mm, enough, group))):
+        return freed  # nobody wants their bytes, so nothing else goes before them
+    freed = yield from _drop_shadows(mm, node, group)
     priority = DEF_PRIORITY
     # Where touches are seen, all of the inactive list may have been touched once and none of it twice: it is looked at
     # two times before active pages have to go.

@@ -56,6 +56,7 @@ NAMES = (
     "cow_copies",  # copies that children were given; they are the children's own memory, in no node
     "fault_polls",  # times that the pager looked for another fault for a while, before it slept
     "fault_polled",  # ... of which one came meanwhile
+    "pglazyfreed",  # pages of freed blocks that were kept until reclaim, or time, took their frames
 )
 
 INDEX = {name: index for index, name in enumerate(NAMES)}

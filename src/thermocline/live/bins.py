@@ -1,0 +1,133 @@
+"""Bins: blocks that NumPy has freed and that are kept, with their frames, for the next block of their size.
+
+The native library keeps them (``native/bins.c``), and hands them out again without entering Python. To
+:mod:`thermocline.live.regions` they are allocated still, and are freed like any others once they are given up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from thermocline.live.ring import What
+from thermocline.live.session import Session
+from thermocline.live.tables import Tables
+from thermocline.native import library
+
+#: Of DRAM, the share that kept blocks may have.
+_SHARE = 4
+
+
+class Binned(ctypes.Structure):
+    """``struct tc_binned``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "address",
+            "size",
+            "page_size",
+            "most_pages",
+            "entry",
+            "pins",
+            "lazyfree",
+            "region_pages",
+            "region_source",
+            "region_group",
+            "region_advice",
+            "region_born",
+            "region_shared",
+            "list",
+            "kept_blocks",
+            "kept_bytes",
+            "reused",
+            "watched",
+            "poisons",
+            "forks",
+            "ring",
+            "request",
+        )
+    )
+
+
+class Bins:
+    """The bins of one memory, in the program that made it. They are closed with its session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._opened = ctypes.c_void_p()
+        self._library = library()
+        # It enters Python: what it raises is raised, and the GIL is kept.
+        self._give_up = ctypes.PYFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.py_object, ctypes.c_uint32)(
+            ("tc_bins_give_up", self._library)
+        )
+        session.teardown.callback(self.close)
+        tables = session.tables
+        header = tables.address_of("header")
+        words = (
+            Tables.HEADER_LAZYFREE_BLOCKS,
+            Tables.HEADER_LAZYFREE_BYTES,
+            Tables.HEADER_REUSED,
+            Tables.HEADER_LAZYFREE_WATCHED,
+            Tables.HEADER_POISONS,
+        )
+        columns = (
+            "entry",
+            "pins",
+            "lazyfree",
+            "region_pages",
+            "region_source",
+            "region_group",
+            "region_advice",
+            "region_born",
+            "region_shared",
+            "lazyfree_blocks",
+        )
+        binned = Binned(
+            session.address,
+            session.size,
+            session.page_size,
+            session.nodes[0].capacity // session.page_size // _SHARE,
+            *(tables.address_of(name) for name in columns),
+            *(header + word * tables.header.itemsize for word in words),
+            session.attachment.forks.over_address,
+            session.requests.ring_address,
+            What.LAZYFREE,
+        )
+        self._library.tc_bins_open(ctypes.byref(binned), ctypes.byref(self._opened))
+
+    @property
+    def address(self) -> int:
+        """Of the ``struct tc_bins``; 0: there are none."""
+        return self._opened.value or 0
+
+    @property
+    def _usable(self) -> bool:
+        """Whether they are there, and this is not a forked child."""
+        return bool(self._opened.value) and self._session.usable
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks are kept."""
+        return int(self._session.tables.header[Tables.HEADER_LAZYFREE_BLOCKS])
+
+    def charge(self, group: int) -> None:
+        """Hand out blocks of this group from now on."""
+        if self._usable:
+            self._library.tc_bins_charge(self._opened, ctypes.c_uint32(group))
+
+    def give_up(self, released: list[int], *, everything: bool) -> int:
+        """Add the addresses of blocks to a list -> how many: of all, or of those that are of no use any more.
+
+        In one step, in which no exception comes.
+        """
+        return int(self._give_up(self._opened, released, everything)) if self._usable else 0
+
+    def stop(self) -> None:
+        """Keep and hand out nothing any more."""
+        if self._usable:
+            self._library.tc_bins_stop(self._opened)
+
+    def close(self) -> None:
+        """The tables are about to go. Doing it again is nothing."""
+        if self._opened.value:
+            self._library.tc_bins_close(self._opened)
