@@ -387,7 +387,7 @@ class Regions:
         self._requests.make(What.GROUP, index)
 
     def statistics(self) -> dict[str, Any]:
-        """See :func:`thermocline.live.statistics.collect`. What was freed before the call is free in it."""
+        """See :func:`thermocline.live.statistics.collect`. What was freed before is free in it, if it is not kept."""
         self._must_be_usable()
         self._guard.run(self._wait_for_frees)
         self.ask(What.STAT)
