@@ -1,4 +1,8 @@
-"""The checksum of what is stored: XXH3, which costs a hundredth of a copy to a disk and misses no flipped bit."""
+"""The checksums of what is stored, which miss no flipped bit.
+
+XXH3 costs a hundredth of a copy to a disk. In compressed memory it is XXH64, which the native library computes as well
+(``native/digest.c``).
+"""
 
 from __future__ import annotations
 
