@@ -189,9 +189,8 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
     mm.vmstat.add("readahead_windows")
     count = 0
     run: list[int] = []
-    numbers = mm.table.region
     for page in sorted(pages):
-        if run and (page != run[-1] + 1 or len(run) == LONGEST_RUN or numbers[page] != numbers[run[0]]):
+        if run and (page != run[-1] + 1 or len(run) == LONGEST_RUN or not _same_region(mm, page, run[0])):
             came = yield from _read_run(mm, run, writable)
             count += came
             if came < len(run):
@@ -209,6 +208,10 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
         count += yield from _read_run(mm, run, writable)
     mm.vmstat.add("readahead_pages", count)
     return count
+
+
+def _same_region(mm: Mm, page: int, other: int) -> bool:
+    return mm.table.region[page] == mm.table.region[other]
 
 
 def _read_run(mm: Mm, run: Sequence[int], writable: bool) -> Protocol[int]:
