@@ -30,7 +30,7 @@ from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.vmstat import INDEX
 
 #: Nanoseconds for which the pager looks again for the next fault before it sleeps, at most.
-_LONGEST_POLL = 50_000
+_LONGEST_POLL = 100_000
 #: ``TC_RELEASED``, ``TC_READY``, ``TC_DECLINES``.
 _RELEASED = _READY = _DECLINES = 64
 

@@ -16,6 +16,7 @@
 
 #define SECOND UINT64_C(1000000000)
 #define FIRST_POLL UINT64_C(5000) /* ns */
+#define SHORT_SLEEP 4		  /* times the longest poll */
 
 /* A message of a userfaultfd (ioctl_userfaultfd(2)). */
 struct message {
@@ -147,7 +148,8 @@ static int sleep_until(struct tc_loop *loop, uint64_t deadline)
 	if (deadline != UINT64_MAX) /* rounded up: a deadline that is near would be polled for */
 		timeout = deadline > begun ? (int)((deadline - begun + 999999) / 1000000) : 0;
 	count = look(loop, timeout);
-	if (count > 0 && now() - begun < loop->longest_poll)
+	/* To be woken takes a part of that, which a fault that is polled for does not wait for. */
+	if (count > 0 && now() - begun < SHORT_SLEEP * loop->longest_poll)
 		grow(loop);
 	return count;
 }
