@@ -75,8 +75,8 @@ class Memory(Arrays):
         ``"heuristic"``: what the kernel would grant a program without us, which may be more than the nodes hold. A
         program that then writes to more than they hold waits, and ends in SIGBUS, with a message.
     poll : bool
-        Whether the pager looks for the next fault for up to 100 us before it sleeps, where faults are frequent and there
-        is more than one processor: a miss is answered sooner, for processor time of another core.
+        Whether the pager looks for the next fault for up to 100 us before it sleeps, where faults are frequent and
+        there is more than one processor: a miss is answered sooner, for processor time of another core.
 
     Notes
     -----
