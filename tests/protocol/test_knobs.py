@@ -202,7 +202,7 @@ KNOBS: dict[type, tuple[dict[str, tuple[Callable[[], object], Callable[[], objec
             "born": (lambda: answers_a_child(0), lambda: answers_a_child(1)),
             "shared": (lambda: owes(0), lambda: owes(1)),
         },
-        {"index", "start", "pages", "stream"},
+        {"index", "start", "pages", "stream", "drained"},
     ),
     Group: (
         {

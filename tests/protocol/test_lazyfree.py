@@ -55,6 +55,25 @@ def test_a_block_in_use_goes_when_there_is_no_freed_one() -> None:
     at_rest(made)
 
 
+def test_a_block_of_which_nothing_is_left_is_passed_over_until_it_is_freed_again() -> None:
+    made = pair()
+    freed(made, 0)
+    assert made.run(shrink_lazyfree(made.mm, 8)) == 2
+    assert made.run(shrink_lazyfree(made.mm, 8)) == 0
+    made.footprint.clear()
+    assert made.run(shrink_lazyfree(made.mm, 8)) == 0
+    looked_at = made.footprint.reads
+    made.footprint.clear()
+    made.table.read(0)
+    assert not looked_at & made.footprint.reads, "its pages are not gone through for each page that reclaim wants"
+    taken(made, 0)
+    write(made, 0, 1)
+    freed(made, 0)
+    made.table.lazyfree[0] = 2  # as the program does: another number each time
+    assert made.run(shrink_lazyfree(made.mm, 8)) == 2
+    at_rest(made)
+
+
 def test_the_oldest_goes_first_and_no_more_than_is_needed() -> None:
     made = machine(80, 80, extents=(Extent(0, 40), Extent(40, 40)))
     write(made, *range(80))

@@ -70,6 +70,7 @@ class Describer:
             tuple(machine.unwatched("given")),
             tuple(machine.unwatched("lazyfree")),
             tuple(machine.lazyfree_blocks.unwatched),
+            tuple(region.drained for region in machine.regions.values()),
             machine.forks,
             tuple(self._child(child) for child in machine.family.values()),
             tuple((page, self._versions(page, versions)) for page, versions in sorted(machine.saved.items())),

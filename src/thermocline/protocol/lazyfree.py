@@ -1,7 +1,7 @@
 """Blocks that the program has freed lazily (``MADV_FREE``, ``PG_lazyfree``): their frames are there for its next block.
 
 The program keeps a list of blocks that it has freed, and takes from it what it is asked for, without a word to the
-pager. Until then nobody wants what is in them, so reclaim takes their frames first, and writes nothing. The row of the
+pager. Until then what is in them is not wanted, so reclaim takes their frames first, and writes nothing. The row of the
 column ``lazyfree`` says whether a block is free; the program clears it before it hands the block out.
 
 A block may be taken at any moment. So its writers are stopped first, and then the row is looked at *again*: what the
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _DRAM = 0
 #: Pages whose locks are held together (``SWAP_CLUSTER_MAX``).
 _CLUSTER = 32
-#: Seconds between two looks at the blocks. One that nobody has taken in between gives its frames back.
+#: Seconds between two looks at the blocks. One that was not taken in between gives its frames back.
 IDLE = 5
 
 
@@ -46,17 +46,17 @@ def shrink_lazyfree(mm: Mm, enough: int, group: Group | None = None) -> Protocol
     """
     freed = 0
     for region in _blocks(mm):
-        if group is not None and region.group != group.index:
+        if (group is not None and region.group != group.index) or _is_drained(mm, region):
             continue
-        for start in range(region.start, region.end, _CLUSTER):
-            freed += yield from _drop(mm, region, range(start, min(start + _CLUSTER, region.end)))
+        for pages in _clusters(region):
+            freed += yield from _drop(mm, region, pages)
             if freed >= enough:
                 return freed
     return freed
 
 
 def age_lazyfree(mm: Mm) -> Protocol[None]:
-    """Take the frames of freed blocks that nobody has asked for in a while; ends when none has any."""
+    """Take the frames of freed blocks that were not taken again in a while; ends when none has any."""
     seen: dict[int, int] = {}
     while holds_lazyfree(mm):
         yield ScanDelay(IDLE)
@@ -65,8 +65,8 @@ def age_lazyfree(mm: Mm) -> Protocol[None]:
             region = mm.find_region(number)
             if seen.get(number) != times or region is None:
                 continue
-            for start in range(region.start, region.end, _CLUSTER):
-                yield from _drop(mm, region, range(start, min(start + _CLUSTER, region.end)))
+            for pages in _clusters(region):
+                yield from _drop(mm, region, pages)
                 yield Resched()
         seen = kept
 
@@ -85,6 +85,23 @@ def _blocks(mm: Mm) -> Iterator[Region]:
         region = mm.find_region(number)
         if region is not None and _is_free(mm, region):
             yield region
+
+
+def _clusters(region: Region) -> Iterator[range]:
+    """The pages of a block, as many at a time as are locked together."""
+    for start in range(region.start, region.end, _CLUSTER):
+        yield range(start, min(start + _CLUSTER, region.end))
+
+
+def _is_drained(mm: Mm, region: Region) -> bool:
+    """Whether nothing has been left of a free block since reclaim last looked, which it does for each page it wants.
+
+    What comes up of the block after that, because it was on its way, goes as any page does.
+    """
+    times = mm.table.lazyfree[region.start]
+    if region.drained != times and not any(map(mm.table.entry.__getitem__, range(region.start, region.end))):
+        region.drained = times
+    return region.drained == times
 
 
 def _is_free(mm: Mm, region: Region) -> bool:
@@ -122,10 +139,7 @@ def _drop(mm: Mm, region: Region, pages: Sequence[int]) -> Protocol[int]:
     yield Punch(locked)
     for page in locked:
         yield Commit(page, EMPTY)
-        # Behind the commit: until then a reclaim that could not lock the page may put it back on its list.
-        mm.links.isolate(page)
-        mm.links.evicted_at[page] = 0
-        mm.links.referenced[page] = 0
+        mm.forget(page)
         yield Unlock(page)
     mm.vmstat.add("pglazyfreed", len(locked))
     return len(locked)

@@ -225,6 +225,15 @@ class Mm:
             if not self.links.list_of[page]:
                 self.lru_add(page)
 
+    def forget(self, page: int) -> None:
+        """Nothing is in a locked page any more, and its entry says so.
+
+        Not before that: a reclaim that could not lock the page may put it back on its list until then.
+        """
+        self.links.isolate(page)
+        self.links.evicted_at[page] = 0
+        self.links.referenced[page] = 0
+
     def note_eviction(self, page: int, source: Node) -> None:
         """Remember when a page left DRAM, to judge it when it comes back (``workingset_eviction``)."""
         if source.index == DRAM:

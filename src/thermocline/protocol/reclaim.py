@@ -67,8 +67,8 @@ def shrink_node(mm: Mm, node: Node, cause: Cause, group: Group | None = None) ->
     enough = _cluster(mm, node)
     if cause is Cause.KSWAPD:
         enough = max(node.watermarks.high // mm.page_size, enough)
-    if node.index == 0 and (freed := (yield from shrink_lazyfree(mm, enough, group))):
-        return freed  # nobody wants their bytes, so nothing else goes before them
+    if node.index == _DRAM and (freed := (yield from shrink_lazyfree(mm, enough, group))):
+        return freed  # their bytes are not wanted, so nothing else goes before them
     freed = yield from _drop_shadows(mm, node, group)
     priority = DEF_PRIORITY
     # Where touches are seen, all of the inactive list may have been touched once and none of it twice: it is looked at

@@ -42,6 +42,9 @@ class Region:
         How many forks came before it. The children of those forks do not have it.
     shared : int
         Children of this fork and of later ones share the region with the program (``mem.share``); 0: none does.
+    drained : int
+        The row of :attr:`PageTable.lazyfree <thermocline.protocol.page.PageTable>` as it was when reclaim found nothing
+        of the block any more; 0: it did not.
     """
 
     index: int
@@ -52,6 +55,7 @@ class Region:
     advice: int = Advice.NORMAL
     born: int = 0
     shared: int = 0
+    drained: int = 0
     stream: Stream = field(default_factory=Stream)
 
     @property
@@ -102,10 +106,7 @@ def _free_locked(mm: Mm, region: Region, pages: list[int]) -> Protocol[None]:
         if entry.frame is not None:
             framed.setdefault(entry.frame, []).append(page)
         yield Commit(page, entries.EMPTY)
-        # Behind the commit: until then a reclaim that could not lock the page may put it back on its list.
-        mm.links.isolate(page)
-        mm.links.evicted_at[page] = 0
-        mm.links.referenced[page] = 0
+        mm.forget(page)
         mm.abort_transaction(page)
         if entry.names_slot:
             mm.nodes[entry.node].shadows.discard(page)
