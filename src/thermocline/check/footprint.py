@@ -146,11 +146,11 @@ class WatchedShadows(Shadows):
         self._footprint = footprint
 
     def __iter__(self) -> Iterator[int]:
-        self._footprint.read("shadows", self._node)
+        self._footprint.read("shadows", self._number)
         return super().__iter__()
 
     def __len__(self) -> int:
-        self._footprint.read("shadows", self._node)
+        self._footprint.read("shadows", self._number)
         return super().__len__()
 
     @property
@@ -160,13 +160,13 @@ class WatchedShadows(Shadows):
 
     def add(self, page: int) -> None:
         """A page has come up, and its copy stays here."""
-        self._footprint.write("shadows", self._node)
+        self._footprint.write("shadows", self._number)
         super().add(page)
 
     def discard(self, page: int) -> None:
         """The copy of a page is none any more."""
         has_none = not self._next[page + 1]
-        (self._footprint.read if has_none else self._footprint.write)("shadows", self._node)
+        (self._footprint.read if has_none else self._footprint.write)("shadows", self._number)
         super().discard(page)
 
 

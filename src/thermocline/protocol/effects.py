@@ -173,7 +173,7 @@ class Punch(Effect):
 
 
 class DropClean(Effect):
-    """Drop those of some isolated pages of DRAM that are clean and in use by nobody -> (how many, the others).
+    """Drop those of some isolated pages of DRAM that are clean and not in use -> (how many, the others).
 
     It does to a list what :func:`~thermocline.protocol.reclaim.shrink_node` does to each page of it: lock, verdict,
     commit, punch, put on the list of the lower node, unlock. Which pages those are is for the interpreter to say: what

@@ -191,12 +191,11 @@ def read_ahead(mm: Mm, pages: Sequence[int], writable: bool) -> Protocol[int]:
     run: list[int] = []
     for page in sorted(pages):
         if run and (page != run[-1] + 1 or len(run) == LONGEST_RUN or not _same_region(mm, page, run[0])):
-            came = yield from _read_run(mm, run, writable)
+            came, wanted = (yield from _read_run(mm, run, writable)), len(run)
             count += came
-            if came < len(run):
-                run = []
-                break
             run = []
+            if came < wanted:
+                break
         if not (yield TryLock(page)):
             continue
         region = mm.region_of(page)

@@ -64,17 +64,23 @@ class Links:
         return True
 
 
-class LruList:
-    """One doubly linked list: pages are added at the head and reclaimed from the tail."""
+class PageList:
+    """Pages that are linked through two columns.
 
-    def __init__(self, links: Links, number: int) -> None:
-        self._links = links
-        self._number = number + 1
-        self._head = links.pages + 1 + number
-        self._next = links.next
-        self._previous = links.previous
-        self._next[self._head] = self._previous[self._head] = self._head
-        self._counts = links.counts
+    Parameters
+    ----------
+    next, previous : column of u32
+        The links; that of page ``p`` is ``p + 1``.
+    head : int
+        The link of the head.
+    counts : column of u32
+        How many pages there are on each list, of which this is the ``number``-th.
+    """
+
+    def __init__(self, next: Column, previous: Column, head: int, counts: Column, number: int) -> None:
+        self._next, self._previous, self._head = next, previous, head
+        self._counts, self._number = counts, number
+        next[head] = previous[head] = head
 
     def __len__(self) -> int:
         return self._counts[self._number]
@@ -85,6 +91,26 @@ class LruList:
         while link != self._head:
             yield link - 1
             link = self._next[link]
+
+    def _link(self, link: int, before: int, after: int) -> None:
+        self._next[before] = self._previous[after] = link
+        self._previous[link] = before
+        self._next[link] = after
+        self._counts[self._number] += 1
+
+    def _unlink(self, link: int) -> None:
+        before, after = self._previous[link], self._next[link]
+        self._next[before] = after
+        self._previous[after] = before
+        self._counts[self._number] -= 1
+
+
+class LruList(PageList):
+    """One doubly linked list: pages are added at the head and reclaimed from the tail."""
+
+    def __init__(self, links: Links, number: int) -> None:
+        super().__init__(links.next, links.previous, links.pages + 1 + number, links.counts, number + 1)
+        self._links = links
 
     @property
     def number(self) -> int:
@@ -110,20 +136,13 @@ class LruList:
     def _insert(self, link: int, before: int, after: int) -> None:
         if self._links.list_of[link - 1]:
             raise AssertionError(f"page {link - 1} is on an LRU list already")
-        self._next[before] = self._previous[after] = link
-        self._previous[link] = before
-        self._next[link] = after
+        self._link(link, before, after)
         self._links.list_of[link - 1] = self._number
-        self._counts[self._number] += 1
 
     def remove(self, page: int) -> None:
         """Take a page of this list off it."""
-        link = page + 1
-        before, after = self._previous[link], self._next[link]
-        self._next[before] = after
-        self._previous[after] = before
+        self._unlink(page + 1)
         self._links.list_of[page] = 0
-        self._counts[self._number] -= 1
 
     def tail(self) -> int | None:
         """The page that reclaim would take next, or None."""

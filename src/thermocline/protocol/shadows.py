@@ -6,9 +6,7 @@ page ``p`` is written as ``p + 1``, and the head of node ``n`` as ``pages + 1 + 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from thermocline.protocol.lru import ColumnFactory
+from thermocline.protocol.lru import ColumnFactory, PageList
 from thermocline.protocol.page import array_column
 
 
@@ -22,42 +20,21 @@ class Chain:
         self.counts = column("I", nodes)
 
 
-class Shadows:
+class Shadows(PageList):
     """The pages whose clean copies are in one node."""
 
     def __init__(self, chain: Chain, node: int) -> None:
-        self._next, self._previous, self._counts = chain.next, chain.previous, chain.counts
-        self._node = node
-        self._head = chain.pages + 1 + node
-        self._next[self._head] = self._previous[self._head] = self._head
-
-    def __len__(self) -> int:
-        return self._counts[self._node]
-
-    def __iter__(self) -> Iterator[int]:
-        """Pages, the youngest first."""
-        link = self._next[self._head]
-        while link != self._head:
-            yield link - 1
-            link = self._next[link]
+        super().__init__(chain.next, chain.previous, chain.pages + 1 + node, chain.counts, node)
 
     def add(self, page: int) -> None:
         """A page has come up, and its copy stays here."""
-        link, first = page + 1, self._next[self._head]
-        if self._next[link]:
+        if self._next[page + 1]:
             raise AssertionError(f"page {page} has a shadow already")
-        self._next[self._head] = self._previous[first] = link
-        self._previous[link] = self._head
-        self._next[link] = first
-        self._counts[self._node] += 1
+        self._link(page + 1, self._head, self._next[self._head])
 
     def discard(self, page: int) -> None:
         """The copy of a page is none any more. Doing it again is nothing."""
         link = page + 1
-        before, after = self._previous[link], self._next[link]
-        if not after:
-            return
-        self._next[before] = after
-        self._previous[after] = before
-        self._next[link] = self._previous[link] = 0
-        self._counts[self._node] -= 1
+        if self._next[link]:
+            self._unlink(link)
+            self._next[link] = self._previous[link] = 0
