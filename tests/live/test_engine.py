@@ -19,14 +19,13 @@ from structures import in_c, in_python
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.books import Books, GroupRow, NodeRow
-from thermocline.live.buffer import Buffer
+from thermocline.live.buffer import Buffer, sparse_column
 from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
 from thermocline.live.engine import Engine, LoopRow, MmRow
 from thermocline.live.interpreter import LiveInterpreter
 from thermocline.live.known_regions import KnownRegions
 from thermocline.live.mapping import Mapping
-from thermocline.live.pager import sparse_column
 from thermocline.live.placement import Placement
 from thermocline.live.ring import Bell
 from thermocline.live.sampling import Sampler
@@ -104,7 +103,7 @@ class Machine:
         )
         self.known = KnownRegions(self.mm, self.tables)
         self.scheduler = Scheduler(Stopwatch(time.perf_counter_ns, self.tables.histograms), sparse_column("B", PAGES))
-        self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
+        self.scheduler.noted = self.tables.word(Tables.HEADER_NOTE)
         bell = Bell(Bell.create(blocking=True))
         self._stack.callback(os.close, bell.fd)
         workers = Workers([node.name for node in nodes], self.scheduler, bell)
@@ -122,7 +121,17 @@ class Machine:
             Copies(-1, self.arena),
         )
         self.copier = copier
-        self.engine = Engine(self.mm, self.tables, self.arena, self.scheduler, self.known, books, stores, native=native)
+        self.engine = Engine(
+            self.mm,
+            self.tables,
+            self.arena,
+            self.scheduler,
+            self.known,
+            books,
+            stores,
+            copier.peak_resident,
+            native=native,
+        )
         self._stack.callback(self.engine.close)
         self.interpreter.engine = self.engine
         self.engine.row.uffd, self.engine.row.address = uffd.fd, address
@@ -162,16 +171,6 @@ class Machine:
             self.scheduler.run_foreground()
             self.scheduler.run_background()
 
-    def settle(self) -> None:
-        """What the pager does behind the native half."""
-        for node, slot, group in self.engine.take_released():
-            self.interpreter.give_back(node, slot, group)
-        if self.engine.row.dram_is_low:
-            self.engine.row.dram_is_low = 0
-            self.interpreter.wake_up_kswapd(0)
-        row = self.engine.row
-        self.copier.peak_resident = row.peak_resident = max(self.copier.peak_resident, row.peak_resident)
-
     def serve(self, page: int, part: int, write: bool) -> int:
         """Let the native half answer a fault."""
         stuck = ctypes.c_uint32()
@@ -205,7 +204,7 @@ class Machine:
             "vmstat": mm.vmstat.as_dict(),
             "faults": self.scheduler.stopwatch.fault.read().count,
             "kswapd": self.interpreter._kswapd_wanted,
-            "peak": self.copier.peak_resident,
+            "peak": self.copier.peak_resident[0],
             "note": self.scheduler.noted[0],
             "arena": os.pread(self.arena.fd, PAGES * self.page_size, 0),
             "extents": list(libc.data_extents(self.arena.fd, 0, PAGES * self.page_size)),
@@ -237,7 +236,7 @@ class Pair:
         if outcome == DECLINED:
             assert ours.state() == before, "what is declined changes nothing"
             ours.run(fault(ours.mm, page, write, part))
-        ours.settle()
+        ours.interpreter.settle()
         reference.run(fault(reference.mm, page, write, part))
         self.compare()
         return outcome
@@ -411,11 +410,10 @@ def test_rot_is_declined_and_found_by_the_protocol(pair: Pair) -> None:
     assert pair.ours.mm.vmstat["poisoned_pages"] == 1
 
 
+@pytest.mark.parametrize("pair", [16], ids=["parts"], indirect=True)  # one base page is in one mapping
 def test_a_page_that_cannot_be_mapped_in_one_is_gone_on_with(pair: Pair) -> None:
     """The kernel copies to one mapping at a time, and what a process has of a page may be several (mlock(2))."""
     machine = pair.ours
-    if machine.mm.parts == 1:
-        pytest.skip("a page of one base page is in one mapping")
     pair.both(_advise(0, Advice.SEQUENTIAL))
     for each in (pair.ours, pair.reference):
         libc.mprotect(each.engine.row.address + 5 * each.page_size + BASE, BASE, libc.PROT_READ)
@@ -430,14 +428,13 @@ def test_a_page_that_cannot_be_mapped_in_one_is_gone_on_with(pair: Pair) -> None
     assert (outcome, stuck.value) == (STUCK, machine.mm.all_parts)
     machine.run(go_on(machine.mm, 5, False, stuck.value))
     pair.reference.run(fault(pair.reference.mm, 5, False))
-    machine.settle()
+    machine.interpreter.settle()
     machine.scheduler.noted[0] = pair.reference.scheduler.noted[0] = 0
     pair.compare()
 
 
+@pytest.mark.parametrize("pair", [16], ids=["parts"], indirect=True)  # one base page is in one mapping
 def test_a_writer_goes_on_whose_page_is_in_several_mappings(pair: Pair) -> None:
-    if pair.ours.mm.parts == 1:
-        pytest.skip("a page of one base page is in one mapping")
     pair.both(_advise(0, Advice.RANDOM))
     for part in range(pair.ours.mm.parts):
         assert pair.fault(5, part, False) == SERVED
@@ -447,7 +444,7 @@ def test_a_writer_goes_on_whose_page_is_in_several_mappings(pair: Pair) -> None:
     if pair.ours.serve(5, 0, True) == DECLINED:  # before Linux 6.2
         pair.ours.run(fault(pair.ours.mm, 5, True))
     pair.reference.run(fault(pair.reference.mm, 5, True))
-    pair.ours.settle()
+    pair.ours.interpreter.settle()
     pair.compare()
     for address in addresses:
         ctypes.c_uint8.from_address(address).value = 1  # or it would wait here for ever

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
+from thermocline.live.buffer import address_of
 from thermocline.live.ring import What
 from thermocline.live.session import Session
 from thermocline.live.tables import Tables
@@ -17,34 +18,31 @@ from thermocline.native import library
 _SHARE = 4
 
 
+#: Columns by the name of the table that each is one of; and words of its header.
+_COLUMNS = {
+    **{name: name for name in ("entry", "pins", "lazyfree")},
+    **{f"region_{name}": f"region_{name}" for name in ("pages", "source", "group", "advice", "born", "shared")},
+    "list": "lazyfree_blocks",
+}
+_WORDS = {
+    "kept_blocks": Tables.HEADER_LAZYFREE_BLOCKS,
+    "kept_bytes": Tables.HEADER_LAZYFREE_BYTES,
+    "reused": Tables.HEADER_REUSED,
+    "watched": Tables.HEADER_LAZYFREE_WATCHED,
+    "poisons": Tables.HEADER_POISONS,
+}
+
+
 class Binned(ctypes.Structure):
     """``struct tc_binned``."""
 
     _fields_ = tuple(
         (name, ctypes.c_uint64)
         for name in (
-            "address",
-            "size",
-            "page_size",
-            "most_pages",
-            "entry",
-            "pins",
-            "lazyfree",
-            "region_pages",
-            "region_source",
-            "region_group",
-            "region_advice",
-            "region_born",
-            "region_shared",
-            "list",
-            "kept_blocks",
-            "kept_bytes",
-            "reused",
-            "watched",
-            "poisons",
-            "forks",
-            "ring",
-            "request",
+            *("address", "size", "page_size", "most_pages"),
+            *_COLUMNS,
+            *_WORDS,
+            *("forks", "ring", "request"),
         )
     )
 
@@ -62,36 +60,16 @@ class Bins:
         )
         session.teardown.callback(self.close)
         tables = session.tables
-        header = tables.address_of("header")
-        words = (
-            Tables.HEADER_LAZYFREE_BLOCKS,
-            Tables.HEADER_LAZYFREE_BYTES,
-            Tables.HEADER_REUSED,
-            Tables.HEADER_LAZYFREE_WATCHED,
-            Tables.HEADER_POISONS,
-        )
-        columns = (
-            "entry",
-            "pins",
-            "lazyfree",
-            "region_pages",
-            "region_source",
-            "region_group",
-            "region_advice",
-            "region_born",
-            "region_shared",
-            "lazyfree_blocks",
-        )
         binned = Binned(
-            session.address,
-            session.size,
-            session.page_size,
-            session.nodes[0].capacity // session.page_size // _SHARE,
-            *(tables.address_of(name) for name in columns),
-            *(header + word * tables.header.itemsize for word in words),
-            session.attachment.forks.over_address,
-            session.requests.ring_address,
-            What.LAZYFREE,
+            address=session.address,
+            size=session.size,
+            page_size=session.page_size,
+            most_pages=session.nodes[0].capacity // session.page_size // _SHARE,
+            **{name: tables.address_of(table) for name, table in _COLUMNS.items()},
+            **{name: address_of(tables.word(word)) for name, word in _WORDS.items()},
+            forks=session.attachment.forks.over_address,
+            ring=session.requests.ring_address,
+            request=What.LAZYFREE,
         )
         self._library.tc_bins_open(ctypes.byref(binned), ctypes.byref(self._opened))
 

@@ -1,9 +1,10 @@
-"""Scratch memory for the contents of pages."""
+"""Memory outside of Python's heap: scratch for the contents of pages, and columns."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+from array import array
 from typing import Any
 
 from thermocline.live.libc import MAP_NORESERVE
@@ -41,6 +42,19 @@ class Buffer:
         """Unmap it, or leave that to the last slice somebody holds: the traceback of an error often does."""
         self.view.release()
         self._map = None
+
+
+def cast_column(memory: memoryview[Any], typecode: str) -> memoryview[int]:
+    """Memory as a column of integers of an array typecode."""
+    view: Any = memory  # the overloads of cast() know literal formats only
+    column: memoryview[int] = view.cast(typecode)
+    return column
+
+
+def sparse_column(typecode: str, count: int) -> memoryview[int]:
+    """A column of zeros that takes memory only where it is written."""
+    size = count * array(typecode).itemsize
+    return cast_column(Buffer(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE).view[:size], typecode)
 
 
 def address_of(column: Any) -> int:

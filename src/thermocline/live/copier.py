@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from thermocline.errors import StoreError
@@ -30,7 +31,7 @@ from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
 from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
-from thermocline.protocol.page import Column, runs
+from thermocline.protocol.page import Column, array_column, runs
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
@@ -61,7 +62,7 @@ class Copier:
 
     Attributes
     ----------
-    peak_resident : int
+    peak_resident : column of one integer
         The most bytes of the arena that were resident after any fill, by the kernel's account.
     """
 
@@ -79,7 +80,7 @@ class Copier:
         self.arena = arena
         self.scheduler = scheduler
         self.stores = stores
-        self.peak_resident = 0
+        self.peak_resident: Column = array_column("Q", 1)
         #: Called with the index of a node that has just been taken out of use.
         self.node_failed: Callable[[int], None] = lambda node: None
         self._refusals: dict[int, int] = {}
@@ -119,17 +120,11 @@ class Copier:
             noted[0] = task.note
             return True
         buffer = self._take_buffer()
-        store = self.stores.get(homes[0])
-        is_apart = task.background and len(pages) >= _UNPACKED_APART and set(homes) == {homes[0]}
-        if is_apart and isinstance(store, CompressedStore):
-            return self._fill_apart(effect, store, gaps, buffer, task)
-        slow = [index for index, home in enumerate(homes) if self._slow[home]]
-        quick = (index for index in range(len(pages)) if index not in slow)
-        unread = self._read(buffer, pages, homes, quick, noted)
+        worker, read = self._reading(buffer, pages, homes, task)
 
         def finish(noted: Column) -> bool:
             try:
-                if unread or self._read(buffer, pages, homes, slow, noted):
+                if not read(noted):
                     return False
                 noted[0] = note_of(pages[0])
                 for at, size in gaps:
@@ -139,39 +134,35 @@ class Copier:
             self._note_resident()
             return True
 
-        if not slow:
+        if worker is None:
             filled = finish(noted)
             noted[0] = task.note
             return filled
-        self.mm.vmstat.add("pswpin", len(slow))
         noted[0] = task.note
-        return self._workers.run(homes[slow[0]], False, finish, task)
+        return self._workers.run(worker, False, finish, task)
 
-    def _fill_apart(
-        self, effect: Fill, store: CompressedStore, gaps: list[tuple[int, int]], buffer: Buffer, task: Task
-    ) -> Any:
-        """Unpack a run in a worker: a fault that comes meanwhile does not wait for it."""
-        pages = list(effect.pages)
-        slots = [self.mm.table.place(page)[1] for page in pages]
-        begin = pages[0] * self.mm.page_size
+    def _reading(
+        self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task
+    ) -> tuple[int | None, Callable[[Column], bool]]:
+        """How pages that come up are read -> the node whose worker does it, or None; what does it, if all can be read.
 
-        def in_worker(noted: Column) -> bool:
-            try:
-                if not store.read_list(slots, pages, buffer, noted):
-                    return False  # they are read again one by one, which says what is wrong
-                noted[0] = note_of(pages[0])
-                for at, size in gaps:
-                    self.arena.install(at, size, buffer, at - begin, protect=not effect.writable)
-            finally:
-                self._put_buffer(buffer)
-            return True
-
-        def settle(filled: bool) -> bool:
-            self._note_resident()
-            return filled
-
-        self.scheduler.noted[0] = task.note
-        return self._workers.run(DRAM, False, in_worker, task, settle)
+        A run of the background is unpacked in a worker: a fault that comes meanwhile does not wait for it.
+        """
+        store = self.stores.get(homes[0])
+        is_apart = task.background and len(pages) >= _UNPACKED_APART and set(homes) == {homes[0]}
+        if is_apart and isinstance(store, CompressedStore):
+            slots = [self.mm.table.place(page)[1] for page in pages]
+            # If that fails, they are read again one by one, which says what is wrong.
+            return DRAM, partial(store.read_list, slots, pages, buffer)
+        slow = [index for index, home in enumerate(homes) if self._slow[home]]
+        quick = (index for index in range(len(pages)) if index not in slow)
+        unread = self._read(buffer, pages, homes, quick, self.scheduler.noted)
+        if slow:
+            self.mm.vmstat.add("pswpin", len(slow))
+        return (
+            homes[slow[0]] if slow else None,
+            lambda noted: not (unread or self._read(buffer, pages, homes, slow, noted)),
+        )
 
     def _fill_parts(self, page: int, home: int, effect: Fill) -> bool:
         """Bring up some parts of a page from a node that is not slow: what a scattered reader asks for."""
@@ -216,8 +207,8 @@ class Copier:
 
     def _note_resident(self) -> None:
         # What is resident is charged, so it cannot be a new peak unless what is charged is.
-        if self.mm.nodes[DRAM].used > self.peak_resident:
-            self.peak_resident = max(self.peak_resident, self.arena.resident())
+        if self.mm.nodes[DRAM].used > self.peak_resident[0]:
+            self.peak_resident[0] = max(self.arena.resident(), self.peak_resident[0])
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
@@ -237,18 +228,14 @@ class Copier:
             return result(sizes)
 
         if self._slow[node]:
-            # A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
-            here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
-            unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
-            self.scheduler.noted[0] = task.note
             self.mm.vmstat.add("pswpout", len(pages))
+            read = self._read_apart(buffer, pages, homes, task)
 
             def in_worker(noted: Column) -> None:
-                others = (index for index in range(len(pages)) if index not in here)
-                rest = self._read(buffer, pages, homes, others, noted, down=True)
+                lost = read(noted)
                 for index in range(len(pages)):
                     noted[0] = note_of(pages[index], down=True)
-                    sizes.append(self._write(buffer, index, effect, unread | rest))
+                    sizes.append(self._write(buffer, index, effect, lost))
 
             return self._workers.run(node, True, in_worker, task, lambda _: settle())
 
@@ -283,15 +270,12 @@ class Copier:
     ) -> Any:
         """Pack pages in a worker, and put them into the pool in the pager's thread: faults go first before each."""
         pages, slots = effect.pages, effect.slots
-        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
-        unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
-        self.scheduler.noted[0] = task.note
+        read = self._read_apart(buffer, pages, homes, task)
         kinds = [self._kind_of(page) for page in pages]
         lengths: list[int] = []
 
         def in_worker(noted: Column) -> None:
-            others = (index for index in range(len(pages)) if index not in here)
-            lost = unread | self._read(buffer, pages, homes, others, noted, down=True)
+            lost = read(noted)
             for index, kind in enumerate(kinds):
                 offset = index * self.mm.page_size
                 noted[0] = note_of(pages[index], down=True)
@@ -317,6 +301,19 @@ class Copier:
             task.job = one_page
 
         return self._workers.run(effect.node, True, in_worker, task, packed)
+
+    def _read_apart(
+        self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task
+    ) -> Callable[[Column], set[int]]:
+        """Read pages of a run that go down -> what reads the rest of them in a worker -> those that cannot be read.
+
+        A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
+        """
+        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
+        unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
+        self.scheduler.noted[0] = task.note
+        others = [index for index in range(len(pages)) if index not in here]
+        return lambda noted: unread | self._read(buffer, pages, homes, others, noted, down=True)
 
     def _move_frames(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
         """Let the kernel move frames to a mapped node, in a worker: it stops the processors for each page it unmaps."""

@@ -18,14 +18,14 @@ from thermocline.live.books import Books
 from thermocline.live.buffer import Buffer, address_of
 from thermocline.live.known_regions import KnownRegions
 from thermocline.live.stores import Store
-from thermocline.live.stores.compressed import CompressedStore
-from thermocline.live.stores.pool import PoolRow
+from thermocline.live.stores.compressed import CompressedStore, Reader
 from thermocline.live.tables import Tables
 from thermocline.native import library
 from thermocline.protocol.fault import largest_window
 from thermocline.protocol.group import ROOT
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
+from thermocline.protocol.page import Column
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.vmstat import INDEX
 
@@ -67,46 +67,31 @@ class _Counters(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in _COUNTERS)
 
 
+#: Columns by the name of the table that each is one of.
+_TABLES = {
+    "entry": "entry",
+    "region": "region",
+    "pins": "pins",
+    "advice": "region_advice",
+    "group_of": "region_group",
+    "fault_times": "histograms",
+}
+#: Columns of the links of lists.
+_LINKS = ("present", "dirty", "referenced", "evicted_at", "transit", "list_of", "next", "previous", "counts", "ages")
+
+
 class MmRow(ctypes.Structure):
     """``struct tc_mm``."""
 
     _fields_ = (
-        *(
-            (name, ctypes.c_uint64)
-            for name in (
-                "entry",
-                "region",
-                "locked",
-                "present",
-                "dirty",
-                "referenced",
-                "pins",
-                "evicted_at",
-                "transit",
-                "list_of",
-                "stopped",
-                "next",
-                "previous",
-                "counts",
-                "ages",
-                "shadow_next",
-                "shadow_previous",
-                "shadow_counts",
-                "advice",
-                "group_of",
-                "stream_of",
-                "streams",
-                "nodes",
-                "groups",
-            )
-        ),
+        *((name, ctypes.c_uint64) for name in (*_TABLES, *_LINKS)),
+        *((name, ctypes.c_uint64) for name in ("shadow_next", "shadow_previous", "shadow_counts")),
+        *((name, ctypes.c_uint64) for name in ("locked", "stopped", "stream_of", "streams", "nodes", "groups")),
+        *((name, ctypes.c_uint64) for name in ("note", "peak_resident")),
         ("count", _Counters),
-        ("fault_times", ctypes.c_uint64),
-        ("note", ctypes.c_uint64),
         ("pages", ctypes.c_uint64),
         ("page_size", ctypes.c_uint64),
         ("address", ctypes.c_uint64),
-        ("peak_resident", ctypes.c_uint64),
         ("kill_in", ctypes.c_uint64),
         ("parts", ctypes.c_uint32),
         ("readahead", ctypes.c_uint32),
@@ -173,6 +158,8 @@ class Engine:
     books : Books
         That the nodes and groups are in.
     stores : dict of node index to Store
+    peak_resident : column of one integer
+        See :class:`~thermocline.live.copier.Copier`.
     native : bool
         Whether it answers faults, or only waits.
     polls : bool
@@ -194,54 +181,37 @@ class Engine:
         known: KnownRegions,
         books: Books,
         stores: Mapping[int, Store],
+        peak_resident: Column,
         *,
         native: bool,
         polls: bool = True,
     ) -> None:
-        self._mm = mm
         self._arena = arena
         self._native = native
+        #: What the row points to.
         self._books = books
-        self._pools: list[PoolRow] = []
+        self._readers: list[Reader] = []
         self._buffer = Buffer(mm.page_size)
         self.poll = select.epoll()
         for node in mm.nodes:
             books.nodes[node.index].is_source = node.kind is Kind.SOURCE
             store = stores.get(node.index)
             if isinstance(store, CompressedStore):
-                self._pools.append(store.row())
-                books.nodes[node.index].pool = ctypes.addressof(self._pools[-1])
-        links, chain = mm.links, mm.chain
-        columns = {
-            **{name: tables.address_of(name) for name in ("entry", "region", "pins")},
-            "advice": tables.address_of("region_advice"),
-            "group_of": tables.address_of("region_group"),
-            "fault_times": tables.address_of("histograms"),
-            "note": address_of(scheduler.noted),
-            "locked": address_of(scheduler.locked),
-            "stopped": address_of(arena.stopped),
-            **{
-                name: address_of(getattr(links, name))
-                for name in (
-                    "present",
-                    "dirty",
-                    "referenced",
-                    "evicted_at",
-                    "transit",
-                    "list_of",
-                    "next",
-                    "previous",
-                    "counts",
-                    "ages",
-                )
-            },
-            **{f"shadow_{name}": address_of(getattr(chain, name)) for name in ("next", "previous", "counts")},
-            "stream_of": address_of(known.stream_of),
-            "streams": address_of(known.streams),
-            "nodes": ctypes.addressof(books.nodes),
-            "groups": ctypes.addressof(books.groups),
-        }
-        self.row = row = MmRow(**columns)
+                self._readers.append(store.take_reader())
+                books.nodes[node.index].pool = ctypes.addressof(self._readers[-1].row)
+        self.row = row = MmRow(
+            **{name: tables.address_of(table) for name, table in _TABLES.items()},
+            **{name: address_of(getattr(mm.links, name)) for name in _LINKS},
+            **{f"shadow_{name}": address_of(getattr(mm.chain, name)) for name in ("next", "previous", "counts")},
+            locked=address_of(scheduler.locked),
+            stopped=address_of(arena.stopped),
+            stream_of=address_of(known.stream_of),
+            streams=address_of(known.streams),
+            nodes=ctypes.addressof(books.nodes),
+            groups=ctypes.addressof(books.groups),
+            note=address_of(scheduler.noted),
+            peak_resident=address_of(peak_resident),
+        )
         counters = tables.address_of("counters")
         for name in _COUNTERS:
             setattr(row.count, name, counters + INDEX[name] * tables.counters.itemsize)

@@ -289,12 +289,21 @@ class LiveInterpreter(Interpreter):
         self.arena.punch_all(pages)
         return settle()
 
+    def settle(self) -> None:
+        """Do what the native half has left to do, before a protocol goes on."""
+        if self.engine is None:
+            return
+        for node, slot, group in self.engine.take_released():
+            self.give_back(node, slot, group)
+        if self.engine.row.dram_is_low:
+            self.engine.row.dram_is_low = 0
+            self.wake_up_kswapd(DRAM)
+
     def arrive(self, effect: effects.Arrive, _: Task) -> int:
         if self.engine is None:
             return 0
         done, waited_for = self.engine.arrive(effect.pages, effect.before)
-        for node, slot, group in self.engine.take_released():
-            self.give_back(node, slot, group)
+        self.settle()
         for page in waited_for:
             self.scheduler.unlock(page)
         return done

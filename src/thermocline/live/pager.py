@@ -17,7 +17,6 @@ import select
 import signal
 import sys
 import time
-from array import array
 from collections.abc import Iterable
 from functools import partial
 
@@ -25,7 +24,7 @@ from thermocline.errors import StoreError
 from thermocline.live import control, statistics
 from thermocline.live.arena import Arena
 from thermocline.live.books import Books
-from thermocline.live.buffer import Buffer
+from thermocline.live.buffer import sparse_column
 from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
@@ -42,30 +41,29 @@ from thermocline.live.messages import say
 from thermocline.live.pidfd import has_ended
 from thermocline.live.placement import Placement, homes_of
 from thermocline.live.processes import Processes
-from thermocline.live.ring import DONE, REFUSED, Bell, Request, Ring, What
+from thermocline.live.ring import Bell
 from thermocline.live.sampling import Sampler
+from thermocline.live.service import Service
 from thermocline.live.sources import Sources
 from thermocline.live.stores import STORES, Store
 from thermocline.live.suspicion import note_of
-from thermocline.live.tables import NODE_WORDS, Tables, cast_column
+from thermocline.live.tables import NODE_WORDS, Tables
 from thermocline.live.workers import Workers
 from thermocline.protocol.demotion import DemotionPath
 from thermocline.protocol.effects import Protocol
-from thermocline.protocol.fault import fault, read_ahead
+from thermocline.protocol.fault import fault
 from thermocline.protocol.fill import go_on
 from thermocline.protocol.first_touch import FirstTouch
 from thermocline.protocol.group import GroupReclaim
 from thermocline.protocol.interpreter import THROTTLE_TICK
-from thermocline.protocol.lazyfree import age_lazyfree, holds_lazyfree
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import PageTable
-from thermocline.protocol.pin import bring_up_pinned
 from thermocline.protocol.promote import task_numa_work
-from thermocline.protocol.reclaim import kswapd, reclaim_pages
+from thermocline.protocol.reclaim import kswapd
 from thermocline.protocol.recovery import Presence, recover, slots_in_use
-from thermocline.protocol.region import Region, free_region
+from thermocline.protocol.region import Region
 from thermocline.protocol.scheduler import Scheduler
 from thermocline.protocol.stopwatch import Stopwatch
 from thermocline.protocol.vmstat import VmStat
@@ -73,12 +71,6 @@ from thermocline.topology import Topology
 
 #: Seconds of idleness after which released slots are given back to the kernel, a little at a time.
 _TRIM_AFTER = 0.02
-
-
-def sparse_column(typecode: str, count: int) -> memoryview[int]:
-    """A column of zeros that takes memory only where it is written."""
-    size = count * array(typecode).itemsize
-    return cast_column(Buffer(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE).view[:size], typecode)
 
 
 class Pager:
@@ -94,16 +86,13 @@ class Pager:
     ) -> None:
         self.config = config
         self.tables = Tables(Descriptor(config.tables), config.pages)
-        self.ring = Ring(self.tables)
         #: Wakes this process: its workers ring it, and :meth:`hear_requests` has the kernel's word passed on to it.
         self.bell = Bell(Bell.create(blocking=False))
-        self._answers = Doorbell(self.tables, Tables.HEADER_ANSWERS)
         self._sources = Sources(config.page_size)
         for source in sources:
             self._sources.open(source)
         self._peer = peer
         self._pid = os.getpid()
-        self._peak_resident = 0
         table = PageTable(config.pages, self.tables.page_columns)
         self.arena = Arena(config.arena, config.page_size, (), table.given)
         copies = Copies(config.saved, self.arena)
@@ -140,7 +129,7 @@ class Pager:
         self._regions = KnownRegions(self.mm, self.tables)
         self.stopwatch = Stopwatch(time.perf_counter_ns, self.tables.histograms)
         self.scheduler = Scheduler(self.stopwatch, sparse_column("B", config.pages))
-        self.scheduler.noted = self.tables.header[Tables.HEADER_NOTE : Tables.HEADER_NOTE + 1]
+        self.scheduler.noted = self.tables.word(Tables.HEADER_NOTE)
         self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
         self.workers = Workers([node.name for node in nodes], self.scheduler, self.bell)
         self.copier = Copier(
@@ -150,16 +139,16 @@ class Pager:
         self.interpreter = LiveInterpreter(
             self.mm, self.arena, self.scheduler, stores, self.copier, self.workers, sampler, copies
         )
-        self.interpreter.condemned = self.tables.header[Tables.HEADER_CONDEMNED : Tables.HEADER_CONDEMNED + 1]
-        self.interpreter.poisons = self.tables.header[Tables.HEADER_POISONS : Tables.HEADER_POISONS + 1]
+        self.interpreter.condemned = self.tables.word(Tables.HEADER_CONDEMNED)
+        self.interpreter.poisons = self.tables.word(Tables.HEADER_POISONS)
+        self.copier.peak_resident = self.tables.word(Tables.HEADER_PEAK_RESIDENT)
         self.engine = self.interpreter.engine = self._make_engine(stores)
         for index in range(1, len(nodes)):
             if self.tables.header[Tables.HEADER_FAILED_NODES] >> index & 1:
                 self.mm.fail_node(nodes[index])
         self.copier.node_failed = self._note_failed_node
+        self._service = Service(self.interpreter, self.tables, self._regions)
         self._stores = stores
-        self._poll = self.engine.poll
-        self._watches_lazyfree = False
         self._faulting: dict[int, Mapping] = {}
         self._bell_poll = select.poll()
         self._bell_poll.register(self.bell.fd, select.POLLIN)
@@ -186,6 +175,7 @@ class Pager:
             self._regions,
             self._books,
             stores,
+            self.copier.peak_resident,
             native=native,
             polls=self.config.poll,
         )
@@ -213,11 +203,7 @@ class Pager:
                 self.scheduler.spawn(kswapd(self.mm, node), background=True)
             if node.kind is Kind.MAPPED and node.index != DRAM:
                 self.scheduler.spawn(task_numa_work(self.mm, node), background=True)
-        if self.tables.header[Tables.HEADER_LAZYFREE_WATCHED]:
-            self._watch_lazyfree()
-        for request in self.ring.unanswered():
-            self._serve(request)
-        self._answers.change()  # a predecessor may have been killed between an answer and its ring
+        self._service.take_over()
         while self._turn():
             pass
         statistics.publish(self.mm, self.tables)
@@ -229,7 +215,7 @@ class Pager:
             self.tables.header[Tables.HEADER_RESTED] = self._pid
         ordinary = not self.mm.children and not interpreter.unpoisoned
         ready, misses = self.engine.wait(interpreter.until_alarm(self._longest_wait()), serves=ordinary)
-        self._settle()
+        interpreter.settle()
         interpreter.ring_alarms()
         for miss in misses:
             self._take_miss(miss)
@@ -239,8 +225,7 @@ class Pager:
             elif fd == self.bell.fd:
                 self.bell.quiet()
                 self.workers.resume_finished()
-                for request in self.ring.take():
-                    self._serve(request)
+                self._service.serve()
             elif fd == self._peer.number and not self._obey(control.receive(self._peer)):
                 return False
         if interpreter.throttled:
@@ -249,7 +234,6 @@ class Pager:
             interpreter.untrimmed = any([store.trim() for store in self._stores.values()])
         scheduler.run_foreground()
         scheduler.run_background()
-        self._note_peak()
         return True
 
     def _longest_wait(self) -> float | None:
@@ -259,23 +243,6 @@ class Pager:
         if self.interpreter.throttled:
             return THROTTLE_TICK
         return _TRIM_AFTER if self.interpreter.untrimmed else None
-
-    def _settle(self) -> None:
-        """Do what the native half has left to do, before any protocol runs."""
-        for node, slot, group in self.engine.take_released():
-            self.interpreter.give_back(node, slot, group)
-        row = self.engine.row
-        if row.dram_is_low:
-            row.dram_is_low = 0
-            self.interpreter.wake_up_kswapd(DRAM)
-        self.copier.peak_resident = row.peak_resident = max(self.copier.peak_resident, row.peak_resident)
-
-    def _note_peak(self) -> None:
-        """Tell the program of a new peak of what is resident."""
-        if self.copier.peak_resident > self._peak_resident:
-            self._peak_resident = self.copier.peak_resident
-            header = self.tables.header
-            header[Tables.HEADER_PEAK_RESIDENT] = max(self._peak_resident, header[Tables.HEADER_PEAK_RESIDENT])
 
     def _recover(self) -> None:
         """Take up what a killed predecessor left: nothing at all, in a fresh memory."""
@@ -320,7 +287,7 @@ class Pager:
             if not isinstance(mapping, SharedRanges):
                 self._hear_faults(mapping)
         for fd in (self.bell.fd, self._peer.number):
-            self._poll.register(fd, select.EPOLLIN)
+            self.engine.poll.register(fd, select.EPOLLIN)
         statistics.publish(self.mm, self.tables)
         self.arena.wake(0, self.config.pages)
         if starts:
@@ -330,7 +297,7 @@ class Pager:
 
     def _hear_faults(self, mapping: Mapping) -> None:
         self._faulting[mapping.uffd.fd] = mapping
-        self._poll.register(mapping.uffd.fd, select.EPOLLIN)
+        self.engine.poll.register(mapping.uffd.fd, select.EPOLLIN)
 
     def _take_faults(self, mapping: Mapping) -> None:
         now = self.stopwatch.clock()
@@ -415,67 +382,8 @@ class Pager:
         # Its descriptor is not looked at any more when it is closed, or its number another's.
         for fd in [fd for fd, mapping in self._faulting.items() if mapping.number == number]:
             del self._faulting[fd]
-            self._poll.unregister(fd)
+            self.engine.poll.unregister(fd)
         self._processes.detach(number)
-
-    # -- requests -----------------------------------------------------------------------------------------------------
-
-    def _serve(self, request: Request) -> None:
-        """Begin what a request asks for; :meth:`_answer` ends it."""
-
-        def answer(result: object) -> None:
-            self.ring.answer(request.number, REFUSED if result is False else DONE)
-            self._answers.change()
-
-        pages = range(request.first, request.first + request.second)
-        mm, spawn = self.mm, self.scheduler.spawn
-        if request.what == What.FREE:
-            region = self._regions.find(request.first)
-            if region is None:
-                answer(None)
-                return
-
-            self._regions.mark_freed(region)
-
-            def freed(_: None, number: int = request.first) -> None:
-                self._regions.forget(number)
-                self.interpreter.forget(range(region.start, region.end))
-                answer(None)
-
-            spawn(free_region(mm, region), done=freed)
-        elif request.what == What.PIN:
-            spawn(bring_up_pinned(mm, request.first, request.second), done=answer)
-        elif request.what == What.COLD:
-            spawn(reclaim_pages(mm, pages), background=True, done=answer)
-        elif request.what == What.WILLNEED:
-            spawn(read_ahead(mm, pages, False), background=True)
-            answer(None)
-        elif request.what == What.ADVICE:
-            self._regions.read_advice(request.first)
-            answer(None)
-        elif request.what == What.GROUP:
-            self._regions.read_group(request.first)
-            answer(None)
-        elif request.what == What.LAZYFREE:
-            self._watch_lazyfree()
-            answer(None)
-        else:
-            statistics.publish(mm, self.tables)
-            answer(None)
-
-    def _watch_lazyfree(self) -> None:
-        """Look now and then at what the program keeps of freed blocks, until there is nothing of them in memory."""
-        if not self._watches_lazyfree:
-            self._watches_lazyfree = True
-            self.scheduler.spawn(age_lazyfree(self.mm), background=True, done=self._rest_from_lazyfree)
-
-    def _rest_from_lazyfree(self, _: None) -> None:
-        # In this order: the program asks for it when it keeps a block and finds that nobody looks.
-        self._watches_lazyfree = False
-        self.tables.header[Tables.HEADER_LAZYFREE_WATCHED] = 0
-        if holds_lazyfree(self.mm):
-            self.tables.header[Tables.HEADER_LAZYFREE_WATCHED] = 1
-            self._watch_lazyfree()
 
     def close(self) -> None:
         """Stop the workers. The descriptors belong to the supervisor, but for the bell's."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from thermocline.live import libc
+from thermocline.live.buffer import cast_column
 from thermocline.live.descriptor import Descriptor
 from thermocline.protocol import histogram, vmstat
 from thermocline.protocol.lru import MAX_LISTS
@@ -43,13 +44,6 @@ MAX_SHARES = 1 << 16
 NODE_WORDS = 3
 
 _ITEM_SIZE = {"B": 1, "H": 2, "I": 4, "Q": 8}
-
-
-def cast_column(memory: memoryview[Any], typecode: str) -> memoryview[int]:
-    """Memory as a column of integers of an array typecode."""
-    view: Any = memory  # the overloads of cast() know literal formats only
-    column: memoryview[int] = view.cast(typecode)
-    return column
 
 
 class Tables:
@@ -195,6 +189,11 @@ class Tables:
         for start, count in self.regions():
             found += pages[bisect_left(pages, start) : bisect_left(pages, start + count)]
         return found
+
+    def word(self, index: int) -> memoryview[int]:
+        """A word of the header, as a column of one integer."""
+        word: memoryview[int] = self.header[index : index + 1]
+        return word
 
     def address_of(self, name: str) -> int:
         """Where a column is mapped."""

@@ -5,7 +5,7 @@
  *
  * To the books of the memory (live/regions.py) such a block is allocated still. To the pager it is
  * freed lazily (madvise(2), MADV_FREE): its row of the column lazyfree says so, and reclaim takes
- * its frames first, without writing them anywhere, for nobody wants its bytes. The pager looks at
+ * its frames first, without writing them anywhere: its bytes are not wanted. The pager looks at
  * the row again when it has stopped the writers of the frames, so a block that is taken meanwhile
  * keeps what its next owner writes (protocol/lazyfree.py).
  *
@@ -23,17 +23,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "page.h"
 #include "thermocline.h"
 
 #define MEMORIES 64 /* with bins at once; further ones have none */
 
-/* Entries of the page table (protocol/page.py): these name no slot, and frames in DRAM if any. */
-#define STATE_SHIFT 56
-#define EMPTY (0ULL << STATE_SHIFT)
-#define PARTIAL (2ULL << STATE_SHIFT)
-#define RESIDENT (3ULL << STATE_SHIFT)
-
-#define NORMAL 0 /* advice */
+/* Entries that name no slot, and frames in DRAM if any. */
+#define EMPTY tc_entry(TC_EMPTY, 0, 0)
+#define PARTIAL tc_entry(TC_PARTIAL, 0, 0)
+#define RESIDENT tc_entry(TC_RESIDENT, TC_DRAM, 0)
 
 #define READ_ONCE(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
 
@@ -90,7 +88,7 @@ static bool is_fit(const struct tc_bins *bins, struct block block)
 	uint64_t page, entry;
 
 	if (is->region_source[block.first] || is->region_shared[block.first] ||
-	    is->region_advice[block.first] != NORMAL)
+	    is->region_advice[block.first] != TC_NORMAL)
 		return false;
 	/* A child may look at it, or is owed what would be written to it. */
 	if (is->region_born[block.first] != __atomic_load_n(is->forks, __ATOMIC_ACQUIRE))
@@ -265,8 +263,8 @@ static struct tc_bins *map_all(void)
 }
 
 /*
- * Bins for a memory. *opened is written while nobody can find them open: whoever gives it knows of
- * what is to be closed. It stays as it is if there is no room for them.
+ * Bins for a memory. *opened is written before they can be found open: so the caller has what is to
+ * be closed. It stays as it is if there is no room for them.
  */
 void tc_bins_open(const struct tc_binned *binned, struct tc_bins **opened)
 {
@@ -330,7 +328,7 @@ static bool add_to(void *list, uint64_t address)
 
 /*
  * Add the addresses of blocks to a list, from which they are freed: of all that are kept, or of
- * those that nobody can use any more, and if there was no room for a block, of the older half. No
+ * those that cannot be used any more, and if there was no room for a block, of the older half. No
  * exception of Python's comes between, and a block is in one place or in the other. The caller has
  * the GIL. Returns how many; an exception is pending if memory has run out.
  */

@@ -13,27 +13,19 @@
 
 #include "pager.h"
 
-#define DRAM 0
 #define AGES UINT64_C(0xFFFFFFFF) /* lru.py */
 
 /* verdict_on(): Verdict.CLEAN, of a page that its array's file has no part in. */
 static bool is_clean(const struct tc_mm *mm, uint32_t page)
 {
 	uint64_t entry = mm->entry[page];
-	enum tc_state state = (enum tc_state)(entry >> TC_STATE_SHIFT);
-	uint32_t node = entry >> TC_NODE_SHIFT & 0xFF;
+	enum tc_state state = tc_state_of(entry);
+	uint32_t node = tc_node_of(entry);
 
 	if (state != TC_SHADOWED && (state != TC_PARTIAL || !node || mm->dirty[page]))
 		return false;
 	return !mm->locked[page] && !mm->list_of[page] && !mm->pins[page] && !mm->referenced[page] &&
 	       !mm->nodes[node].failed && !mm->nodes[node].is_source;
-}
-
-static struct tc_group *group_of(struct tc_mm *mm, uint32_t page)
-{
-	uint32_t region = mm->region[page];
-
-	return &mm->groups[region ? mm->group_of[region - 1] : 0];
 }
 
 size_t tc_drop_begin(struct tc_mm *mm, uint64_t *counter, uint32_t *pages, uint32_t *left,
@@ -44,8 +36,8 @@ size_t tc_drop_begin(struct tc_mm *mm, uint64_t *counter, uint32_t *pages, uint3
 	for (size_t i = 0; i < count; i++) {
 		uint32_t page = pages[i];
 		uint64_t entry = mm->entry[page], *age;
-		uint32_t node = entry >> TC_NODE_SHIFT & 0xFF;
-		struct tc_group *group = group_of(mm, page);
+		uint32_t node = tc_node_of(entry);
+		struct tc_group *group = &mm->groups[tc_group_of(mm, page)];
 
 		if (!is_clean(mm, page) || !group->inactive[node]) {
 			left[others++] = page;
@@ -53,8 +45,8 @@ size_t tc_drop_begin(struct tc_mm *mm, uint64_t *counter, uint32_t *pages, uint3
 		}
 		mm->locked[page] = 1;
 		tc_shadow_discard(mm, node, page);
-		tc_commit(mm, page, TC_SLOTTED, node, entry & TC_SLOT_MASK);
-		age = &mm->ages[group->inactive[DRAM]];
+		tc_commit(mm, page, TC_SLOTTED, node, tc_slot_of(entry));
+		age = &mm->ages[group->inactive[TC_DRAM]];
 		mm->evicted_at[page] = (uint32_t)(*age % AGES + 1);
 		++*age;
 		++*counter;
@@ -69,19 +61,17 @@ size_t tc_drop_end(struct tc_mm *mm, uint32_t *pages, size_t count)
 	size_t waited_for = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		uint32_t page = pages[i], node = mm->entry[page] >> TC_NODE_SHIFT & 0xFF;
-		struct tc_group *group = group_of(mm, page);
+		uint32_t page = pages[i], node = tc_node_of(mm->entry[page]);
+		struct tc_group *group = &mm->groups[tc_group_of(mm, page)];
 		uint64_t size = (uint64_t)__builtin_popcount(mm->present[page]) * part_size;
 
-		mm->nodes[DRAM].used -= size;
-		group->used[DRAM] -= size;
+		mm->nodes[TC_DRAM].used -= size;
+		group->used[TC_DRAM] -= size;
 		group->memory -= size;
 		mm->present[page] = 0;
 		mm->dirty[page] = 0;
 		tc_list_add(mm, group->inactive[node], page);
-		if (mm->locked[page] == 1)
-			mm->locked[page] = 0;
-		else
+		if (!tc_unlock(mm, page))
 			pages[waited_for++] = page;
 	}
 	return waited_for;

@@ -130,14 +130,18 @@ static void release(struct tc_filter *filter, const void *block)
 	errno = saved;
 }
 
+/* A block for so many bytes, from the bins or as ask() answers; of zeros, if it is to be cleared. */
+static intptr_t take(struct tc_filter *filter, size_t bytes, bool clear)
+{
+	void *kept = tc_bins_take(READ_ONCE(filter->bins), bytes, clear);
+
+	return kept ? (intptr_t)kept : ask(filter, NULL, bytes);
+}
+
 static OUT_OF_LINE void *malloc_large(struct tc_filter *filter, size_t bytes)
 {
-	void *kept = tc_bins_take(READ_ONCE(filter->bins), bytes, false);
-	intptr_t block;
+	intptr_t block = take(filter, bytes, false);
 
-	if (kept)
-		return kept;
-	block = ask(filter, NULL, bytes);
 	if (block == DECLINED)
 		return filter->original.malloc(filter->original.context, bytes);
 	return (void *)block;
@@ -153,12 +157,8 @@ void *tc_filter_malloc(struct tc_filter *filter, size_t bytes)
 
 static OUT_OF_LINE void *calloc_large(struct tc_filter *filter, size_t items, size_t size)
 {
-	void *kept = tc_bins_take(READ_ONCE(filter->bins), items * size, true);
-	intptr_t block;
+	intptr_t block = take(filter, items * size, true);
 
-	if (kept)
-		return kept;
-	block = ask(filter, NULL, items * size);
 	if (block == DECLINED)
 		return filter->original.calloc(filter->original.context, items, size);
 	return (void *)block;

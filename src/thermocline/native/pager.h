@@ -11,26 +11,8 @@
  * nothing here takes a lock, and no task sees half of it.
  */
 
+#include "page.h"
 #include "thermocline.h"
-
-/* protocol/page.py: the states of a page, and its entry. */
-enum tc_state {
-	TC_EMPTY,
-	TC_SLOTTED,
-	TC_PARTIAL,
-	TC_RESIDENT,
-	TC_SHADOWED,
-	TC_POISONED,
-};
-
-#define TC_STATE_SHIFT 56
-#define TC_NODE_SHIFT 48
-#define TC_SLOT_MASK ((UINT64_C(1) << TC_NODE_SHIFT) - 1)
-
-static inline uint64_t tc_entry(enum tc_state state, uint32_t node, uint64_t slot)
-{
-	return (uint64_t)state << TC_STATE_SHIFT | (uint64_t)node << TC_NODE_SHIFT | slot;
-}
 
 /* protocol/readahead.py: a row of a region's stream. */
 #define TC_READERS 8
@@ -151,27 +133,23 @@ struct tc_counters {
 	uint64_t *fault_polled;
 };
 
-/* live/tables.py: Advice of a region (protocol/region.py). */
-enum tc_advice {
-	TC_NORMAL,
-	TC_SEQUENTIAL,
-	TC_RANDOM,
-};
-
 struct tc_mm {
 	/* By page. */
 	uint64_t *entry;
 	uint32_t *region; /* number: its first page + 1 */
-	uint8_t *locked;
+	uint8_t *pins;
+	/* By first page of a region. */
+	uint8_t *advice;
+	uint8_t *group_of;
+
+	uint64_t *fault_times; /* a histogram (protocol/histogram.py) */
+	/* By page; and the links of the lists. */
 	uint16_t *present;
 	uint8_t *dirty;
 	uint8_t *referenced;
-	uint8_t *pins;
 	uint32_t *evicted_at;
 	uint64_t *transit;
 	uint16_t *list_of;
-	uint8_t *stopped;
-	/* Links of the lists, and of the shadows. */
 	uint32_t *next;
 	uint32_t *previous;
 	uint32_t *counts;
@@ -179,22 +157,20 @@ struct tc_mm {
 	uint32_t *shadow_next;
 	uint32_t *shadow_previous;
 	uint32_t *shadow_counts;
-	/* By first page of a region; the number of its row in streams, from 1 on. */
-	uint8_t *advice;
-	uint8_t *group_of;
-	uint16_t *stream_of;
+	uint8_t *locked;
+	uint8_t *stopped;
+	uint16_t *stream_of; /* by first page of a region: the number of its row in streams, from 1 on */
 	struct tc_stream *streams;
 
 	struct tc_node *nodes;
 	struct tc_group *groups;
+	uint64_t *note;		 /* what is worked on (live/suspicion.py) */
+	uint64_t *peak_resident; /* bytes */
 	struct tc_counters count;
-	uint64_t *fault_times; /* a histogram (protocol/histogram.py) */
-	uint64_t *note;	       /* what is worked on (live/suspicion.py) */
 
 	uint64_t pages;
 	uint64_t page_size;
 	uint64_t address;	/* of the arena, in the program */
-	uint64_t peak_resident; /* bytes */
 	uint64_t kill_in;	/* for tests: stores after which the process is killed; 0: never */
 	uint32_t parts;		/* of a page */
 	uint32_t readahead;	/* pages, at most */
@@ -208,6 +184,23 @@ struct tc_mm {
 };
 
 TC_EXPORT extern const struct tc_field tc_mm_fields[];
+
+/* The group that a page is charged to (mm.py, group_of()). */
+static inline uint32_t tc_group_of(const struct tc_mm *mm, uint64_t page)
+{
+	uint32_t region = mm->region[page];
+
+	return region ? mm->group_of[region - 1] : 0;
+}
+
+/* Give up the lock of a page, unless tasks wait for it: those are Python's (scheduler.py). */
+static inline bool tc_unlock(struct tc_mm *mm, uint64_t page)
+{
+	if (mm->locked[page] != 1)
+		return false;
+	mm->locked[page] = 0;
+	return true;
+}
 
 enum tc_outcome {
 	TC_DECLINED, /* the protocol is to answer the fault: nothing was changed that it would not */
@@ -231,7 +224,7 @@ TC_EXPORT size_t tc_arrive(struct tc_mm *mm, const uint32_t *pages, const uint8_
 
 /*
  * drop.c: _drop_clean() of protocol/reclaim.py, for as many of some isolated pages as are clean and
- * in use by nobody. They are locked, and their entries committed; *counter counts them. Returns how
+ * not in use. They are locked, and their entries committed; *counter counts them. Returns how
  * many, which come first in pages then; the others are in left.
  */
 TC_EXPORT size_t tc_drop_begin(struct tc_mm *mm, uint64_t *counter, uint32_t *pages,

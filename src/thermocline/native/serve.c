@@ -16,7 +16,6 @@
 
 #include "pager.h"
 
-#define DRAM 0
 #define MAX_STRIDE 64 /* readahead.py */
 #define ST_BLOCK 512  /* stat(2) */
 
@@ -42,48 +41,51 @@ static void release(struct tc_mm *mm, uint32_t node, uint64_t slot, uint32_t gro
 
 /* -- lists (lru.py, shadows.py) -- */
 
+static void link_first(uint32_t *next, uint32_t *previous, uint32_t head, uint32_t link)
+{
+	uint32_t first = next[head];
+
+	next[head] = previous[first] = link;
+	previous[link] = head;
+	next[link] = first;
+}
+
+static void unlink_from(uint32_t *next, uint32_t *previous, uint32_t link)
+{
+	uint32_t before = previous[link], after = next[link];
+
+	next[before] = after;
+	previous[after] = before;
+}
+
 static void list_remove(struct tc_mm *mm, uint64_t page)
 {
-	uint32_t link = (uint32_t)page + 1, before = mm->previous[link], after = mm->next[link];
-
-	mm->next[before] = after;
-	mm->previous[after] = before;
+	unlink_from(mm->next, mm->previous, (uint32_t)page + 1);
 	mm->counts[mm->list_of[page]]--;
 	mm->list_of[page] = 0;
 }
 
 void tc_list_add(struct tc_mm *mm, uint32_t list, uint64_t page)
 {
-	uint32_t link = (uint32_t)page + 1, head = (uint32_t)mm->pages + list;
-	uint32_t first = mm->next[head];
-
-	mm->next[head] = mm->previous[first] = link;
-	mm->previous[link] = head;
-	mm->next[link] = first;
+	link_first(mm->next, mm->previous, (uint32_t)mm->pages + list, (uint32_t)page + 1);
 	mm->list_of[page] = (uint16_t)list;
 	mm->counts[list]++;
 }
 
 static void shadow_add(struct tc_mm *mm, uint32_t node, uint64_t page)
 {
-	uint32_t link = (uint32_t)page + 1, head = (uint32_t)mm->pages + 1 + node;
-	uint32_t first = mm->shadow_next[head];
-
-	mm->shadow_next[head] = mm->shadow_previous[first] = link;
-	mm->shadow_previous[link] = head;
-	mm->shadow_next[link] = first;
+	link_first(mm->shadow_next, mm->shadow_previous, (uint32_t)mm->pages + 1 + node,
+		   (uint32_t)page + 1);
 	mm->shadow_counts[node]++;
 }
 
 void tc_shadow_discard(struct tc_mm *mm, uint32_t node, uint64_t page)
 {
 	uint32_t link = (uint32_t)page + 1;
-	uint32_t before = mm->shadow_previous[link], after = mm->shadow_next[link];
 
-	if (!after)
+	if (!mm->shadow_next[link])
 		return;
-	mm->shadow_next[before] = after;
-	mm->shadow_previous[after] = before;
+	unlink_from(mm->shadow_next, mm->shadow_previous, link);
 	mm->shadow_next[link] = mm->shadow_previous[link] = 0;
 	mm->shadow_counts[node]--;
 }
@@ -144,9 +146,9 @@ static void note_part(struct tc_stream *stream, int64_t page, int64_t miss)
 /* allocate_frame(), where there is room. */
 static bool has_room(const struct tc_mm *mm, const struct tc_group *group, uint64_t size)
 {
-	const struct tc_node *dram = &mm->nodes[DRAM];
+	const struct tc_node *dram = &mm->nodes[TC_DRAM];
 
-	if (group->dram_limit != TC_NO_LIMIT && group->used[DRAM] + size > group->dram_limit)
+	if (group->dram_limit != TC_NO_LIMIT && group->used[TC_DRAM] + size > group->dram_limit)
 		return false;
 	if (group->memory_limit != TC_NO_LIMIT && group->memory + size > group->memory_limit)
 		return false;
@@ -155,15 +157,15 @@ static bool has_room(const struct tc_mm *mm, const struct tc_group *group, uint6
 
 static void charge(struct tc_mm *mm, struct tc_group *group, uint64_t size)
 {
-	struct tc_node *dram = &mm->nodes[DRAM];
+	struct tc_node *dram = &mm->nodes[TC_DRAM];
 
 	dram->used += size;
 	if (dram->used > dram->peak)
 		dram->peak = dram->used;
-	group->used[DRAM] += size;
+	group->used[TC_DRAM] += size;
 	group->memory += size;
-	if (group->used[DRAM] > group->peak_dram)
-		group->peak_dram = group->used[DRAM];
+	if (group->used[TC_DRAM] > group->peak_dram)
+		group->peak_dram = group->used[TC_DRAM];
 }
 
 static bool is_below_low(const struct tc_node *node)
@@ -176,11 +178,11 @@ static void note_resident(struct tc_mm *mm)
 	struct stat status;
 	uint64_t resident;
 
-	if (mm->nodes[DRAM].used <= mm->peak_resident || fstat(mm->arena, &status))
+	if (mm->nodes[TC_DRAM].used <= *mm->peak_resident || fstat(mm->arena, &status))
 		return;
 	resident = (uint64_t)status.st_blocks * ST_BLOCK;
-	if (resident > mm->peak_resident)
-		mm->peak_resident = resident;
+	if (resident > *mm->peak_resident)
+		*mm->peak_resident = resident;
 }
 
 /* -- a page that is there (_present()) -- */
@@ -188,8 +190,8 @@ static void note_resident(struct tc_mm *mm)
 static enum tc_outcome present(struct tc_mm *mm, uint64_t page, uint32_t group, bool write)
 {
 	uint64_t at = mm->address + page * mm->page_size, entry = mm->entry[page];
-	enum tc_state state = (enum tc_state)(entry >> TC_STATE_SHIFT);
-	uint32_t node = entry >> TC_NODE_SHIFT & 0xFF;
+	enum tc_state state = tc_state_of(entry);
+	uint32_t node = tc_node_of(entry);
 
 	if (write && state == TC_SHADOWED && mm->released_count == TC_RELEASED)
 		return TC_DECLINED;
@@ -207,7 +209,7 @@ static enum tc_outcome present(struct tc_mm *mm, uint64_t page, uint32_t group, 
 	} else if (state == TC_SHADOWED) {
 		tc_shadow_discard(mm, node, page);
 		tc_commit(mm, page, TC_RESIDENT, 0, 0);
-		release(mm, node, entry & TC_SLOT_MASK, group);
+		release(mm, node, tc_slot_of(entry), group);
 		++*mm->count.shadow_dropped;
 	}
 	mm->stopped[page] = 0;
@@ -220,13 +222,6 @@ static enum tc_outcome present(struct tc_mm *mm, uint64_t page, uint32_t group, 
 }
 
 /* -- a page that is in compressed memory -- */
-
-/* What of a page comes up; no parts: all that is missing. */
-struct wanted {
-	uint32_t parts;
-	uint32_t begin; /* bytes, of one stretch at least as long as what is missing */
-	uint32_t size;
-};
 
 /* Make the missing parts of a page appear, or one of them, from the buffer -> 0 or an errno. */
 static int install(struct tc_mm *mm, uint64_t page, uint32_t parts, bool protect)
@@ -272,7 +267,7 @@ static void complete(struct tc_mm *mm, uint64_t page, uint32_t node, uint64_t sl
 static void join_lists(struct tc_mm *mm, uint64_t page, struct tc_group *group)
 {
 	uint32_t evicted = mm->evicted_at[page];
-	uint64_t *age = &mm->ages[group->inactive[DRAM]];
+	uint64_t *age = &mm->ages[group->inactive[TC_DRAM]];
 	bool hot = false;
 
 	++*mm->count.pgpromote_success;
@@ -281,7 +276,7 @@ static void join_lists(struct tc_mm *mm, uint64_t page, struct tc_group *group)
 		uint64_t distance = (*age % UINT32_MAX + UINT32_MAX - (evicted - 1)) % UINT32_MAX;
 
 		++*mm->count.workingset_refault;
-		hot = distance <= mm->counts[group->active[DRAM]];
+		hot = distance <= mm->counts[group->active[TC_DRAM]];
 	}
 	if (hot) {
 		++*mm->count.workingset_activate;
@@ -289,7 +284,7 @@ static void join_lists(struct tc_mm *mm, uint64_t page, struct tc_group *group)
 	}
 	if (mm->list_of[page])
 		list_remove(mm, page);
-	tc_list_add(mm, hot ? group->active[DRAM] : group->inactive[DRAM], page);
+	tc_list_add(mm, hot ? group->active[TC_DRAM] : group->inactive[TC_DRAM], page);
 }
 
 size_t tc_arrive(struct tc_mm *mm, const uint32_t *pages, const uint8_t *before, size_t count,
@@ -300,17 +295,16 @@ size_t tc_arrive(struct tc_mm *mm, const uint32_t *pages, const uint8_t *before,
 
 	*waited_count = 0;
 	for (done = 0; done < count; done++) {
-		uint32_t page = pages[done], region = mm->region[page];
+		uint32_t page = pages[done], group = tc_group_of(mm, page);
 		uint64_t entry = mm->entry[page];
-		uint32_t node = entry >> TC_NODE_SHIFT & 0xFF;
-		uint32_t group = region ? mm->group_of[region - 1] : 0;
+		uint32_t node = tc_node_of(entry);
 
 		if (mm->nodes[node].is_source || mm->released_count == TC_RELEASED ||
-		    !mm->groups[group].inactive[DRAM])
+		    !mm->groups[group].inactive[TC_DRAM])
 			break;
 		mm->present[page] = all;
 		if (node) {
-			complete(mm, page, node, entry & TC_SLOT_MASK, group);
+			complete(mm, page, node, tc_slot_of(entry), group);
 		} else {
 			tc_commit(mm, page, TC_RESIDENT, 0, 0);
 			mm->dirty[page] = 0;
@@ -318,10 +312,8 @@ size_t tc_arrive(struct tc_mm *mm, const uint32_t *pages, const uint8_t *before,
 		if (before[done] == TC_SLOTTED)
 			join_lists(mm, page, &mm->groups[group]);
 		else if (before[done] == TC_EMPTY)
-			tc_list_add(mm, mm->groups[group].inactive[DRAM], page);
-		if (mm->locked[page] == 1)
-			mm->locked[page] = 0;
-		else
+			tc_list_add(mm, mm->groups[group].inactive[TC_DRAM], page);
+		if (!tc_unlock(mm, page))
 			waited_for[(*waited_count)++] = page;
 	}
 	return done;
@@ -330,9 +322,9 @@ size_t tc_arrive(struct tc_mm *mm, const uint32_t *pages, const uint8_t *before,
 static enum tc_outcome bring_up(struct tc_mm *mm, uint64_t page, uint32_t part, bool write,
 			       uint32_t number, uint32_t *stuck)
 {
-	uint64_t entry = mm->entry[page], slot = entry & TC_SLOT_MASK;
-	enum tc_state state = (enum tc_state)(entry >> TC_STATE_SHIFT);
-	uint32_t node = entry >> TC_NODE_SHIFT & 0xFF;
+	uint64_t entry = mm->entry[page], slot = tc_slot_of(entry);
+	enum tc_state state = tc_state_of(entry);
+	uint32_t node = tc_node_of(entry);
 	uint32_t start = mm->region[page] - 1, all = (1u << mm->parts) - 1;
 	uint32_t missing = all & ~(uint32_t)mm->present[page], parts = missing;
 	uint64_t part_size = mm->page_size / mm->parts, size;
@@ -374,7 +366,7 @@ static enum tc_outcome bring_up(struct tc_mm *mm, uint64_t page, uint32_t part, 
 		++*mm->count.pgpartial;
 	charge(mm, group, size);
 	++*mm->count.pgalloc;
-	if (is_below_low(&mm->nodes[DRAM]))
+	if (is_below_low(&mm->nodes[TC_DRAM]))
 		mm->dram_is_low = 1;
 	++*mm->count.pgmajfault;
 
@@ -414,13 +406,13 @@ enum tc_outcome tc_serve(struct tc_mm *mm, uint64_t page, uint32_t part, bool wr
 		return TC_DECLINED;
 	start = region - 1;
 	group = mm->group_of[start];
-	if (mm->advice[start] > TC_RANDOM || !mm->stream_of[start] || !mm->groups[group].inactive[DRAM])
+	if (mm->advice[start] > TC_RANDOM || !mm->stream_of[start] || !mm->groups[group].inactive[TC_DRAM])
 		return TC_DECLINED;
 	entry = mm->entry[page];
-	node = entry >> TC_NODE_SHIFT & 0xFF;
-	switch (entry >> TC_STATE_SHIFT) {
+	node = tc_node_of(entry);
+	switch (tc_state_of(entry)) {
 	case TC_RESIDENT:
-		return node == DRAM ? present(mm, page, group, write) : TC_DECLINED;
+		return node == TC_DRAM ? present(mm, page, group, write) : TC_DECLINED;
 	case TC_SHADOWED:
 		return present(mm, page, group, write);
 	case TC_PARTIAL:
@@ -466,15 +458,16 @@ const struct tc_field tc_group_fields[] = {
 const struct tc_field tc_mm_fields[] = {
 	FIELD(tc_mm, entry),
 	FIELD(tc_mm, region),
-	FIELD(tc_mm, locked),
+	FIELD(tc_mm, pins),
+	FIELD(tc_mm, advice),
+	FIELD(tc_mm, group_of),
+	FIELD(tc_mm, fault_times),
 	FIELD(tc_mm, present),
 	FIELD(tc_mm, dirty),
 	FIELD(tc_mm, referenced),
-	FIELD(tc_mm, pins),
 	FIELD(tc_mm, evicted_at),
 	FIELD(tc_mm, transit),
 	FIELD(tc_mm, list_of),
-	FIELD(tc_mm, stopped),
 	FIELD(tc_mm, next),
 	FIELD(tc_mm, previous),
 	FIELD(tc_mm, counts),
@@ -482,12 +475,14 @@ const struct tc_field tc_mm_fields[] = {
 	FIELD(tc_mm, shadow_next),
 	FIELD(tc_mm, shadow_previous),
 	FIELD(tc_mm, shadow_counts),
-	FIELD(tc_mm, advice),
-	FIELD(tc_mm, group_of),
+	FIELD(tc_mm, locked),
+	FIELD(tc_mm, stopped),
 	FIELD(tc_mm, stream_of),
 	FIELD(tc_mm, streams),
 	FIELD(tc_mm, nodes),
 	FIELD(tc_mm, groups),
+	FIELD(tc_mm, note),
+	FIELD(tc_mm, peak_resident),
 	FIELD(tc_mm, count.pgfault),
 	FIELD(tc_mm, count.pgmajfault),
 	FIELD(tc_mm, count.pgfault_write_protect),
@@ -503,12 +498,9 @@ const struct tc_field tc_mm_fields[] = {
 	FIELD(tc_mm, count.workingset_activate),
 	FIELD(tc_mm, count.fault_polls),
 	FIELD(tc_mm, count.fault_polled),
-	FIELD(tc_mm, fault_times),
-	FIELD(tc_mm, note),
 	FIELD(tc_mm, pages),
 	FIELD(tc_mm, page_size),
 	FIELD(tc_mm, address),
-	FIELD(tc_mm, peak_resident),
 	FIELD(tc_mm, kill_in),
 	FIELD(tc_mm, parts),
 	FIELD(tc_mm, readahead),

@@ -25,8 +25,8 @@ from typing import Self
 
 from thermocline.errors import ThermoclineError, UnsupportedError
 from thermocline.live import libc
+from thermocline.live.buffer import cast_column
 from thermocline.live.mapping import Mapping
-from thermocline.live.tables import cast_column
 from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
 #: The most touches that can be ordered at once.

@@ -138,48 +138,21 @@ def _load() -> ctypes.CDLL:
     )
 
 
-class Codec:
-    """Packs pages with one codec under any of the `FILTERS`, for one thread at a time.
+class Unpacker:
+    """Unpacks pages, whatever they were packed with, for one thread at a time.
 
     Parameters
     ----------
-    name : str
-        ``"lz4"`` or ``"zstd"``.
     page_size : int
         Bytes.
-    block : int
-        Bytes of a page that are packed as one, unless the page is smaller: `BLOCK`, or all of it.
-
-    Raises
-    ------
-    StoreError
-        The library is missing or is not what we know.
     """
 
-    def __init__(self, name: str, page_size: int, block: int = BLOCK) -> None:
+    def __init__(self, page_size: int) -> None:
         self._page_size = page_size
-        self._block = min(page_size, block)
         self._blosc = library()
         self._blosc.blosc2_init()
         with _own_environment():
-            self._packers = [self._packer(name, each) for each in FILTERS]
             self._unpacker = self._blosc.blosc2_create_dctx(_UnpackParameters(nthreads=1, typesize=1))
-        self._prove(name)
-
-    def pack(self, which: int, source: int, target: int, limit: int) -> int:
-        """Pack the page at an address under a filter -> bytes at the target, or 0 when that is too many.
-
-        Parameters
-        ----------
-        which : int
-            An index of `FILTERS`.
-        source, target : int
-            Addresses.
-        limit : int
-            Bytes that may be written to the target, at least `OVERHEAD`.
-        """
-        size: int = self._blosc.blosc2_compress_ctx(self._packers[which], source, self._page_size, target, limit)
-        return max(size, 0)  # an error means that the page is kept as it is, which is never wrong
 
     def unpack(self, source: int, length: int, target: int) -> None:
         """Unpack `length` bytes into the page at an address.
@@ -216,14 +189,6 @@ class Codec:
         if got != size:
             raise StoreError(errno.EIO, f"a part of a compressed page does not unpack (C-Blosc2 error {got})")
 
-    def for_another_thread(self) -> Codec:
-        """A codec that only unpacks, and is no other thread's."""
-        made = Codec.__new__(Codec)
-        made._page_size, made._block, made._blosc, made._packers = self._page_size, self._block, self._blosc, []
-        with _own_environment():
-            made._unpacker = self._blosc.blosc2_create_dctx(_UnpackParameters(nthreads=1, typesize=1))
-        return made
-
     def describe(self, row: PoolRow) -> None:
         """Write down how native code unpacks."""
         row.block = min(self._page_size, BLOCK)
@@ -232,11 +197,57 @@ class Codec:
         row.get_items = ctypes.cast(self._blosc.blosc2_getitem_ctx, ctypes.c_void_p).value
 
     def close(self) -> None:
+        """Free the context."""
+        self._blosc.blosc2_free_ctx(self._unpacker)
+        self._unpacker = None
+
+
+class Codec(Unpacker):
+    """Packs pages with one codec under any of the `FILTERS`, for one thread at a time.
+
+    Parameters
+    ----------
+    name : str
+        ``"lz4"`` or ``"zstd"``.
+    page_size : int
+        Bytes.
+    block : int
+        Bytes of a page that are packed as one, unless the page is smaller: `BLOCK`, or all of it.
+
+    Raises
+    ------
+    StoreError
+        The library is missing or is not what we know.
+    """
+
+    def __init__(self, name: str, page_size: int, block: int = BLOCK) -> None:
+        super().__init__(page_size)
+        self._block = min(page_size, block)
+        with _own_environment():
+            self._packers = [self._packer(name, each) for each in FILTERS]
+        self._prove(name)
+
+    def pack(self, which: int, source: int, target: int, limit: int) -> int:
+        """Pack the page at an address under a filter -> bytes at the target, or 0 when that is too many.
+
+        Parameters
+        ----------
+        which : int
+            An index of `FILTERS`.
+        source, target : int
+            Addresses.
+        limit : int
+            Bytes that may be written to the target, at least `OVERHEAD`.
+        """
+        size: int = self._blosc.blosc2_compress_ctx(self._packers[which], source, self._page_size, target, limit)
+        return max(size, 0)  # an error means that the page is kept as it is, which is never wrong
+
+    def close(self) -> None:
         """Free the contexts."""
-        for context in (*self._packers, self._unpacker):
+        super().close()
+        for context in self._packers:
             self._blosc.blosc2_free_ctx(context)
         self._packers.clear()
-        self._unpacker = None
 
     def _packer(self, name: str, each: Filter) -> int:
         code, level = _CODECS[name]

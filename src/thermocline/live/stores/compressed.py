@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from thermocline.errors import StoreError, is_ours
 from thermocline.live.buffer import Buffer, address_of
 from thermocline.live.stores import digest
-from thermocline.live.stores.blosc import library
+from thermocline.live.stores.blosc import Unpacker, library
 from thermocline.live.stores.packer import Packer
-from thermocline.live.stores.pool import Pool, PoolRow, worst_case
+from thermocline.live.stores.pool import Pool, worst_case
 from thermocline.live.stores.store import NodeStore
 from thermocline.native import library as native
 from thermocline.protocol.page import Column
@@ -19,19 +19,25 @@ from thermocline.sizes import format_size
 from thermocline.spec import Compressed
 
 
-class _Reader:
-    """What native code reads a pool with, in one thread at a time."""
+class Reader:
+    """What native code reads a pool with, in one thread at a time.
 
-    def __init__(self, pool: Pool, packer: Packer) -> None:
+    Attributes
+    ----------
+    row : PoolRow
+        Where all that is.
+    """
+
+    def __init__(self, pool: Pool) -> None:
         self._scratch = Buffer(pool.most)
-        self._codec = packer.unpacker()
+        self._unpacker = Unpacker(pool.most)
         self.row = pool.row()
         self.row.scratch = self._scratch.address
-        self._codec.describe(self.row)
+        self._unpacker.describe(self.row)
 
     def close(self) -> None:
         """Free what it has."""
-        self._codec.close()
+        self._unpacker.close()
         self._scratch.close()
 
 
@@ -54,8 +60,8 @@ class CompressedStore(NodeStore[Compressed]):
         self._packer = Packer(spec.codec, page_size)
         self._pool = Pool(fd, spec.capacity, page_size, pages)
         self.slot_bytes = self.worst_case(page_size)
-        #: What other threads read with, while they do not.
-        self._readers: list[_Reader] = []
+        #: What threads read with, while they do not.
+        self._readers: list[Reader] = []
         #: What other threads pack with, while they do not.
         self._packers: list[Packer] = []
 
@@ -130,10 +136,7 @@ class CompressedStore(NodeStore[Compressed]):
 
         The numbers of the pages are noted, each while it is worked on.
         """
-        try:
-            reader = self._readers.pop()
-        except IndexError:
-            reader = _Reader(self._pool, self._packer)
+        reader = self.take_reader()
         count = len(slots)
         done: int = native().tc_pool_read_list(
             ctypes.byref(reader.row),
@@ -146,11 +149,12 @@ class CompressedStore(NodeStore[Compressed]):
         self._readers.append(reader)
         return done == count
 
-    def row(self) -> PoolRow:
-        """What native code needs to know to read a page, in the thread to which the store belongs."""
-        row = self._pool.row()
-        self._packer.describe(row)
-        return row
+    def take_reader(self) -> Reader:
+        """One that no other thread has. It is freed with the store if it is given back."""
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return Reader(self._pool)
 
     def size(self, slot: int) -> int:
         """Whole quanta of the pool and a record of its table."""

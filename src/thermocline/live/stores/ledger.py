@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-
-from thermocline.live.buffer import Buffer
+from thermocline.live.buffer import sparse_column
 
 #: The entry of an item of which a successor could not tell the pieces. No table has it: no piece begins there.
 ROTTEN = (1 << 64) - 1
@@ -21,38 +19,35 @@ class Ledger:
 
     Attributes
     ----------
-    entries : Buffer
-        The first words, by slot: u64. Memory is taken for what is written.
+    entries : column of u64
+        The first words, by slot.
     """
 
     def __init__(self, slots: int) -> None:
-        self._most = slots
-        self.entries = _column(8, slots + 1)
-        self._quanta_of = _column(2, slots + 1)
-        self._entries = self.entries.view.cast("Q")
-        self._quanta = self._quanta_of.view.cast("H")
+        self.entries = sparse_column("Q", slots + 1)
+        self._quanta = sparse_column("H", slots + 1)
         #: The largest slot that was ever noted.
         self._last = 0
 
     def note(self, slot: int, entry: int, quanta: int, *, in_one: bool) -> None:
         """An item is in the slot now, in one piece or in more."""
         self._last = max(self._last, slot)
-        self._entries[slot] = entry
+        self.entries[slot] = entry
         self._quanta[slot] = quanta | (_IN_ONE if in_one else 0)
 
     def forget(self, slot: int) -> None:
         """Nothing is in the slot."""
         if slot <= self._last:
-            self._entries[slot] = 0
+            self.entries[slot] = 0
 
     def clear(self) -> None:
         """Nothing is in any slot."""
         for slot in self.slots():
-            self._entries[slot] = 0
+            self.entries[slot] = 0
 
     def entry(self, slot: int) -> int:
         """The table's first word for the slot; 0 when nothing is in it."""
-        return self._entries[slot] if slot <= self._most else 0
+        return self.entries[slot] if slot < len(self.entries) else 0
 
     def quanta(self, slot: int) -> int:
         """How much the item takes."""
@@ -64,16 +59,9 @@ class Ledger:
 
     def slots(self) -> list[int]:
         """The slots with an item."""
-        return [slot for slot, entry in enumerate(self._entries[: self._last + 1]) if entry]
+        return [slot for slot, entry in enumerate(self.entries[: self._last + 1]) if entry]
 
     def close(self) -> None:
         """Unmap the columns."""
-        for view in (self._entries, self._quanta):
-            view.release()
-        self.entries.close()
-        self._quanta_of.close()
-
-
-def _column(size: int, count: int) -> Buffer:
-    """Room for integers of so many bytes."""
-    return Buffer(-(-size * count // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self.entries.release()
+        self._quanta.release()

@@ -7,7 +7,6 @@ from time import perf_counter_ns
 from thermocline.live.buffer import Buffer
 from thermocline.live.stores.blosc import BLOCK, OVERHEAD, Codec
 from thermocline.live.stores.filters import FILTERS, Choice
-from thermocline.live.stores.pool import PoolRow
 
 MARGIN = 64  # a filter must save one part in so many to replace a faster one
 #: ... and a denser codec: one that is several times slower to pack, and with most contents to unpack.
@@ -88,14 +87,6 @@ class Packer:
     def unpack_part(self, source: int, length: int, page: int, begin: int, size: int) -> None:
         """See :meth:`~thermocline.live.stores.blosc.Codec.unpack_part`."""
         self._codecs[0].unpack_part(source, length, page, begin, size)
-
-    def unpacker(self) -> Codec:
-        """A codec that unpacks what is packed here, for another thread."""
-        return self._codecs[0].for_another_thread()
-
-    def describe(self, row: PoolRow) -> None:
-        """Write down how native code unpacks what is packed here."""
-        self._codecs[0].describe(row)
 
     def close(self) -> None:
         """Free the codecs."""

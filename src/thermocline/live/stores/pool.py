@@ -35,7 +35,7 @@ import mmap
 from collections.abc import Iterable
 
 from thermocline.errors import StoreError
-from thermocline.live.buffer import Buffer
+from thermocline.live.buffer import Buffer, address_of
 from thermocline.live.libc import data_extents, fixed_memory, punch_hole
 from thermocline.live.stores import digest
 from thermocline.live.stores.holes import Holes
@@ -207,16 +207,15 @@ class Pool:
         return address, length
 
     def row(self) -> PoolRow:
-        """What native code needs to know to find an item, as :meth:`find` does."""
+        """What native code needs to know to find an item, as :meth:`find` does: but for scratch memory, and a codec."""
         return PoolRow(
             words=self._address,
             table=self._address + self._words.nbytes,
-            ledger=self._ledger.entries.address,
+            ledger=address_of(self._ledger.entries),
             slots=self._slots.most,
             quanta=self._holes.quanta,
             quantum=self._quantum,
             page_size=self.most,
-            scratch=self._scratch.address,
         )
 
     def size(self, slot: int) -> int:
