@@ -4,8 +4,8 @@ It is for tests of what is promised when things go wrong, and it costs nothing w
 pager's handlers and stores are then untouched. Rules are parted by semicolons::
 
     kill before Commit 7          the pager kills itself (SIGKILL) before its 7th Commit; or ``after``
-    exit up at 17                 every pager ends itself (status 70) when it brings page 17 up; or ``down``
     kill after Native 7           ... behind the 7th store that the native half made when it answered faults
+    exit up at 17                 every pager ends itself (status 70) when it brings page 17 up; or ``down``
     break read file 3             the third read from the file node is a bug, which raises what nobody expects
     fail write file ENOSPC 3      the third write to the file node fails
     fail write file ENOSPC 3 on   so do all that follow; this can be said of ``break`` and ``hang``, too

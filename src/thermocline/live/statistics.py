@@ -31,14 +31,13 @@ def collect(tables: Tables, names: list[str]) -> dict[str, Any]:
     -------
     dict
         ``nodes``: capacity, used and peak of each, in bytes. ``arena``: the most bytes of it that were ever resident,
-        and the bytes of the program's page tables when it last looked and could open a file (0: never), by the
-        kernel's account. ``pager``: how many
-        were started (more than one: one was killed), the processor time of the present one in seconds, and the longest
-        that one took to take another's place, from when the supervisor knew of the death until faults were answered
-        again. ``freed``: the blocks that NumPy has freed and that are kept with their frames for the next block of
-        their size, and their bytes, which the nodes count as used where they are in memory; and how often one was
-        handed out again. ``processes``: how many use the memory now: this one, forked children, and those that were
-        sent shared arrays. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
+        and the bytes of the program's page tables when it last looked and could open a file (0: never), by the kernel's
+        account. ``pager``: how many were started (more than one: one was killed), the processor time of the present one
+        in seconds, and the longest that one took to take another's place, from when the supervisor knew of the death
+        until faults were answered again. ``freed``: the blocks that NumPy has freed and that are kept with their frames
+        for the next block of their size, and their bytes, which the nodes count as used where they are in memory; and
+        how often one was handed out again. ``processes``: how many use the memory now: this one, forked children, and
+        those that were sent shared arrays. ``vmstat``: every counter. ``fault_seconds`` and so on: what is timed (see
         :data:`thermocline.protocol.stopwatch.TIMED`).
     """
     nodes = {}
