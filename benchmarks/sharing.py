@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import mmap
 import os
 import pickle
 import statistics
@@ -23,6 +24,8 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 import thermocline as tc
+from thermocline.live.buffer import address_of
+from thermocline.live.userfaultfd import UserFaultFd, open_userfaultfd
 
 MIB = 1 << 20
 #: Bytes of the array that is written, and of the one that the pool reads, which has half of that as DRAM.
@@ -59,23 +62,45 @@ def fork_and_end() -> None:
     os.waitpid(child, 0)
 
 
+def protected(size: int) -> float:
+    """Seconds that the kernel takes to write-protect so many bytes that are there and writable, in 4 KiB pages."""
+    with mmap.mmap(-1, size, mmap.MAP_SHARED) as kept:
+        kept[:: mmap.PAGESIZE] = b"\1" * (size // mmap.PAGESIZE)
+        address = address_of(memoryview(kept))
+        uffd = UserFaultFd(open_userfaultfd().fd)
+        uffd.register(address, size)
+        taken = timed(lambda: uffd.write_protect(address, size))
+        os.close(uffd.fd)
+        return taken
+
+
 def forks(rounds: int) -> None:
-    """A fork beside arrays that are in DRAM: all of them written since the last fork, or none."""
+    """A fork beside arrays that are in DRAM: all of them written since the last fork, or none.
+
+    Plain memory of NumPy's is in huge pages, where the kernel gives them. A fork of as much in pages of 4 KiB, and the
+    write protection alone, are there to tell what of the first fork is ours.
+    """
     head("a fork", "plain", "tiered")
     for resident in (1, 64, 512):
-        plain, written, unwritten = [], [], []
-        kept = np.ones(resident * MIB // 8)
+        plain, written, unwritten, small, protecting = [], [], [], [], []
         for _ in range(rounds):
+            kept = np.ones(resident * MIB // 8)
             plain.append(timed(fork_and_end))
-        del kept
-        for _ in range(rounds):
+            del kept
+            with mmap.mmap(-1, resident * MIB, mmap.MAP_PRIVATE) as pages:
+                pages.madvise(mmap.MADV_NOHUGEPAGE)
+                pages[:: mmap.PAGESIZE] = b"\1" * (resident * MIB // mmap.PAGESIZE)
+                small.append(timed(fork_and_end))
             with tc.Memory(f"dram={resident + 16}MiB, zstd=64MiB") as memory:
                 array = memory.full(resident * MIB // 8, 1.0)
                 written.append(timed(fork_and_end))
                 unwritten.append(timed(fork_and_end))
                 del array
+            protecting.append(protected(resident * MIB))
         row(f"{resident} MiB in DRAM, written", plain, written)
         row(f"{resident} MiB in DRAM, not written since", plain, unwritten)
+        row("... plain in 4 KiB pages", plain, small)
+        row("... write protection alone", plain, protecting)
 
 
 # -- copy on write ----------------------------------------------------------------------------------------------------

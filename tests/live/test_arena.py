@@ -92,3 +92,23 @@ def test_what_nothing_has_written_since_the_last_fork_is_passed_over(arena: Aren
     arena.mappings[0].unprotect(5, 1)  # behind its back, to see what it does
     arena.protect_present()
     assert [page for page in range(ARENA_PAGES) if not writers_are_stopped(arena, page)] == [5]
+
+
+def test_a_fork_stops_the_writers_of_all_that_is_there_however_it_is_scattered() -> None:
+    table = (2 << 20) // PAGE  # pages that a page table maps
+    pages = 4 * table
+    there = {0, 5, table - 1, table, 3 * table + 2, pages - 1}
+    fd = os.memfd_create("arena", os.MFD_CLOEXEC)
+    os.ftruncate(fd, pages * PAGE)
+    for page in there:
+        os.pwrite(fd, b"\1", page * PAGE)
+    arena = Arena(fd, PAGE, [])
+    stopped: list[int] = []
+    for first, count in arena.writable_runs():
+        stopped += range(first, first + count)
+    assert there <= set(stopped)
+    assert not set(stopped) & set(range(2 * table, 3 * table)), "a page table is made where nothing is"
+    assert stopped == sorted(set(stopped))
+    arena.stopped[5] = arena.stopped[table] = 1
+    assert not {5, table} & {page for first, count in arena.writable_runs() for page in range(first, first + count)}
+    os.close(fd)

@@ -36,6 +36,8 @@ from thermocline.protocol.recovery import Presence
 
 #: st_blocks counts these (stat(2)).
 _BLOCK = 512
+#: Bytes that one page table of the lowest level maps, on machines whose base pages have 4 KiB; a hint elsewhere.
+_PAGE_TABLE = 2 << 20
 
 
 class Arena:
@@ -108,9 +110,36 @@ class Arena:
         What has not been written since the last one is passed over: the kernel would go through its page tables again.
         """
         with self._coming_up:
-            for page, count in self.present_runs():
-                for first, pages in _runs_of_zeros(self.stopped[page : page + count]):
-                    self.protect(page + first, pages)
+            for page, count in self.writable_runs():
+                self.protect(page, count)
+
+    def writable_runs(self) -> Iterator[tuple[int, int]]:
+        """Runs of pages that may be written to: first page, and how many.
+
+        Absent pages are among them where a page table exists anyway. The kernel is asked once for each page table
+        whether it has data there; to find every hole, it would look up every page.
+        """
+        covered = max(_PAGE_TABLE // self.page_size, 1)
+        begin = pages = 0
+        for table in self._tables_with_data(covered * self.page_size):
+            first = table * covered
+            for at, count in _runs_of_zeros(self.stopped[first : first + covered]):
+                if begin + pages != first + at:
+                    if pages:
+                        yield begin, pages
+                    begin, pages = first + at, 0
+                pages += count
+        if pages:
+            yield begin, pages
+
+    def _tables_with_data(self, covered: int) -> Iterator[int]:
+        """Which stretches of so many bytes have any in memory."""
+        table = 0
+        with contextlib.suppress(OSError):  # ENXIO: there is nothing behind that
+            while True:
+                table = os.lseek(self.fd, table * covered, os.SEEK_DATA) // covered
+                yield table
+                table += 1
 
     def cover(self, number: int, first: int, count: int) -> None:
         """A process that shares the arrays has mapped more of the arena: stop its writers of what is there."""
