@@ -100,7 +100,7 @@ class Memory(Arrays):
         page_size: int | str = "64KiB",
         design: str = "batch",
         clean: str = "demote",
-        readahead: int = 32,
+        readahead: int = 64,
         group_reclaim: str = "left",
         parts: bool = True,
         fork: str = "copy",

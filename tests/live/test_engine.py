@@ -167,6 +167,10 @@ class Machine:
     def run(self, protocol: Any) -> None:
         """Run a protocol, and what it has begun, to the end."""
         self.scheduler.spawn(protocol)
+        self.run_ready()
+
+    def run_ready(self) -> None:
+        """Run what is ready to the end."""
         while not self.scheduler.idle:
             self.scheduler.run_foreground()
             self.scheduler.run_background()
@@ -237,6 +241,7 @@ class Pair:
             assert ours.state() == before, "what is declined changes nothing"
             ours.run(fault(ours.mm, page, write, part))
         ours.interpreter.settle()
+        ours.run_ready()
         reference.run(fault(reference.mm, page, write, part))
         self.compare()
         return outcome

@@ -29,6 +29,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
+from thermocline.live.jobs import FillJob, Jobs, PunchJob
 from thermocline.live.mapping import Mapping, SharedRanges, half_of
 from thermocline.native import library
 from thermocline.protocol.page import Column, array_column
@@ -49,6 +50,8 @@ class Arena:
         The memfd.
     mappings : iterable of Mapping
         Where it is mapped, and every page that came up knows of it.
+    jobs : Jobs or None
+        What brings pages up beside this object, through the only mapping. They are waited for before that changes.
     given : column
         Up to which fork each page was given (:attr:`PageTable.given <thermocline.protocol.page.PageTable>`).
 
@@ -64,8 +67,10 @@ class Arena:
         page_size: int,
         mappings: Iterable[Mapping],
         given: Column | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         self.fd = fd
+        self._jobs = jobs
         self.page_size = page_size
         self.mappings = tuple(mappings)
         self.last_faulted: Mapping | None = None
@@ -88,7 +93,7 @@ class Arena:
 
     def attach(self, mapping: Mapping) -> None:
         """Take a mapping that no page has come to yet. Done again, should this pager be killed at it."""
-        with self._coming_up:
+        with self._nothing_coming_up():
             self.mappings = (*self.mappings, mapping)
             if not mapping.is_private:
                 with contextlib.suppress(ProcessLookupError):
@@ -109,7 +114,7 @@ class Arena:
 
         What has not been written since the last one is passed over: the kernel would go through its page tables again.
         """
-        with self._coming_up:
+        with self._nothing_coming_up():
             for page, count in self.writable_runs():
                 self.protect(page, count)
 
@@ -144,7 +149,7 @@ class Arena:
     def cover(self, number: int, first: int, count: int) -> None:
         """A process that shares the arrays has mapped more of the arena: stop its writers of what is there."""
         begin, end = first * self.page_size, (first + count) * self.page_size
-        with self._coming_up:
+        with self._nothing_coming_up():
             for mapping in self.mappings:
                 if mapping.number != number or mapping.is_private:
                     continue
@@ -154,10 +159,18 @@ class Arena:
 
     def detach(self, mapping: Mapping) -> None:
         """Forget the mapping of a process that is gone. What belongs to it may be closed from then on."""
-        with self._coming_up:
+        with self._nothing_coming_up():
             self.mappings = tuple(other for other in self.mappings if other is not mapping)
             if self.last_faulted is mapping:
                 self.last_faulted = None
+
+    @contextlib.contextmanager
+    def _nothing_coming_up(self) -> Iterator[None]:
+        """While no page comes up. In the pager's thread, which is the one that submits jobs."""
+        with self._coming_up:
+            if self._jobs is not None:
+                self._jobs.drain()
+            yield
 
     def _everywhere(self, do: Callable[[Mapping], object], mappings: Iterable[Mapping]) -> None:
         """Do something in mappings, but not in those of processes that have just gone."""
@@ -219,6 +232,19 @@ class Arena:
             # Looked at only now: a fork may have begun while the bytes were read.
             protect = protect or self._may_owe(*self._pages_of(at, size))
             self._come_up(at, size, buffer, offset, protect=protect)
+
+    def install_by(self, job: FillJob, pages: Sequence[int], gaps: Sequence[tuple[int, int]], *, protect: bool) -> bool:
+        """Let a job :meth:`install` what is missing of contiguous pages -> False, where it has to be done here.
+
+        That is where there are several mappings, or a fork is under way.
+        """
+        mapping = self.only
+        if mapping is None:
+            return False
+        if not protect:
+            self._note_writers(pages[0], len(pages))
+        job.install(pages[0] * self.page_size, gaps, mapping.uffd.fd, mapping.address, protect=protect)
+        return True
 
     def install_zeros(self, at: int, size: int) -> None:
         """Make a stretch of zeros appear, writable if no child is owed them, and wake those that wait for it."""
@@ -305,6 +331,10 @@ class Arena:
         )
         if error:
             raise OSError(error, f"fallocate: {os.strerror(error)}")
+
+    def punch_job(self, pages: Sequence[int]) -> PunchJob:
+        """:meth:`punch_all` as a job."""
+        return PunchJob.of(self.fd, self.page_size, pages)
 
     def resident(self) -> int:
         """Bytes of the arena that are in memory, by the kernel's account."""

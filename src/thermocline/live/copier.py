@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from thermocline.errors import StoreError
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
+from thermocline.live.jobs import FillJob
 from thermocline.live.messages import say
 from thermocline.live.placement import Placement, reason
 from thermocline.live.stores import Store
@@ -28,10 +28,10 @@ from thermocline.live.stores.compressed import CompressedStore
 from thermocline.live.suspicion import note_of
 from thermocline.live.workers import Workers
 from thermocline.protocol.effects import FAILED, ZERO, CopyList, Fill
-from thermocline.protocol.fault import LONGEST_RUN
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.node import Kind
 from thermocline.protocol.page import Column, array_column, runs
+from thermocline.protocol.readahead import LONGEST_RUN
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 
@@ -41,8 +41,6 @@ SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 _SPARE_BUFFERS = 4
 #: Pages of an array that is a kind of its own, for the stores that pack it.
 _OWN_KIND = 16
-#: Pages that are unpacked together in the background, from which on a worker does it.
-_UNPACKED_APART = 4
 #: Home of a page that is nowhere: it is zeros.
 _NOWHERE = -1
 #: Writes in a row that a device may refuse, for another reason than want of room, before its node is out of use.
@@ -120,6 +118,11 @@ class Copier:
             noted[0] = task.note
             return True
         buffer = self._take_buffer()
+        store = self.stores.get(homes[0])
+        is_apart = task.background and len(pages) > 1 and set(homes) == {homes[0]} and self._workers.are_native
+        if is_apart and isinstance(store, CompressedStore):
+            noted[0] = task.note
+            return self._fill_apart(effect, store, buffer, gaps, task)
         worker, read = self._reading(buffer, pages, homes, task)
 
         def finish(noted: Column) -> bool:
@@ -141,19 +144,37 @@ class Copier:
         noted[0] = task.note
         return self._workers.run(worker, False, finish, task)
 
+    def _fill_apart(
+        self, effect: Fill, store: CompressedStore, buffer: Buffer, gaps: Sequence[tuple[int, int]], task: Task
+    ) -> Any:
+        """Bring a run of the background up from compressed memory in a native thread: no fault waits for it."""
+        pages, begin, protect = effect.pages, effect.pages[0] * self.mm.page_size, not effect.writable
+        reader = store.take_reader()
+        job = FillJob.of(reader, [self.mm.table.place(page)[1] for page in pages], buffer)
+        installs = self.arena.install_by(job, pages, gaps, protect=protect)
+
+        def then() -> bool:
+            store.put_reader(reader)
+            try:
+                if not job.was_read:
+                    return False  # they are read again one by one, which says what is wrong
+                if job.error or not installs:
+                    for at, size in gaps:
+                        self.arena.install(at, size, buffer, at - begin, protect=protect)
+            finally:
+                self._put_buffer(buffer)
+            self._note_resident()
+            return True
+
+        return self._workers.run_native(job, task, then)
+
     def _reading(
         self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task
     ) -> tuple[int | None, Callable[[Column], bool]]:
         """How pages that come up are read -> the node whose worker does it, or None; what does it, if all can be read.
 
-        A run of the background is unpacked in a worker: a fault that comes meanwhile does not wait for it.
+        What is in a store that is not slow is read before.
         """
-        store = self.stores.get(homes[0])
-        is_apart = task.background and len(pages) >= _UNPACKED_APART and set(homes) == {homes[0]}
-        if is_apart and isinstance(store, CompressedStore):
-            slots = [self.mm.table.place(page)[1] for page in pages]
-            # If that fails, they are read again one by one, which says what is wrong.
-            return DRAM, partial(store.read_list, slots, pages, buffer)
         slow = [index for index, home in enumerate(homes) if self._slow[home]]
         quick = (index for index in range(len(pages)) if index not in slow)
         unread = self._read(buffer, pages, homes, quick, self.scheduler.noted)

@@ -101,6 +101,9 @@ class MmRow(ctypes.Structure):
         ("released", _Released * _RELEASED),
         ("released_count", ctypes.c_uint32),
         ("dram_is_low", ctypes.c_uint32),
+        ("follows", ctypes.c_uint32),
+        ("followed_write", ctypes.c_uint32),
+        ("followed", ctypes.c_uint64),
     )
 
 

@@ -22,6 +22,7 @@ from thermocline.live.sampling import Sampler
 from thermocline.live.stores import Store
 from thermocline.live.workers import Workers
 from thermocline.protocol import effects
+from thermocline.protocol.fault import follow
 from thermocline.protocol.interpreter import PUNCHED_APART, Interpreter
 from thermocline.protocol.mm import DRAM, Mm
 from thermocline.protocol.page import Column, array_column, runs
@@ -285,9 +286,21 @@ class LiveInterpreter(Interpreter):
         """Punch pages, ascending -> what ``settle`` says when that is done."""
         if task.background and len(pages) >= PUNCHED_APART:
             # The kernel takes its time over it, and another processor may be idle: faults need not wait for that.
-            return self._workers.run(DRAM, True, lambda _: self.arena.punch_all(pages), task, lambda _: settle())
+            return self._punch_apart(pages, task, settle)
         self.arena.punch_all(pages)
         return settle()
+
+    def _punch_apart(self, pages: Sequence[int], task: Task, settle: Callable[[], Any]) -> Any:
+        if not self._workers.are_native:
+            return self._workers.run(DRAM, True, lambda _: self.arena.punch_all(pages), task, lambda _: settle())
+        job = self.arena.punch_job(pages)
+
+        def then() -> Any:
+            if job.error:
+                raise OSError(job.error, f"fallocate: {os.strerror(job.error)}")
+            return settle()
+
+        return self._workers.run_native(job, task, then)
 
     def settle(self) -> None:
         """Do what the native half has left to do, before a protocol goes on."""
@@ -298,6 +311,9 @@ class LiveInterpreter(Interpreter):
         if self.engine.row.dram_is_low:
             self.engine.row.dram_is_low = 0
             self.wake_up_kswapd(DRAM)
+        if self.engine.row.follows:
+            self.engine.row.follows = 0
+            self.scheduler.spawn(follow(self.mm, self.engine.row.followed, bool(self.engine.row.followed_write)))
 
     def arrive(self, effect: effects.Arrive, _: Task) -> int:
         if self.engine is None:

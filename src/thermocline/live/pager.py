@@ -28,13 +28,14 @@ from thermocline.live.buffer import sparse_column
 from thermocline.live.channel import Channel
 from thermocline.live.config import Config
 from thermocline.live.control import Packet
-from thermocline.live.copier import SCRATCH_PAGES, Copier
+from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
 from thermocline.live.descriptor import Descriptor
 from thermocline.live.doorbell import Doorbell
 from thermocline.live.engine import Engine, Miss
 from thermocline.live.injection import Injection
 from thermocline.live.interpreter import LiveInterpreter
+from thermocline.live.jobs import Jobs
 from thermocline.live.known_regions import KnownRegions
 from thermocline.live.mapping import Mapping, SharedRanges
 from thermocline.live.messages import say
@@ -94,7 +95,8 @@ class Pager:
         self._peer = peer
         self._pid = os.getpid()
         table = PageTable(config.pages, self.tables.page_columns)
-        self.arena = Arena(config.arena, config.page_size, (), table.given)
+        jobs = Jobs(self.bell) if config.engine == "native" else None
+        self.arena = Arena(config.arena, config.page_size, (), table.given, jobs)
         copies = Copies(config.saved, self.arena)
         lower_nodes = range(1, len(config.nodes))
         stores: dict[int, Store] = {
@@ -113,7 +115,7 @@ class Pager:
             Policy(
                 DESIGNS[config.design],
                 config.discard_clean,
-                min(config.readahead_pages, SCRATCH_PAGES),
+                config.readahead_pages,
                 GroupReclaim(config.group_reclaim),
             ),
             self._find_region,
@@ -131,7 +133,7 @@ class Pager:
         self.scheduler = Scheduler(self.stopwatch, sparse_column("B", config.pages))
         self.scheduler.noted = self.tables.word(Tables.HEADER_NOTE)
         self.placement = Placement(self.arena, config.page_size, homes_of(config.nodes, Topology.read))
-        self.workers = Workers([node.name for node in nodes], self.scheduler, self.bell)
+        self.workers = Workers([node.name for node in nodes], self.scheduler, self.bell, jobs)
         self.copier = Copier(
             self.mm, self.arena, self.scheduler, stores, self._sources.__getitem__, self.workers, self.placement
         )

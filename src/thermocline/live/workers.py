@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from thermocline.live.jobs import Job, Jobs
 from thermocline.live.ring import Bell
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.scheduler import PARKED, Scheduler, Task
@@ -28,6 +29,8 @@ class Workers:
         What the nodes are called, by index.
     bell : Bell
         Rung when a job is done, to wake the pager.
+    native : Jobs or None
+        For what only computes and copies.
 
     Attributes
     ----------
@@ -35,8 +38,9 @@ class Workers:
         Jobs that the threads have, or have done and whose tasks are not resumed yet.
     """
 
-    def __init__(self, nodes: Sequence[str], scheduler: Scheduler, bell: Bell) -> None:
+    def __init__(self, nodes: Sequence[str], scheduler: Scheduler, bell: Bell, native: Jobs | None = None) -> None:
         self._nodes = nodes
+        self._native = native
         self._scheduler = scheduler
         self._bell = bell
         self._threads: dict[tuple[int, bool], ThreadPoolExecutor] = {}
@@ -75,12 +79,27 @@ class Workers:
         threads.submit(job, noted).add_done_callback(finished)
         return PARKED
 
+    @property
+    def are_native(self) -> bool:
+        """Whether :meth:`run_native` is to be had."""
+        return self._native is not None and self._native.can_run
+
+    def run_native(self, job: Job, task: Task, then: Callable[[], Any]) -> Any:
+        """Run a job in a native thread, and ``then`` resume the task with its result, in the pager's thread."""
+        assert self._native is not None
+        self.working += 1
+        self._native.run(job, lambda: self._finished.append((task, then)))
+        return PARKED
+
     def ask_kernel(self, node: int, ask: Callable[[], Any], task: Task) -> Any:
         """Ask the kernel what may take it long, in a thread of a node, and resume the task with the answer."""
         return self.run(node, False, lambda _: ask(), task)
 
     def resume_finished(self) -> None:
         """Resume the tasks whose jobs are done."""
+        if self._native is not None:
+            for done in self._native.finished():
+                done()
         while self._finished:
             task, result = self._finished.popleft()
             self.working -= 1
@@ -90,3 +109,5 @@ class Workers:
         """Stop the threads, without waiting for a device that hangs."""
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
+        if self._native is not None:
+            self._native.close()

@@ -74,7 +74,9 @@ static bool take_faults(struct tc_loop *loop)
 		if (message->event != EVENT_PAGEFAULT)
 			continue;
 		part = (uint32_t)(at % mm->page_size / (mm->page_size / mm->parts));
-		if (tc_serve(mm, at / mm->page_size, part, write, &parts) == TC_SERVED)
+		/* What follows the last one goes first: it may say more of this one. */
+		if (!mm->follows &&
+		    tc_serve(mm, at / mm->page_size, part, write, &parts) == TC_SERVED)
 			note_time(mm->fault_times, now() - since);
 		else
 			loop->declined[loop->declined_count++] =
@@ -101,7 +103,7 @@ static int look(struct tc_loop *loop, int timeout)
 /* Whether Python is wanted at once. */
 static bool has_news(const struct tc_loop *loop)
 {
-	return loop->ready_count || loop->declined_count || loop->mm->dram_is_low ||
+	return loop->ready_count || loop->declined_count || loop->mm->dram_is_low || loop->mm->follows ||
 	       loop->mm->released_count >= TC_RELEASED / 2;
 }
 

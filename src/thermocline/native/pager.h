@@ -27,6 +27,7 @@ struct tc_stream {
 		int64_t stride;
 		int64_t expected;
 		int64_t window;
+		int64_t behind;
 	} readers[TC_READERS];
 	struct tc_run {
 		int64_t first;
@@ -61,14 +62,6 @@ TC_EXPORT extern const struct tc_field tc_pool_fields[];
  */
 TC_EXPORT int tc_pool_read(const struct tc_pool *pool, uint64_t slot, uint8_t *page, uint32_t begin,
 			   uint32_t size);
-
-/*
- * Read the items of slots, each to its place in a buffer of whole pages, in any thread whose pool it
- * is -> how many, from the first. *note is what is worked on (live/suspicion.py).
- */
-TC_EXPORT size_t tc_pool_read_list(const struct tc_pool *pool, const uint64_t *slots,
-				   const uint32_t *pages, size_t count, uint8_t *buffer,
-				   uint64_t *note);
 
 /* digest.c: XXH64 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md). */
 TC_EXPORT uint64_t tc_xxh64(const void *data, size_t size, uint64_t seed);
@@ -181,6 +174,9 @@ struct tc_mm {
 	struct tc_released released[TC_RELEASED];
 	uint32_t released_count;
 	uint32_t dram_is_low; /* kswapd is to be woken */
+	uint32_t follows;     /* pages are to be read ahead of the fault that was served last (readahead.py) */
+	uint32_t followed_write;
+	uint64_t followed; /* its page */
 };
 
 TC_EXPORT extern const struct tc_field tc_mm_fields[];
@@ -236,6 +232,59 @@ TC_EXPORT size_t tc_drop_begin(struct tc_mm *mm, uint64_t *counter, uint32_t *pa
 TC_EXPORT size_t tc_drop_end(struct tc_mm *mm, uint32_t *pages, size_t count);
 /* Punch pages of an arena, ascending -> 0 or an errno. In any thread. */
 TC_EXPORT int tc_punch(int arena, uint64_t page_size, const uint32_t *pages, size_t count);
+
+/* jobs.c: what threads of the pager do beside it, without Python. */
+struct tc_job {
+	struct tc_job *next;
+	int (*run)(struct tc_job *job); /* -> 0 or an errno */
+	int32_t error;			/* what it returned */
+};
+
+/* A run of pages comes up from compressed memory: locked, committed and charged by Python. */
+struct tc_gap {
+	uint64_t at; /* in the arena */
+	uint64_t size;
+};
+
+struct tc_fill {
+	struct tc_job job;
+	const struct tc_pool *pool; /* no other thread's meanwhile */
+	const uint64_t *slots;
+	const struct tc_gap *gaps; /* what of them is missing */
+	uint8_t *buffer;	   /* a page_size for each */
+	uint64_t count;
+	uint64_t gap_count; /* 0: it is only read here, and Python brings it up */
+	uint64_t address; /* of the arena, in the program */
+	uint64_t begin;	  /* of the run in the arena */
+	int32_t uffd;
+	uint32_t protect;
+	uint32_t was_read; /* whether all were unpacked */
+};
+
+/* Frames are freed. */
+struct tc_punch {
+	struct tc_job job;
+	const uint32_t *pages; /* ascending */
+	uint64_t count;
+	uint64_t page_size;
+	int32_t arena;
+};
+
+TC_EXPORT extern const struct tc_field tc_fill_fields[];
+TC_EXPORT extern const struct tc_field tc_punch_fields[];
+TC_EXPORT int tc_fill_run(struct tc_job *job);
+TC_EXPORT int tc_punch_run(struct tc_job *job);
+
+/* Start threads, at least one, or NULL. They ring an eventfd when there is a job to take back. */
+TC_EXPORT struct tc_jobs *tc_jobs_start(int bell, size_t threads);
+/* Let a job be done. It is the threads' until it is taken back. */
+TC_EXPORT void tc_jobs_submit(struct tc_jobs *jobs, struct tc_job *job);
+/* A job that is done, or NULL. */
+TC_EXPORT struct tc_job *tc_jobs_take(struct tc_jobs *jobs);
+/* Wait until all that were submitted are done. */
+TC_EXPORT void tc_jobs_drain(struct tc_jobs *jobs);
+/* End the threads, each behind the job that it is at. */
+TC_EXPORT void tc_jobs_stop(struct tc_jobs *jobs);
 
 /* What serve.c and drop.c have in common. */
 void tc_commit(struct tc_mm *mm, uint64_t page, enum tc_state state, uint32_t node, uint64_t slot);

@@ -112,21 +112,6 @@ int tc_pool_read(const struct tc_pool *pool, uint64_t slot, uint8_t *page, uint3
 	return 0;
 }
 
-size_t tc_pool_read_list(const struct tc_pool *pool, const uint64_t *slots, const uint32_t *pages,
-			 size_t count, uint8_t *buffer, uint64_t *note)
-{
-	size_t done;
-
-	for (done = 0; done < count; done++) {
-		*note = ((uint64_t)pages[done] + 1) << 1;
-		if (tc_pool_read(pool, slots[done], buffer + done * pool->page_size, 0,
-				 pool->page_size))
-			break;
-	}
-	*note = 0;
-	return done;
-}
-
 #define FIELD(member) TC_FIELD(struct tc_pool, member)
 
 const struct tc_field tc_pool_fields[] = {

@@ -17,6 +17,7 @@
 #include "pager.h"
 
 #define MAX_STRIDE 64 /* readahead.py */
+#define SLACK 8	      /* readahead.py */
 #define ST_BLOCK 512  /* stat(2) */
 
 /* A store that outlives the pager was made. Commits are seen in order by a successor. */
@@ -92,14 +93,35 @@ void tc_shadow_discard(struct tc_mm *mm, uint32_t node, uint64_t page)
 
 /* -- what the columns say of a miss (readahead.py) -- */
 
+/* _goes_on() */
+static bool goes_on_at(const struct tc_reader *reader, int64_t page)
+{
+	int64_t distance = page - reader->last, steps;
+
+	if (!reader->window)
+		return reader->expected == page;
+	if (distance % reader->stride)
+		return false;
+	steps = distance / reader->stride;
+	return steps > 0 && steps <= (reader->behind - reader->last) / reader->stride + SLACK;
+}
+
+static bool expects(const struct tc_stream *stream, int64_t page)
+{
+	for (int64_t i = 0; i < stream->reader_count; i++)
+		if (goes_on_at(&stream->readers[i], page))
+			return true;
+	return false;
+}
+
 /* Whether a miss in whole pages belongs to no stream, and is not the second of one: see window(). */
 static bool misses_alone(const struct tc_stream *stream, int64_t page)
 {
+	if (expects(stream, page))
+		return false;
 	for (int64_t i = 0; i < stream->reader_count; i++) {
 		int64_t stride = page - stream->readers[i].last;
 
-		if (stream->readers[i].expected == page)
-			return false;
 		if (!stream->readers[i].window && stride && stride <= MAX_STRIDE &&
 		    stride >= -MAX_STRIDE)
 			return false;
@@ -113,22 +135,25 @@ static void note_reader(struct tc_stream *stream, int64_t page)
 		stream->reader_count++;
 	memmove(&stream->readers[1], &stream->readers[0],
 		(size_t)(stream->reader_count - 1) * sizeof(stream->readers[0]));
-	stream->readers[0] = (struct tc_reader){ page, 1, page + 1, 0 };
+	stream->readers[0] = (struct tc_reader){ page, 1, page + 1, 0, page + 1 };
 }
 
-/* Whether nothing says that more than this part will be wanted: see run(). */
-static bool misses_part(const struct tc_stream *stream, int64_t page, int64_t miss)
+/* Whether a miss is next to those that parts were brought up for: run() says how many more. */
+static bool continues_run(const struct tc_stream *stream, int64_t miss)
 {
-	for (int64_t i = 0; i < stream->reader_count; i++)
-		if (stream->readers[i].expected == page)
-			return false;
 	for (int64_t i = 0; i < stream->run_count; i++)
 		if (stream->runs[i].end == miss || stream->runs[i].first - 1 == miss)
-			return false;
+			return true;
+	return false;
+}
+
+/* Whether another part of a page was missed soon before. */
+static bool was_missed(const struct tc_stream *stream, int64_t page)
+{
 	for (int i = 0; i < TC_RECENT; i++)
 		if (stream->missed[i] == page + 1)
-			return false;
-	return true;
+			return true;
+	return false;
 }
 
 static void note_part(struct tc_stream *stream, int64_t page, int64_t miss)
@@ -333,16 +358,20 @@ static enum tc_outcome bring_up(struct tc_mm *mm, uint64_t page, uint32_t part, 
 	struct tc_stream *stream = mm->streams + mm->stream_of[start] - 1;
 	enum tc_advice advice = (enum tc_advice)mm->advice[start];
 	bool in_parts = mm->parts > 1 && mm->nodes[node].reads_parts && advice != TC_SEQUENTIAL;
-	bool in_stream = !in_parts && advice != TC_RANDOM && (mm->readahead || advice == TC_NORMAL) &&
-			 (mm->readahead || mm->parts > 1);
-	bool writable, protect;
+	bool in_stream, follows, writable, protect;
 
-	/* What _wanted() and _window() say of it. */
-	if (in_parts && advice == TC_NORMAL &&
-	    ((page == start && !part) || !misses_part(stream, (int64_t)page, miss)))
-		return TC_DECLINED;
-	if (in_stream && (advice == TC_SEQUENTIAL || !misses_alone(stream, (int64_t)page)))
-		return TC_DECLINED;
+	/* What _wanted() and _windows() say of it. */
+	if (in_parts && advice == TC_NORMAL) {
+		if ((page == start && !part) || expects(stream, (int64_t)page))
+			in_parts = false;
+		else if (continues_run(stream, miss))
+			return TC_DECLINED;
+		else if (was_missed(stream, (int64_t)page))
+			in_parts = false;
+	}
+	in_stream = !in_parts && advice != TC_RANDOM && (mm->readahead || advice == TC_NORMAL) &&
+		    (mm->readahead || mm->parts > 1);
+	follows = in_stream && (advice == TC_SEQUENTIAL || !misses_alone(stream, (int64_t)page));
 	if (in_parts)
 		parts = 1u << part;
 	size = (uint64_t)__builtin_popcount(parts) * part_size;
@@ -359,8 +388,13 @@ static enum tc_outcome bring_up(struct tc_mm *mm, uint64_t page, uint32_t part, 
 
 	if (in_parts && advice == TC_NORMAL)
 		note_part(stream, (int64_t)page, miss);
-	if (in_stream)
+	if (follows) {
+		mm->follows = true;
+		mm->followed = page;
+		mm->followed_write = write;
+	} else if (in_stream) {
 		note_reader(stream, (int64_t)page);
+	}
 	++*mm->count.pgfault;
 	if (in_parts)
 		++*mm->count.pgpartial;
@@ -510,5 +544,8 @@ const struct tc_field tc_mm_fields[] = {
 	FIELD(tc_mm, released),
 	FIELD(tc_mm, released_count),
 	FIELD(tc_mm, dram_is_low),
+	FIELD(tc_mm, follows),
+	FIELD(tc_mm, followed_write),
+	FIELD(tc_mm, followed),
 	TC_END(struct tc_mm),
 };

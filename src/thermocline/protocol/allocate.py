@@ -43,20 +43,35 @@ def allocate_page(mm: Mm, page: int, group: Group, size: int, *, may_wait: bool 
 def allocate_run(mm: Mm, pages: Sequence[int], group: Group) -> Protocol[int]:
     """Frames for what is missing of locked pages of a group, without waiting -> for how many pages, from the first on.
 
-    Where there is room for all, it is taken at once.
+    Where room for all can be made, it is taken at once. What is free below the low watermark is left to faults, which
+    wait for it: pages that are not asked for yet are reclaimed for before.
     """
     sizes = [mm.bytes_of(mm.missing(page)) for page in pages]
     total = sum(sizes)
-    at_once = not group.excess(total) and not any(enters(mm, page) for page in pages)
-    if at_once and (yield Reserve(_DRAM, group.index, total)) is not None:
-        mm.vmstat.add("pgalloc", len(pages))
-        if mm.nodes[_DRAM].below_low:
-            yield WakeKswapd(_DRAM)
-        return len(pages)
+    if not any(enters(mm, page) for page in pages):
+        yield from _make_room(mm, total)
+        if not group.excess(total) and (yield Reserve(_DRAM, group.index, total)) is not None:
+            mm.vmstat.add("pgalloc", len(pages))
+            return len(pages)
     for count, (page, size) in enumerate(zip(pages, sizes, strict=True)):
         if not (yield from allocate_page(mm, page, group, size, may_wait=False)):
             return count
     return len(pages)
+
+
+def _make_room(mm: Mm, size: int) -> Protocol[None]:
+    """Reclaim until so many bytes of DRAM are free above the low watermark, or there is nothing to reclaim."""
+    dram = mm.nodes[_DRAM]
+    wanted = size + dram.watermarks.low - dram.free
+    if wanted <= 0:
+        return
+    yield WakeKswapd(_DRAM)
+    while wanted > 0:
+        mm.vmstat.add("allocstall")
+        freed = yield from reclaim.shrink_node(mm, dram, Cause.DIRECT)
+        if not freed:
+            return
+        wanted -= freed * mm.page_size
 
 
 def allocate_frame(mm: Mm, group: Group, size: int, *, may_wait: bool = True) -> Protocol[bool]:

@@ -29,6 +29,7 @@ from thermocline.protocol.effects import (
 )
 from thermocline.protocol.fill import fill
 from thermocline.protocol.page import EMPTY, PARTIAL, POISONED, RESIDENT, SHADOWED, SLOTTED
+from thermocline.protocol.readahead import LONGEST_RUN
 from thermocline.protocol.region import Advice
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from thermocline.protocol.region import Region
 
 _DRAM = 0
-#: Pages that are filled as one run at most.
-LONGEST_RUN = 32
 
 
 def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Protocol[None]:
@@ -82,7 +81,7 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
     parts = 0 if owed else _wanted(mm, region, page, part)
     if parts:
         mm.vmstat.add("pgpartial", parts.bit_count())
-    ahead = range(0) if parts else _window(mm, region, page)
+    ahead = [] if parts else _windows(mm, region, page)
     if not (yield from allocate_page(mm, page, mm.groups[region.group], mm.bytes_of(parts or mm.missing(page)))):
         if owed and mm.links.present[page] >> part & 1:
             yield from _let_go(mm, page, state)
@@ -101,8 +100,17 @@ def fault(mm: Mm, page: int, write: bool, part: int = 0, child: int = 0) -> Prot
         # What comes up wakes only those who wait for it, and this writer waits for a part that a child was owed. The
         # child may be gone by now, and nothing else may come to wake the writer.
         yield Wake(page)
-    if len(ahead):
-        yield Spawn(read_ahead(mm, ahead, write))
+    for pages in ahead:
+        yield Spawn(read_ahead(mm, pages, write))
+
+
+def follow(mm: Mm, page: int, write: bool) -> Protocol[None]:
+    """Read ahead of a fault that the native miss path has answered. Locks: none."""
+    region = mm.region_of(page)
+    if region is None or region.freed:
+        return
+    for pages in _windows(mm, region, page):
+        yield Spawn(read_ahead(mm, pages, write))
 
 
 def _is_of(mm: Mm, page: int, child: int) -> bool:
@@ -161,18 +169,20 @@ def _wanted(mm: Mm, region: Region, page: int, part: int) -> int:
     return ((1 << run.stop) - (1 << run.start)) & mm.missing(page) if run else 0
 
 
-def _window(mm: Mm, region: Region, page: int) -> range:
-    """The pages to read ahead after a fault, within the region."""
+def _windows(mm: Mm, region: Region, page: int) -> list[range]:
+    """The pages to read ahead after a fault, within the region: runs, each of which a task reads."""
     largest = largest_window(mm)
     # Without readahead, whole pages follow a stream where others come up in parts.
     if region.advice == Advice.RANDOM or not (largest or (mm.parts > 1 and region.advice == Advice.NORMAL)):
-        return range(0)
+        return []
     ahead = region.stream.window(page, largest, eager=region.advice == Advice.SEQUENTIAL)
-    return (
-        range(max(ahead.start, region.start), min(ahead.stop, region.end), ahead.step)
-        if ahead.step > 0
-        else range(min(ahead.start, region.end - 1), max(ahead.stop, region.start - 1), ahead.step)
+    inside = (
+        range(max(run.start, region.start), min(run.stop, region.end), run.step)
+        if run.step > 0
+        else range(min(run.start, region.end - 1), max(run.stop, region.start - 1), run.step)
+        for run in ahead
     )
+    return [run for run in inside if run]
 
 
 def largest_window(mm: Mm) -> int:

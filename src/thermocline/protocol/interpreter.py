@@ -270,7 +270,7 @@ class Interpreter:
     # -- other tasks --------------------------------------------------------------------------------------------------
 
     def spawn(self, effect: effects.Spawn, _: Task) -> None:
-        self.scheduler.spawn(effect.protocol, background=True)
+        self.scheduler.spawn_next(effect.protocol)
 
     def resched(self, _: effects.Resched, task: Task) -> Any:
         self.scheduler.resume(task, None)

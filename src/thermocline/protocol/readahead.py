@@ -5,6 +5,10 @@ where the last window ended is expected *at* the end of that window, and a fault
 kernel's ``get_next_ra_size``. Two faults in a row at the same distance make a stream, whatever the distance:
 contiguous, strided, or backwards. Several readers of one region (threads, or the operands of a merge) are told apart
 by where their next fault is expected.
+
+A reader of long windows need not wait for them: the first page of such a window is left absent, the *marker*
+(``PG_readahead``). The fault on it tells that the reader has come that far, and the window behind is read while the
+reader has this one (``page_cache_async_ra``).
 """
 
 from __future__ import annotations
@@ -21,10 +25,19 @@ RECENT = 32
 #: The largest stride, in pages, that is taken for a stream: beyond it the guess is wrong more often than not.
 MAX_STRIDE = 64
 
-#: Words of a reader: the page that it missed last, how far it steps, where its next fault is expected, and how many
-#: pages were read ahead before that.
-LAST, STRIDE, EXPECTED, WINDOW = range(4)
-READER_WORDS = 4
+#: Pages from which on a window has a marker.
+MARKED = 8
+#: Pages that are filled as one run at most. Several tasks read a window that is longer.
+LONGEST_RUN = 32
+#: Steps behind its window at which a reader that steps over pages that are there is still taken for the same one.
+SLACK = 8
+#: Pages before a missed one that must be there for it to be taken for the next of a stream that was never seen.
+HISTORY = 3
+
+#: Words of a reader: the page that it missed last, how far it steps, where its next fault is expected, how many pages
+#: the last window had, and the page behind it.
+LAST, STRIDE, EXPECTED, WINDOW, BEHIND = range(5)
+READER_WORDS = 5
 #: Words of a run, which are parts that were brought up one behind the other, counted through the arena: the first, and
 #: the one behind the last.
 RUN_WORDS = 2
@@ -65,7 +78,7 @@ class Stream:
             In a page.
         """
         row = self._row
-        if any(row[at + EXPECTED] == page for at in self._readers()):
+        if any(self._goes_on(at, page) for at in self._readers()):
             return None
         miss, begin = page * parts + part, page * parts
         for at in range(RUNS_AT, RUNS_AT + RUN_WORDS * row[RUN_COUNT], RUN_WORDS):
@@ -81,10 +94,10 @@ class Stream:
                 continue
             if end - first >= parts // 2 and end == begin + parts:
                 self._remove_run(at)
-                self._add_reader(page, 1, page + 1, 0)
+                self._add_reader(page, 1)
             elif end - first >= parts // 2 and first == begin:
                 self._remove_run(at)
-                self._add_reader(page, -1, page - 1, 0)
+                self._add_reader(page, -1)
             else:
                 self._to_front(RUNS_AT, at, first, end)
             return found
@@ -95,8 +108,11 @@ class Stream:
         self._add(RUN_COUNT, RUNS_AT, miss, miss + 1)
         return range(part, part + 1)
 
-    def window(self, page: int, largest: int, *, eager: bool = False) -> range:
-        """The pages to read ahead after a fault on ``page``: empty unless the fault continues a stream.
+    def window(self, page: int, largest: int, *, eager: bool = False) -> list[range]:
+        """The pages to read ahead after a fault on ``page``, in runs: none unless the fault continues a stream.
+
+        A window doubles where the next fault is the one that was expected, and keeps its size where the reader has
+        stepped over that page.
 
         Parameters
         ----------
@@ -107,22 +123,41 @@ class Stream:
         """
         row = self._row
         for at in self._readers():
-            if page == row[at + EXPECTED]:
-                return self._advance(at, page, row[at + STRIDE], min(max(2 * row[at + WINDOW], 2), largest))
+            if self._goes_on(at, page):
+                stride, expected = row[at + STRIDE], row[at + EXPECTED]
+                window, behind = row[at + WINDOW], row[at + BEHIND]
+                if (page - expected) * stride < 0:
+                    return []  # what it waits for is on its way, or found no room
+                if page in (expected, behind):
+                    window *= 2
+                begin = behind if (page - behind) * stride < 0 else page + stride
+                return self._advance(at, page, stride, begin, min(max(window, 2), largest))
         # A reader that is not in a stream yet: the distance from its last fault becomes a stride to be confirmed.
         for at in self._readers():
             stride = page - row[at + LAST]
             if row[at + WINDOW] == 0 and stride and abs(stride) <= MAX_STRIDE:
-                return self._advance(at, page, stride, 0)
-        self._add_reader(page, 1, page + 1, 0)
+                return self._advance(at, page, stride, page + stride, 0)
+        self._add_reader(page, 1)
         if eager:
-            return self._advance(READERS_AT, page, 1, largest)
-        return range(0)
+            return self._advance(READERS_AT, page, 1, page + 1, largest)
+        return []
 
-    def _advance(self, at: int, page: int, stride: int, window: int) -> range:
-        """Move a reader to the front, with its next fault expected behind the window."""
-        self._to_front(READERS_AT, at, page, stride, page + stride * (window + 1), window)
-        return range(page + stride, page + stride * (window + 1), stride)
+    def _goes_on(self, at: int, page: int) -> bool:
+        """Whether a reader goes on at a page: where it is expected, in its window, or shortly behind."""
+        row = self._row
+        if not row[at + WINDOW]:
+            return page == row[at + EXPECTED]
+        last, stride = row[at + LAST], row[at + STRIDE]
+        steps, rest = divmod(page - last, stride)
+        return not rest and 0 < steps <= (row[at + BEHIND] - last) // stride + SLACK
+
+    def _advance(self, at: int, page: int, stride: int, begin: int, window: int) -> list[range]:
+        """Move a reader to the front, with its next fault expected at the marker of a window, or behind it."""
+        behind = begin + stride * window
+        is_marked = window >= MARKED
+        self._to_front(READERS_AT, at, page, stride, begin if is_marked else behind, window, behind)
+        pages = range(begin + stride * is_marked, behind, stride)
+        return [pages[first : first + LONGEST_RUN] for first in range(0, len(pages), LONGEST_RUN)]
 
     # -- the row ------------------------------------------------------------------------------------------------------
 
@@ -130,8 +165,9 @@ class Stream:
         """Where each reader begins."""
         return range(READERS_AT, READERS_AT + READER_WORDS * self._row[READER_COUNT], READER_WORDS)
 
-    def _add_reader(self, last: int, stride: int, expected: int, window: int) -> None:
-        self._add(READER_COUNT, READERS_AT, last, stride, expected, window)
+    def _add_reader(self, page: int, stride: int) -> None:
+        """Follow a reader that has missed a page, and may miss the next one."""
+        self._add(READER_COUNT, READERS_AT, page, stride, page + stride, 0, page + stride)
 
     def _add(self, count: int, begin: int, *words: int) -> None:
         """Put something in front of its like, of which the oldest is forgotten if there are too many."""

@@ -95,6 +95,10 @@ class Scheduler:
         task.note = note
         self.resume(task, None)
 
+    def spawn_next(self, protocol: Protocol[Any]) -> None:
+        """Make a task of the background that goes before all others of it."""
+        self._background.appendleft(Task(protocol, background=True))
+
     def resume(self, task: Task, value: Any) -> None:
         """Make a parked task ready, with the result that it waits for."""
         task.value = value

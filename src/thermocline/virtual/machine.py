@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from thermocline.errors import SpecError
 from thermocline.protocol.child import Child
 from thermocline.protocol.demotion import DemotionPath
-from thermocline.protocol.fault import LONGEST_RUN, read_ahead
+from thermocline.protocol.fault import read_ahead
 from thermocline.protocol.group import Group
 from thermocline.protocol.migrate import DESIGNS
 from thermocline.protocol.mm import DRAM, Mm, Policy, parts_of
 from thermocline.protocol.node import Kind, nodes_of
 from thermocline.protocol.page import EMPTY, RESIDENT, SLOTTED, PageTable, array_column
 from thermocline.protocol.promote import task_numa_work
+from thermocline.protocol.readahead import LONGEST_RUN
 from thermocline.protocol.reclaim import SWAP_CLUSTER_MAX, kswapd
 from thermocline.protocol.region import Advice, Region, free_region
 from thermocline.protocol.scheduler import Scheduler

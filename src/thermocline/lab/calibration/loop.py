@@ -212,22 +212,27 @@ class Loop:
             handlers.update({kind: counted(handler) for kind, handler in handlers.items()})
             for _ in range(chunks):
                 moving.reset()
-                effects = 0
+                effects = waited = 0
                 begun = _clock()
                 for _ in range(_FAULTS):
-                    self._fault(pages.randrange(_PAGES), write=pages.random() < 0.5)
-                samples.add((_clock() - begun - moving.total) / effects)
+                    waited += self._fault(pages.randrange(_PAGES), write=pages.random() < 0.5)
+                samples.add((_clock() - begun - moving.total - waited) / effects)
         return samples
 
-    def _fault(self, page: int, *, write: bool) -> None:
-        """Answer a made-up fault, and let reclaim do what it has to."""
+    def _fault(self, page: int, *, write: bool) -> int:
+        """Answer a made-up fault, and let reclaim do what it has to -> nanoseconds in which threads alone worked."""
         scheduler = self._pager.scheduler
         scheduler.spawn(fault(self._pager.mm, page, write))
         scheduler.run_foreground()
+        waited = 0
         while not scheduler.idle or self._pager.workers.working:
-            self._pager.workers.resume_finished()
+            begun = _clock()
+            while scheduler.idle and self._pager.workers.working:
+                self._pager.workers.resume_finished()
+            waited += _clock() - begun
             scheduler.run_background()
             scheduler.run_foreground()
+        return waited
 
     def _stop(self) -> None:
         self._pager.close()

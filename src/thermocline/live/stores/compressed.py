@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from thermocline.errors import StoreError, is_ours
-from thermocline.live.buffer import Buffer, address_of
+from thermocline.live.buffer import Buffer
 from thermocline.live.stores import digest
 from thermocline.live.stores.blosc import Unpacker, library
 from thermocline.live.stores.packer import Packer
 from thermocline.live.stores.pool import Pool, worst_case
 from thermocline.live.stores.store import NodeStore
-from thermocline.native import library as native
-from thermocline.protocol.page import Column
 from thermocline.sizes import format_size
 from thermocline.spec import Compressed
 
@@ -131,30 +129,16 @@ class CompressedStore(NodeStore[Compressed]):
         else:
             self._packer.unpack_part(source, packed, buffer.address + offset, begin, length)
 
-    def read_list(self, slots: Sequence[int], pages: Sequence[int], buffer: Buffer, noted: Column) -> bool:
-        """Unpack pages, one behind the other from the beginning of the buffer -> whether all could be. In any thread.
-
-        The numbers of the pages are noted, each while it is worked on.
-        """
-        reader = self.take_reader()
-        count = len(slots)
-        done: int = native().tc_pool_read_list(
-            ctypes.byref(reader.row),
-            (ctypes.c_uint64 * count)(*slots),
-            (ctypes.c_uint32 * count)(*pages),
-            ctypes.c_size_t(count),
-            ctypes.c_void_p(buffer.address),
-            ctypes.c_void_p(address_of(noted)),
-        )
-        self._readers.append(reader)
-        return done == count
-
     def take_reader(self) -> Reader:
-        """One that no other thread has. It is freed with the store if it is given back."""
+        """One that no other thread has, until it is put back."""
         try:
             return self._readers.pop()
         except IndexError:
             return Reader(self._pool)
+
+    def put_reader(self, reader: Reader) -> None:
+        """Take a reader back that is not used any more."""
+        self._readers.append(reader)
 
     def size(self, slot: int) -> int:
         """Whole quanta of the pool and a record of its table."""
