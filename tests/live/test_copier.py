@@ -14,6 +14,7 @@ from conftest import PAGE
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
 from thermocline.live.copier import Copier
+from thermocline.live.jobs import Jobs
 from thermocline.live.placement import Placement
 from thermocline.live.ring import Bell
 from thermocline.live.stores import Store
@@ -109,7 +110,7 @@ def test_a_fault_goes_before_each_page_that_is_compressed_in_the_background(
     mm = Mm(PAGE, nodes, DemotionPath(), PageTable(PAGES), Policy(DESIGNS["batch"]), lambda _: None)
     bell = Bell(Bell.create(blocking=True))
     scheduler = Scheduler(Stopwatch(time.perf_counter_ns), array_column("B", PAGES))
-    workers = Workers([node.name for node in nodes], scheduler, bell)
+    workers = Workers([node.name for node in nodes], scheduler, bell, Jobs(bell))
     copier = Copier(mm, arena, scheduler, stores, lambda number: stores[number], workers, Placement(arena, PAGE, {}))
     scheduler.handlers[CopyList] = lambda effect, task: copier.copy(effect, task, list)
     for page in range(pages):

@@ -15,7 +15,7 @@ from conftest import ARENA_PAGES, PAGE, mapped
 from structures import in_c, in_python
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
-from thermocline.live.jobs import FillJob, Job, Jobs, PunchJob
+from thermocline.live.jobs import FillJob, Job, Jobs, PackJob, PunchJob, _Packing
 from thermocline.live.ring import Bell
 from thermocline.live.stores.compressed import CompressedStore
 from thermocline.spec import Compressed
@@ -80,6 +80,8 @@ def fill(store: CompressedStore, slots: list[int], buffer: Buffer) -> FillJob:
 
 def test_the_structures_are_those_of_the_library() -> None:
     assert in_python(FillJob) == in_c("tc_fill_fields")
+    assert in_python(PackJob) == in_c("tc_pack_fields")
+    assert in_python(_Packing) == in_c("tc_packing_fields")
     assert in_python(PunchJob) == in_c("tc_punch_fields")
 
 
@@ -187,7 +189,7 @@ def test_jobs_that_are_under_way_are_ended_with_their_threads(
         jobs.run(fill(store, slots, buffer), lambda: None)
     jobs.close()
     jobs.close()
-    assert not jobs.can_run
+    assert not jobs.threads
 
 
 WITHOUT_THREADS = """
@@ -198,7 +200,7 @@ from thermocline.live.ring import Bell
 os.setresuid(65534, 65534, 65534)
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 jobs = Jobs(Bell(Bell.create(blocking=True)))
-print(jobs.can_run)
+print(jobs.threads)
 jobs.close()
 """
 
@@ -206,4 +208,4 @@ jobs.close()
 @pytest.mark.skipif(os.getuid() != 0, reason="root alone can become a user who may have no threads")
 def test_where_no_thread_may_be_started_there_is_none() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True, check=False)
-    assert done.stdout == "False\n", done.stderr
+    assert done.stdout == "0\n", done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from machines import FILE, at_rest, held, machine, read, states, write
+from machines import FILE, at_rest, held, lock_forever, machine, read, states, write
 
 from thermocline.check.layout import Extent, Limits, Place
 from thermocline.check.program import touch
@@ -68,6 +68,15 @@ def test_a_dram_limit_is_met_by_compressing() -> None:
     made = machine(4, 4, ZRAM, FILE, extents=(Extent(0, 4, group=1),), groups=(Limits(1, dram=1),))
     write(made, 0, 1, 2, 3)
     assert made.mm.groups[1].used == [64, 96, 0, 0]
+    assert held(made, 2) == []
+
+
+def test_a_dram_limit_that_cannot_be_met_now_is_no_reason_to_leave_compressed_memory() -> None:
+    """Other tasks have the group's pages in DRAM; what is compressed weighs nothing on a limit on DRAM."""
+    made = machine(4, 4, ZRAM, FILE, extents=(Extent(0, 4, group=1),), groups=(Limits(1, dram=1),))
+    write(made, 0, 1, 2, 3)
+    lock_forever(made, states(made).index("RESIDENT"))
+    assert made.run(shrink_group(made.mm, made.mm.groups[1], 64)) == 0
     assert held(made, 2) == []
 
 

@@ -29,8 +29,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
-from thermocline.live.jobs import FillJob, Jobs, PunchJob
+from thermocline.live.jobs import FillJob, Jobs, PackJob, PunchJob
 from thermocline.live.mapping import Mapping, SharedRanges, half_of
+from thermocline.live.stores.packer import Attempt, Packer
 from thermocline.native import library
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
@@ -331,6 +332,22 @@ class Arena:
         )
         if error:
             raise OSError(error, f"fallocate: {os.strerror(error)}")
+
+    def pack_job(
+        self,
+        packer: Packer,
+        attempts: Sequence[Attempt | None],
+        places: Sequence[int | None],
+        buffer: Buffer,
+        packed: Buffer,
+        first: int = 0,
+    ) -> PackJob:
+        """:meth:`read` pages and pack them, as a job: see :meth:`PackJob.of`. The first has place ``first``."""
+        job = PackJob.of(packer, attempts, places, buffer, packed)
+        job.arena, job.page_size = self.fd, self.page_size
+        job.buffer += first * self.page_size
+        job.packed += first * self.page_size
+        return job
 
     def punch_job(self, pages: Sequence[int]) -> PunchJob:
         """:meth:`punch_all` as a job."""

@@ -20,8 +20,9 @@ from thermocline.errors import StoreError
 from thermocline.live import libc
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
-from thermocline.live.jobs import FillJob
+from thermocline.live.jobs import ZEROS, FillJob
 from thermocline.live.messages import say
+from thermocline.live.packing import Packing
 from thermocline.live.placement import Placement, reason
 from thermocline.live.stores import Store
 from thermocline.live.stores.compressed import CompressedStore
@@ -38,7 +39,7 @@ from thermocline.protocol.scheduler import PARKED, Scheduler, Task
 #: Pages in one scratch buffer: the longest run that is filled, and the largest batch that is copied, at once.
 SCRATCH_PAGES = max(LONGEST_RUN, SWAP_CLUSTER_MAX)
 #: Scratch buffers that are kept while nobody needs them. As many are in use as there are threads that fault at once.
-_SPARE_BUFFERS = 4
+_SPARE_BUFFERS = 8
 #: Pages of an array that is a kind of its own, for the stores that pack it.
 _OWN_KIND = 16
 #: Home of a page that is nowhere: it is zeros.
@@ -119,8 +120,8 @@ class Copier:
             return True
         buffer = self._take_buffer()
         store = self.stores.get(homes[0])
-        is_apart = task.background and len(pages) > 1 and set(homes) == {homes[0]} and self._workers.are_native
-        if is_apart and isinstance(store, CompressedStore):
+        is_apart = task.background and len(pages) > 1 and set(homes) == {homes[0]}
+        if is_apart and self._workers.native_threads and isinstance(store, CompressedStore):
             noted[0] = task.note
             return self._fill_apart(effect, store, buffer, gaps, task)
         worker, read = self._reading(buffer, pages, homes, task)
@@ -166,7 +167,7 @@ class Copier:
             self._note_resident()
             return True
 
-        return self._workers.run_native(job, task, then)
+        return self._workers.run_native([job], task, then)
 
     def _reading(
         self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task
@@ -261,7 +262,7 @@ class Copier:
             return self._workers.run(node, True, in_worker, task, lambda _: settle())
 
         store = self.stores[node]
-        if task.background and isinstance(store, CompressedStore):
+        if task.background and isinstance(store, CompressedStore) and self._workers.native_threads:
             return self._pack_apart(effect, store, homes, buffer, task, sizes, settle)
 
         def one_page() -> Any:
@@ -289,39 +290,51 @@ class Copier:
         sizes: list[int],
         settle: Callable[[], Any],
     ) -> Any:
-        """Pack pages in a worker, and put them into the pool in the pager's thread: faults go first before each."""
-        pages, slots = effect.pages, effect.slots
-        read = self._read_apart(buffer, pages, homes, task)
+        """Pack pages in other threads, and put them into the pool in the pager's: faults go first before each."""
+        pages, slots, size = effect.pages, effect.slots, self.mm.page_size
+        packed = self._take_buffer()
+        places = [page * size if home == DRAM else None for page, home in zip(pages, homes, strict=True)]
         kinds = [self._kind_of(page) for page in pages]
-        lengths: list[int] = []
+        packing = Packing(store, self.arena, pages, places, kinds, buffer, packed, self._workers.native_threads)
+        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
+        slow = [index for index, home in enumerate(homes) if self._slow[home]]
+        lost = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
+        self.scheduler.noted[0] = task.note
 
-        def in_worker(noted: Column) -> None:
-            lost = read(noted)
-            for index, kind in enumerate(kinds):
-                offset = index * self.mm.page_size
-                noted[0] = note_of(pages[index], down=True)
-                if index in lost:
-                    lengths.append(FAILED)
-                elif libc.is_zero(buffer.address + offset, self.mm.page_size):
-                    lengths.append(ZERO)
-                else:
-                    lengths.append(store.pack(buffer, offset, kind))
+        def read_slow(noted: Column) -> None:
+            lost.update(self._read(buffer, pages, homes, slow, noted, down=True))
+
+        def pack() -> Any:
+            return self._workers.run_native(packing.jobs, task, packed_once)
+
+        def packed_once() -> Any:
+            if packing.learn(lost):
+                return self._workers.run(effect.node, True, packing.pack_again, task, lambda _: put())
+            return put()
+
+        def put() -> None:
+            packing.close()
+            task.job = one_page
 
         def one_page() -> Any:
             index = len(sizes)
-            length = lengths[index]
-            if length > 0:
+            if packing.lengths[index] < 0:
+                sizes.append(ZERO if packing.lengths[index] == ZEROS else FAILED)
+            else:
                 self.scheduler.noted[0] = note_of(pages[index], down=True)
-                offset = index * self.mm.page_size
-                length = self._put(effect, index, lambda: store.write_packed(slots[index], buffer, offset, length))
+                source, length = packing.found(index)
+                sizes.append(
+                    self._put(effect, index, lambda: store.write_packed(slots[index], source, index * size, length))
+                )
                 self.scheduler.noted[0] = task.note
-            sizes.append(length)
-            return settle() if len(sizes) == len(pages) else PARKED
+            if len(sizes) < len(pages):
+                return PARKED
+            self._put_buffer(packed)
+            return settle()
 
-        def packed(_: object) -> None:
-            task.job = one_page
-
-        return self._workers.run(effect.node, True, in_worker, task, packed)
+        if slow:
+            return self._workers.run(effect.node, True, read_slow, task, lambda _: pack())
+        return pack()
 
     def _read_apart(
         self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task

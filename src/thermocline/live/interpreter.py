@@ -291,7 +291,7 @@ class LiveInterpreter(Interpreter):
         return settle()
 
     def _punch_apart(self, pages: Sequence[int], task: Task, settle: Callable[[], Any]) -> Any:
-        if not self._workers.are_native:
+        if not self._workers.native_threads:
             return self._workers.run(DRAM, True, lambda _: self.arena.punch_all(pages), task, lambda _: settle())
         job = self.arena.punch_job(pages)
 
@@ -300,7 +300,7 @@ class LiveInterpreter(Interpreter):
                 raise OSError(job.error, f"fallocate: {os.strerror(job.error)}")
             return settle()
 
-        return self._workers.run_native(job, task, then)
+        return self._workers.run_native([job], task, then)
 
     def settle(self) -> None:
         """Do what the native half has left to do, before a protocol goes on."""

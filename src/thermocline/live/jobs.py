@@ -14,7 +14,9 @@ from typing import Any
 
 from thermocline.live.buffer import Buffer
 from thermocline.live.ring import Bell
+from thermocline.live.stores.blosc import compressor
 from thermocline.live.stores.compressed import Reader
+from thermocline.live.stores.packer import Attempt, Packer
 from thermocline.native import library
 
 #: Threads, at most. They wait for no device, so more than there are processors are of no use.
@@ -88,6 +90,71 @@ class FillJob(Job):
         self.begin, self.uffd, self.address, self.protect = begin, uffd, address, protect
 
 
+#: Instead of the bytes that a page packs into: it holds zeros only, and it could not be read.
+ZEROS, UNREADABLE = -1, -2
+
+
+class _Packing(ctypes.Structure):
+    """``struct tc_packing``: one page."""
+
+    _fields_ = (
+        ("at", ctypes.c_uint64),
+        ("there", ctypes.c_uint64),
+        ("packer", ctypes.c_void_p),
+        ("length", ctypes.c_int64),
+    )
+
+
+class PackJob(Job):
+    """``struct tc_pack``: pages are packed, each in one way."""
+
+    _fields_ = (
+        ("job", _Header),
+        ("pages", ctypes.c_uint64),
+        ("buffer", ctypes.c_uint64),
+        ("packed", ctypes.c_uint64),
+        ("compress", ctypes.c_void_p),
+        ("count", ctypes.c_uint64),
+        ("page_size", ctypes.c_uint64),
+        ("most", ctypes.c_uint32),
+        ("arena", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(
+        cls,
+        packer: Packer,
+        attempts: Sequence[Attempt | None],
+        places: Sequence[int | None],
+        buffer: Buffer,
+        packed: Buffer,
+    ) -> PackJob:
+        """Read pages to their places in a buffer, and pack each to its place in another.
+
+        Parameters
+        ----------
+        attempts : sequence of Attempt or None
+            None: that page is read, and no more.
+        places : sequence of int or None
+            Where in the arena each is; None: it is in the buffer.
+        """
+        made = cls(buffer=buffer.address, packed=packed.address, count=len(attempts), most=packer.most)
+        made.job.run, made.compress = _function("tc_pack_run"), compressor()
+        rows = (_Packing * len(attempts))()
+        for row, attempt, place in zip(rows, attempts, places, strict=True):
+            row.at, row.there = place or 0, place is None
+            row.packer = packer.context(attempt) if attempt is not None else None
+        made.kept = [packer, buffer, packed, rows]
+        made.pages = ctypes.addressof(rows)
+        return made
+
+    @property
+    def lengths(self) -> list[int]:
+        """Bytes that each packs into; 0: it does not, or ``ZEROS``, or ``UNREADABLE``."""
+        rows = (_Packing * self.count).from_address(self.pages)
+        return [row.length for row in rows]
+
+
 class PunchJob(Job):
     """``struct tc_punch``: the frames of pages are freed."""
 
@@ -125,16 +192,14 @@ class Jobs:
     def __init__(self, bell: Bell) -> None:
         native = library()
         native.tc_jobs_start.restype = native.tc_jobs_take.restype = ctypes.c_void_p
-        threads = min(len(os.sched_getaffinity(0)), _THREADS)
+        #: How many, at most; 0: a limit forbids them (setrlimit(2), ``RLIMIT_NPROC``).
+        self.threads = min(len(os.sched_getaffinity(0)), _THREADS)
         #: ``struct tc_jobs``; 0: there is none.
-        self._threads = int(native.tc_jobs_start(ctypes.c_int(bell.fd), ctypes.c_size_t(threads)) or 0)
+        self._threads = int(native.tc_jobs_start(ctypes.c_int(bell.fd), ctypes.c_size_t(self.threads)) or 0)
+        if not self._threads:
+            self.threads = 0
         self._submit, self._take = native.tc_jobs_submit, native.tc_jobs_take
         self._begun: dict[int, tuple[Job, Callable[[], Any]]] = {}
-
-    @property
-    def can_run(self) -> bool:
-        """Whether there is a thread: a limit may forbid them (setrlimit(2), ``RLIMIT_NPROC``)."""
-        return self._threads != 0
 
     def run(self, job: Job, done: Callable[[], Any]) -> None:
         """Let a job be done: ``done`` is called by :meth:`finished` when it is."""
@@ -159,4 +224,4 @@ class Jobs:
         """End the threads."""
         if self._threads:
             library().tc_jobs_stop(ctypes.c_void_p(self._threads))
-            self._threads = 0
+            self._threads = self.threads = 0

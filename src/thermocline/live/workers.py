@@ -80,15 +80,24 @@ class Workers:
         return PARKED
 
     @property
-    def are_native(self) -> bool:
-        """Whether :meth:`run_native` is to be had."""
-        return self._native is not None and self._native.can_run
+    def native_threads(self) -> int:
+        """How many jobs :meth:`run_native` does at once."""
+        return 0 if self._native is None else self._native.threads
 
-    def run_native(self, job: Job, task: Task, then: Callable[[], Any]) -> Any:
-        """Run a job in a native thread, and ``then`` resume the task with its result, in the pager's thread."""
+    def run_native(self, jobs: Sequence[Job], task: Task, then: Callable[[], Any]) -> Any:
+        """Run jobs in native threads, and ``then`` resume the task with its result, in the pager's thread."""
         assert self._native is not None
         self.working += 1
-        self._native.run(job, lambda: self._finished.append((task, then)))
+        left = len(jobs)
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._finished.append((task, then))
+
+        for job in jobs:
+            self._native.run(job, done)
         return PARKED
 
     def ask_kernel(self, node: int, ask: Callable[[], Any], task: Task) -> Any:
@@ -103,7 +112,9 @@ class Workers:
         while self._finished:
             task, result = self._finished.popleft()
             self.working -= 1
-            self._scheduler.resume(task, result())
+            value = result()
+            if value is not PARKED:  # else it waits for another job now
+                self._scheduler.resume(task, value)
 
     def close(self) -> None:
         """Stop the threads, without waiting for a device that hangs."""

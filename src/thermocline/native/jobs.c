@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "pager.h"
@@ -177,6 +178,54 @@ int tc_fill_run(struct tc_job *job)
 	return 0;
 }
 
+static bool read_page(const struct tc_pack *pack, uint64_t at, uint8_t *target)
+{
+	uint64_t done = 0;
+
+	while (done < pack->page_size) {
+		ssize_t size = pread(pack->arena, target + done, pack->page_size - done,
+				     (off_t)(at + done));
+
+		if (size > 0)
+			done += (uint64_t)size;
+		else if (!size || errno != EINTR)
+			return false;
+	}
+	return true;
+}
+
+static bool is_zero(const uint8_t *page, uint64_t size)
+{
+	return !page[0] && !memcmp(page, page + 1, size - 1);
+}
+
+int tc_pack_run(struct tc_job *job)
+{
+	struct tc_pack *pack = (struct tc_pack *)job;
+
+	for (uint64_t i = 0; i < pack->count; i++) {
+		struct tc_packing *page = &pack->pages[i];
+		uint8_t *source = pack->buffer + i * pack->page_size;
+
+		if (!page->there && !read_page(pack, page->at, source)) {
+			page->length = TC_UNREADABLE;
+			continue;
+		}
+		if (is_zero(source, pack->page_size)) {
+			page->length = TC_PACKED_ZEROS;
+			continue;
+		}
+		if (!page->packer)
+			continue;
+		page->length = pack->compress(page->packer, source, (int32_t)pack->page_size,
+					      pack->packed + i * pack->page_size,
+					      (int32_t)pack->most);
+		if (page->length < 0) /* an error means that the page is kept as it is */
+			page->length = 0;
+	}
+	return 0;
+}
+
 int tc_punch_run(struct tc_job *job)
 {
 	struct tc_punch *punch = (struct tc_punch *)job;
@@ -185,6 +234,8 @@ int tc_punch_run(struct tc_job *job)
 }
 
 #define FILL(member) TC_FIELD(struct tc_fill, member)
+#define PACKING(member) TC_FIELD(struct tc_packing, member)
+#define PACK(member) TC_FIELD(struct tc_pack, member)
 #define PUNCH(member) TC_FIELD(struct tc_punch, member)
 
 const struct tc_field tc_fill_fields[] = {
@@ -203,6 +254,25 @@ const struct tc_field tc_fill_fields[] = {
 	FILL(protect),
 	FILL(was_read),
 	TC_END(struct tc_fill),
+};
+
+const struct tc_field tc_packing_fields[] = {
+	PACKING(at), PACKING(there), PACKING(packer), PACKING(length), TC_END(struct tc_packing),
+};
+
+const struct tc_field tc_pack_fields[] = {
+	PACK(job.next),
+	PACK(job.run),
+	PACK(job.error),
+	PACK(pages),
+	PACK(buffer),
+	PACK(packed),
+	PACK(compress),
+	PACK(count),
+	PACK(page_size),
+	PACK(most),
+	PACK(arena),
+	TC_END(struct tc_pack),
 };
 
 const struct tc_field tc_punch_fields[] = {

@@ -261,6 +261,30 @@ struct tc_fill {
 	uint32_t was_read; /* whether all were unpacked */
 };
 
+/* Pages go down to compressed memory: they are packed here, and put into the pool by Python. */
+struct tc_packing {
+	uint64_t at;	/* where it is in the arena */
+	uint64_t there; /* whether it is in the buffer already */
+	void *packer;	/* a blosc2_context; NULL: it is only read */
+	int64_t length; /* bytes that it packs into; 0: it does not; or one of the below */
+};
+
+#define TC_PACKED_ZEROS (-1)
+#define TC_UNREADABLE (-2)
+
+struct tc_pack {
+	struct tc_job job;
+	struct tc_packing *pages;
+	uint8_t *buffer;  /* a page_size for each: what is in it */
+	uint8_t *packed;  /* the same: what it packs into */
+	int (*compress)(void *context, const void *source, int32_t size, void *target,
+			int32_t most);
+	uint64_t count;
+	uint64_t page_size;
+	uint32_t most; /* bytes that a packed page may have */
+	int32_t arena;
+};
+
 /* Frames are freed. */
 struct tc_punch {
 	struct tc_job job;
@@ -271,8 +295,11 @@ struct tc_punch {
 };
 
 TC_EXPORT extern const struct tc_field tc_fill_fields[];
+TC_EXPORT extern const struct tc_field tc_packing_fields[];
+TC_EXPORT extern const struct tc_field tc_pack_fields[];
 TC_EXPORT extern const struct tc_field tc_punch_fields[];
 TC_EXPORT int tc_fill_run(struct tc_job *job);
+TC_EXPORT int tc_pack_run(struct tc_job *job);
 TC_EXPORT int tc_punch_run(struct tc_job *job);
 
 /* Start threads, at least one, or NULL. They ring an eventfd when there is a job to take back. */

@@ -104,12 +104,15 @@ def shrink_group(mm: Mm, group: Group, excess: int) -> Protocol[int]:
 
     Those are the bytes that left what is limited: a page that went from DRAM to compressed memory still weighs its
     compressed bytes on the group's total. (:class:`~thermocline.protocol.group.GroupReclaim` has what the kernel did
-    before.) DRAM is drained first; if the total is still over, compressed memory is.
+    before.) DRAM is drained first; if the total is still over, compressed memory is. Where only the limit on DRAM is
+    over, and pages of DRAM cannot go now, what is compressed stays.
     """
     before = group.excess(mm.page_size)
     reclaimed = 0
     for node in mm.nodes:
         if not node.charged_to_memory or mm.path.next_node(node.index) is None:
+            continue
+        if node.index != _DRAM and not group.must_leave_memory(mm.page_size):
             continue
         while reclaimed < excess:
             used = group.used[node.index]

@@ -138,6 +138,11 @@ def _load() -> ctypes.CDLL:
     )
 
 
+def compressor() -> int | None:
+    """Where the function is that packs (``blosc2_compress_ctx``)."""
+    return ctypes.cast(library().blosc2_compress_ctx, ctypes.c_void_p).value
+
+
 class Unpacker:
     """Unpacks pages, whatever they were packed with, for one thread at a time.
 
@@ -241,6 +246,10 @@ class Codec(Unpacker):
         """
         size: int = self._blosc.blosc2_compress_ctx(self._packers[which], source, self._page_size, target, limit)
         return max(size, 0)  # an error means that the page is kept as it is, which is never wrong
+
+    def context(self, which: int) -> int:
+        """What native code packs with under a filter, an index of `FILTERS`: a ``blosc2_context``."""
+        return self._packers[which]
 
     def close(self) -> None:
         """Free the contexts."""

@@ -95,20 +95,19 @@ class CompressedStore(NodeStore[Compressed]):
             raise ValueError(f"no whole page at {offset} of a buffer of {buffer.size} bytes")
         return self._pool.write(slot, self._packer.pack(buffer.address + offset, hint) or page)
 
-    def pack(self, buffer: Buffer, offset: int, hint: int) -> int:
-        """Pack a page in its place, for :meth:`write_packed` -> bytes that it takes now. In any thread."""
+    def take_packer(self) -> Packer:
+        """One that no other thread has, until it is put back."""
         try:
-            packer = self._packers.pop()
+            return self._packers.pop()
         except IndexError:
-            packer = Packer(self._codec, self._page_size)
-        packed = packer.pack(buffer.address + offset, hint)
-        length = len(packed)
-        buffer.view[offset : offset + length] = packed
+            return Packer(self._codec, self._page_size)
+
+    def put_packer(self, packer: Packer) -> None:
+        """Take a packer back that is not used any more."""
         self._packers.append(packer)
-        return length or self._page_size
 
     def write_packed(self, slot: int, buffer: Buffer, offset: int, length: int) -> int:
-        """:meth:`write` what was packed in its place."""
+        """:meth:`write` what a packer has made of a page, or the page itself."""
         return self._pool.write(slot, buffer.view[offset : offset + length])
 
     def read(self, slot: int, buffer: Buffer, offset: int) -> None:

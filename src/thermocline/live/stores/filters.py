@@ -106,6 +106,11 @@ class Choice:
         self._page_size = page_size
         self._codecs = codecs
         self._habits: dict[int, _Habit] = {}
+        self._meeting: set[int] = set()
+
+    def meets(self, hint: int) -> bool:
+        """Whether the first page with this hint is being tried: what its like are packed with is not known yet."""
+        return hint in self._meeting
 
     def search(self, hint: int) -> Search:
         """The filters to try on the next page with this hint; run it to its end."""
@@ -121,7 +126,14 @@ class Choice:
         if len(self._habits) >= HINTS:
             del self._habits[next(iter(self._habits))]
         habit = self._habits[hint] = _Habit(NOTHING, self._page_size, NOTHING, self._page_size)
-        yield from self._try_every(habit)
+        self._meeting.add(hint)
+        try:
+            yield from self._try_every(habit)
+        except GeneratorExit:  # given up: nothing is known of them yet
+            del self._habits[hint]
+            raise
+        finally:
+            self._meeting.discard(hint)
 
     def _follow(self, habit: _Habit) -> Search:
         size = (yield habit.best) or self._page_size
