@@ -100,6 +100,16 @@ def test_random_faults_read_nothing_ahead() -> None:
     assert not any(len(stream.window(page, LARGEST)) for page in random_pages)
 
 
+def test_random_misses_close_to_a_short_window_are_no_stream() -> None:
+    stream = Stream()
+    for page in (0, 1):
+        stream.window(page, LARGEST)
+    assert stream.window(1000, LARGEST) == []
+    assert stream.run(3, 5, 16) == range(5, 6), "a part of the page, though the window has the page"
+    assert stream.run(6, 5, 16) == range(5, 6)
+    assert stream.run(4, 5, 16) is None, "where the stream is expected"
+
+
 def test_a_stride_beyond_the_largest_is_no_stream() -> None:
     stream = Stream()
     assert not any(len(stream.window(65 * step, LARGEST)) for step in range(20))

@@ -307,14 +307,14 @@ class Engine:
         Returns
         -------
         list of int, list of int
-            Those, ascending: their frames are to be punched, and then :meth:`end_drop` be called. And the others.
+            Those: their frames are to be punched, and then :meth:`end_drop` be called. And the others.
         """
         count = len(pages)
         dropped, left = (ctypes.c_uint32 * count)(*pages), (ctypes.c_uint32 * count)()
         number = self._begin_drop(
             ctypes.byref(self.row), getattr(self.row.count, f"pgdemote_{cause}"), dropped, left, count
         )
-        return sorted(dropped[:number]), left[: count - number]
+        return dropped[:number], left[: count - number]
 
     def end_drop(self, pages: Sequence[int]) -> list[int]:
         """Uncharge what was punched, put the pages on their lists, and unlock them -> those whose locks others want."""

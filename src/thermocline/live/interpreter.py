@@ -338,7 +338,7 @@ class LiveInterpreter(Interpreter):
             self.frames_freed(len(dropped))
             return len(dropped), left
 
-        return self._punch(dropped, task, settle)
+        return self._punch(sorted(dropped), task, settle)
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

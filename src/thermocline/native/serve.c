@@ -17,7 +17,8 @@
 #include "pager.h"
 
 #define MAX_STRIDE 64 /* readahead.py */
-#define SLACK 8	      /* readahead.py */
+#define MARKED 8      /* readahead.py */
+#define SLACK 8
 #define ST_BLOCK 512  /* stat(2) */
 
 /* A store that outlives the pager was made. Commits are seen in order by a successor. */
@@ -98,7 +99,7 @@ static bool goes_on_at(const struct tc_reader *reader, int64_t page)
 {
 	int64_t distance = page - reader->last, steps;
 
-	if (!reader->window)
+	if (reader->window < MARKED)
 		return reader->expected == page;
 	if (distance % reader->stride)
 		return false;

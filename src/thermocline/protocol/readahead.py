@@ -143,9 +143,12 @@ class Stream:
         return []
 
     def _goes_on(self, at: int, page: int) -> bool:
-        """Whether a reader goes on at a page: where it is expected, in its window, or shortly behind."""
+        """Whether a reader goes on at a page: where it is expected, in a long window of its, or shortly behind that.
+
+        Of a short one too little is known: of random misses in a small array, many would be close to some reader's.
+        """
         row = self._row
-        if not row[at + WINDOW]:
+        if row[at + WINDOW] < MARKED:
             return page == row[at + EXPECTED]
         last, stride = row[at + LAST], row[at + STRIDE]
         steps, rest = divmod(page - last, stride)
