@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -209,3 +210,26 @@ jobs.close()
 def test_where_no_thread_may_be_started_there_is_none() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True, check=False)
     assert done.stdout == "0\n", done.stderr
+
+
+def test_what_comes_up_goes_before_what_is_punched(
+    bell: Bell, arena: Arena, store: CompressedStore, slots: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one thread
+    jobs = Jobs(bell)
+    handed_over = threading.Event()
+    wait = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda _: not handed_over.wait(60))
+    busy = arena.punch_job([0])
+    busy.job.run = ctypes.cast(wait, ctypes.c_void_p).value
+    order: list[str] = []
+    jobs.run(busy, lambda: order.append("busy"))
+    for number in range(3):
+        jobs.run(arena.punch_job([number]), lambda: order.append("punched"))
+    jobs.run(fill(store, slots[:1], Buffer(PAGE)), lambda: order.append("came up"))
+    handed_over.set()
+    jobs.drain()
+    for then in jobs.finished():
+        then()
+    jobs.close()
+    assert busy.error == 0
+    assert [what for what in order if what != "busy"] == ["came up", "punched", "punched", "punched"]

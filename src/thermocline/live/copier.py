@@ -1,9 +1,10 @@
 """Moving bytes between the arena and the stores, for one pager.
 
-Two rules keep a fault from waiting for what it does not need. What may block on a device runs in a worker thread of
+Three rules keep a fault from waiting for what it does not need. What may block on a device runs in a worker thread of
 that device's node, and reads have threads of their own, so that a fault never queues behind the writes of reclaim.
-What only computes (compression) runs in the pager's thread, to which those stores belong, one page at a time: a fault
-that arrives meanwhile waits for a page and not for a batch.
+What the background packs and unpacks, native threads do (:mod:`thermocline.live.jobs`). What changes a store of
+compressed memory runs in the pager's thread, to which it belongs, one page at a time: a fault that arrives meanwhile
+waits for a page and not for a batch.
 
 Before each page that is read or written its number is noted (see :mod:`thermocline.live.suspicion`): by the pager's
 thread where the supervisor looks, by a worker in a place of its own, because there are many of them. What goes wrong

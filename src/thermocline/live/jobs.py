@@ -26,7 +26,12 @@ _THREADS = 4
 class _Header(ctypes.Structure):
     """``struct tc_job``."""
 
-    _fields_ = (("next", ctypes.c_uint64), ("run", ctypes.c_void_p), ("error", ctypes.c_int32))
+    _fields_ = (
+        ("next", ctypes.c_uint64),
+        ("run", ctypes.c_void_p),
+        ("error", ctypes.c_int32),
+        ("urgent", ctypes.c_uint32),
+    )
 
 
 class Job(ctypes.Structure):
@@ -69,7 +74,7 @@ class FillJob(Job):
     def of(cls, reader: Reader, slots: Sequence[int], buffer: Buffer) -> FillJob:
         """Read the items of slots, one behind the other from the beginning of a buffer, and no more."""
         made = cls(pool=ctypes.addressof(reader.row), buffer=buffer.address, count=len(slots))
-        made.job.run = _function("tc_fill_run")
+        made.job.run, made.job.urgent = _function("tc_fill_run"), 1
         made.kept = [reader, buffer, column := (ctypes.c_uint64 * len(slots))(*slots)]
         made.slots = ctypes.addressof(column)
         return made
@@ -181,7 +186,7 @@ def _function(name: str) -> int | None:
 
 
 class Jobs:
-    """Runs jobs, and calls what waits for them in the pager's thread.
+    """Runs jobs, and calls what waits for them in the pager's thread. What comes up goes before what goes down.
 
     Parameters
     ----------

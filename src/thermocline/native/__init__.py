@@ -19,7 +19,7 @@ from thermocline.errors import UnsupportedError
 from thermocline.native.cpython import introduce
 
 #: What :func:`library` and the library itself must agree on; ``TC_ABI`` in ``thermocline.h``.
-ABI = 16
+ABI = 17
 
 #: Addresses that the loader takes for itself, at most.
 _ROOM = 1 << 20

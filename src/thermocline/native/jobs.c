@@ -25,6 +25,7 @@ struct tc_jobs {
 	pthread_mutex_t lock;
 	pthread_cond_t news; /* there is something to do, or nothing will be any more */
 	pthread_cond_t idle; /* none is to be done, nor being done */
+	struct queue urgent; /* what a reader may wait for goes before what reclaim wants */
 	struct queue wanted;
 	struct queue done;
 	size_t left;
@@ -61,9 +62,11 @@ static void *work(void *argument)
 
 	pthread_mutex_lock(&jobs->lock);
 	while (!jobs->over) {
-		struct tc_job *job = take(&jobs->wanted);
+		struct tc_job *job = take(&jobs->urgent);
 		bool is_first;
 
+		if (!job)
+			job = take(&jobs->wanted);
 		if (!job) {
 			jobs->sleeping++;
 			pthread_cond_wait(&jobs->news, &jobs->lock);
@@ -95,6 +98,7 @@ struct tc_jobs *tc_jobs_start(int bell, size_t threads)
 	pthread_mutex_init(&jobs->lock, NULL);
 	pthread_cond_init(&jobs->news, NULL);
 	pthread_cond_init(&jobs->idle, NULL);
+	jobs->urgent.last = &jobs->urgent.first;
 	jobs->wanted.last = &jobs->wanted.first;
 	jobs->done.last = &jobs->done.first;
 	jobs->bell = bell;
@@ -115,7 +119,7 @@ struct tc_jobs *tc_jobs_start(int bell, size_t threads)
 void tc_jobs_submit(struct tc_jobs *jobs, struct tc_job *job)
 {
 	pthread_mutex_lock(&jobs->lock);
-	append(&jobs->wanted, job);
+	append(job->urgent ? &jobs->urgent : &jobs->wanted, job);
 	jobs->left++;
 	if (jobs->sleeping)
 		pthread_cond_signal(&jobs->news);
@@ -242,6 +246,7 @@ const struct tc_field tc_fill_fields[] = {
 	FILL(job.next),
 	FILL(job.run),
 	FILL(job.error),
+	FILL(job.urgent),
 	FILL(pool),
 	FILL(slots),
 	FILL(gaps),
@@ -264,6 +269,7 @@ const struct tc_field tc_pack_fields[] = {
 	PACK(job.next),
 	PACK(job.run),
 	PACK(job.error),
+	PACK(job.urgent),
 	PACK(pages),
 	PACK(buffer),
 	PACK(packed),
@@ -279,6 +285,7 @@ const struct tc_field tc_punch_fields[] = {
 	PUNCH(job.next),
 	PUNCH(job.run),
 	PUNCH(job.error),
+	PUNCH(job.urgent),
 	PUNCH(pages),
 	PUNCH(count),
 	PUNCH(page_size),

@@ -238,6 +238,7 @@ struct tc_job {
 	struct tc_job *next;
 	int (*run)(struct tc_job *job); /* -> 0 or an errno */
 	int32_t error;			/* what it returned */
+	uint32_t urgent;		/* whether it goes before those that are not */
 };
 
 /* A run of pages comes up from compressed memory: locked, committed and charged by Python. */

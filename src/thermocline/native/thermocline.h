@@ -11,7 +11,7 @@
  * Changes with every function whose arguments change and with every structure that Python fills;
  * ABI in __init__.py is the same number.
  */
-#define TC_ABI 16
+#define TC_ABI 17
 
 #define TC_EXPORT __attribute__((visibility("default")))
 
