@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 #: What their names begin with.
@@ -15,7 +16,6 @@ class OwnFiles:
 
     def __init__(self) -> None:
         self._files: dict[int, Path] = {}
-        self._opened = 0
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -34,7 +34,7 @@ class OwnFiles:
         unknown = [fd for fd in _open_files() if fd >= _STANDARD and fd != line and not _is_in(directory, fd)]
         if how == "replace":
             for fd in unknown:
-                number = self._open(directory)
+                number = self.open(directory)
                 os.dup2(number, fd, inheritable=False)
                 os.close(number)
                 self._files[fd] = self._files.pop(number)
@@ -42,13 +42,12 @@ class OwnFiles:
         for fd in unknown:
             os.close(fd)
         while not self._files.keys() >= set(unknown):
-            self._open(directory)
+            self.open(directory)
 
-    def _open(self, directory: Path) -> int:
-        """Open one more, and write its name to it."""
-        self._opened += 1
-        path = directory / f"{PREFIX}{os.getpid()} {self._opened}"
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    def open(self, directory: Path) -> int:
+        """Open one more, and write its name to it. A process that was run anew may have left others of its number."""
+        number, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()} ", dir=directory)
+        path = Path(name)
         os.write(number, path.name.encode())
         self._files[number] = path
         return number

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from machine import TieredArrays, spec_of
-from own_files import PREFIX, what_is_wrong_in
+from own_files import PREFIX, OwnFiles, what_is_wrong_in
 from subject import HangError, Step, Subject, Tally
 
 from pagers import children
@@ -123,6 +123,13 @@ def test_what_somebody_else_writes_to_a_file_of_a_program_s_own_is_a_failure(
     assert "it holds" in what_is_wrong_in(tmp_path / "twins")
     with pytest.raises(AssertionError, match=r"somebody has written to 'own .*fork 1 2"):
         subject.tell("verify")
+
+
+def test_a_program_that_is_run_anew_leaves_the_files_alone_that_it_had_opened(tmp_path: Path) -> None:
+    for _ in range(2):  # of one process: what it knew of its files went with the program that it ran before
+        os.close(OwnFiles().open(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert what_is_wrong_in(tmp_path) == ""
 
 
 def test_what_is_left_of_a_memory_in_a_program_that_was_run_anew_is_a_failure(subject: Subject, tmp_path: Path) -> None:
