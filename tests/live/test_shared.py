@@ -485,3 +485,32 @@ def test_a_read_only_view_arrives_read_only(memory: Memory) -> None:
         received[0] = 1
     array.flags.writeable = True
     assert pickle.loads(pickle.dumps(memory.share(array))).flags.writeable
+
+
+FEW_FILES = """
+import pickle, resource, sys
+import numpy
+import thermocline.shared
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+refused = 0
+for limit in range(3, 128):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        array = pickle.loads(bytes.fromhex(sys.argv[1]))
+    except Exception:
+        refused += 1
+    else:
+        break
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(refused > 0, int(array.sum()))
+"""
+
+
+def test_a_process_that_may_open_too_few_files_is_refused_and_not_killed(memory: Memory) -> None:
+    """Whichever descriptor it is that it cannot open: the kernel is to kill it only for what it has been given."""
+    array = memory.share(memory.array(np.arange(100_000)))
+    sent = pickle.dumps(array).hex()
+    done = subprocess.run([sys.executable, "-c", FEW_FILES, sent], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"True {sum(range(100_000))}\n"), done.stderr

@@ -155,16 +155,20 @@ class Attachment:
             undo.callback(uffd.close)
             lifeline, theirs = Channel.pair(socket.SOCK_STREAM)
             undo.callback(lifeline.close)
+            # Its end is kept until this process is attached: where that fails, the last of it must not be closed, here
+            # or by the supervisor, while the kernel kills this process for it.
+            undo.callback(theirs.close)
             # Before anything is touched: whoever dies from now on, this process does not wait for it.
             launch.hold_lifeline(lifeline)
             undo.callback(launch.let_go_of_lifeline, lifeline)
-            with contextlib.closing(theirs), contextlib.ExitStack() as handed_over:
+            with contextlib.ExitStack() as handed_over:
                 process = os.pidfd_open(os.getpid())
                 handed_over.callback(os.close, process)
                 control.send(channel, "attach", address, fds=[uffd.number, process, theirs.number])
             answer = control.receive(channel)
             if answer is None or answer.word != "attach":
                 raise UnsupportedError("no more processes can share this memory; raise the limit (ulimit -Hn)")
+            theirs.close()
             undo.pop_all()
         return cls(
             arena,

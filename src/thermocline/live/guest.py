@@ -62,12 +62,16 @@ class Guest:
             peer.close()
             raise ClosedError("the memory that this array is in lets this process not in: is it of another user?")
         (fd,), (pages, page_size, number) = answer.fds, answer.numbers
-        arena = Descriptor.opened(fd)
-        space = address_space()
-        fence.prepare(space.low, space.high)
-        address = space.take(pages * page_size)
+        arena, size = Descriptor.opened(fd), pages * page_size
         try:
-            size = pages * page_size
+            space = address_space()
+            fence.prepare(space.low, space.high)
+            address = space.take(size)
+        except BaseException:
+            arena.close()
+            peer.close()
+            raise
+        try:
             return cls(Attachment.join(peer, arena, address, size, door=door, number=number), page_size)
         except BaseException:
             space.give(address)

@@ -334,12 +334,13 @@ static int attach(struct tc_memory *memory)
 	failed = 0;
 out:
 	close_fd(&fds[1]);
-	close_fd(&fds[2]);
 	close_fd(&nothing);
 	if (failed) {
+		/* Before the other end, for whose closing the kernel would kill this process. */
 		close_fd(&pair[0]);
 		close_fd(&fds[0]);
 	}
+	close_fd(&fds[2]);
 	memory->attached = (struct tc_attached){
 		.peer = memory->peer,
 		.uffd = fds[0],
