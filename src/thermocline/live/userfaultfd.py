@@ -10,6 +10,7 @@ Addresses are those of the faulting process; sources of :meth:`UserFaultFd.copy`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -109,7 +110,8 @@ def open_userfaultfd() -> Opened:
         fcntl.ioctl(fd, _UFFDIO_API, bytearray(_API.pack(_UFFD_API, features, 0)), True)
         return Opened(fd, full, features)
     except BaseException:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # EBADF: it was closed, and no other was opened
+            os.close(fd)
         raise
 
 
