@@ -29,9 +29,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from thermocline.live import libc
 from thermocline.live.buffer import Buffer
-from thermocline.live.jobs import FillJob, Jobs, PackJob, PunchJob
+from thermocline.live.jobs import FillJob, Jobs, PunchJob
 from thermocline.live.mapping import Mapping, SharedRanges, half_of
-from thermocline.live.stores.packer import Attempt, Packer
 from thermocline.native import library
 from thermocline.protocol.page import Column, array_column
 from thermocline.protocol.recovery import Presence
@@ -140,12 +139,10 @@ class Arena:
 
     def _tables_with_data(self, covered: int) -> Iterator[int]:
         """Which stretches of so many bytes have any in memory."""
-        table = 0
-        with contextlib.suppress(OSError):  # ENXIO: there is nothing behind that
-            while True:
-                table = os.lseek(self.fd, table * covered, os.SEEK_DATA) // covered
-                yield table
-                table += 1
+        at = 0
+        while (data := libc.next_data(self.fd, at)) is not None:
+            yield data // covered
+            at = (data // covered + 1) * covered
 
     def cover(self, number: int, first: int, count: int) -> None:
         """A process that shares the arrays has mapped more of the arena: stop its writers of what is there."""
@@ -324,30 +321,14 @@ class Arena:
 
     def punch_all(self, pages: Sequence[int]) -> None:
         """:meth:`punch` pages, ascending, in one step that does not hold the interpreter."""
-        error = library().tc_punch(
-            ctypes.c_int(self.fd),
-            ctypes.c_uint64(self.page_size),
-            (ctypes.c_uint32 * len(pages))(*pages),
-            ctypes.c_size_t(len(pages)),
+        check_punched(
+            library().tc_punch(
+                ctypes.c_int(self.fd),
+                ctypes.c_uint64(self.page_size),
+                (ctypes.c_uint32 * len(pages))(*pages),
+                ctypes.c_size_t(len(pages)),
+            )
         )
-        if error:
-            raise OSError(error, f"fallocate: {os.strerror(error)}")
-
-    def pack_job(
-        self,
-        packer: Packer,
-        attempts: Sequence[Attempt | None],
-        places: Sequence[int | None],
-        buffer: Buffer,
-        packed: Buffer,
-        first: int = 0,
-    ) -> PackJob:
-        """:meth:`read` pages and pack them, as a job: see :meth:`PackJob.of`. The first has place ``first``."""
-        job = PackJob.of(packer, attempts, places, buffer, packed)
-        job.arena, job.page_size = self.fd, self.page_size
-        job.buffer += first * self.page_size
-        job.packed += first * self.page_size
-        return job
 
     def punch_job(self, pages: Sequence[int]) -> PunchJob:
         """:meth:`punch_all` as a job."""
@@ -380,6 +361,12 @@ class Arena:
                     before.whole | _bits(-(-first // size), last // size),
                 )
         return found
+
+
+def check_punched(error: int) -> None:
+    """Raise OSError unless what punched pages ended with 0."""
+    if error:
+        raise OSError(error, f"fallocate: {os.strerror(error)}")
 
 
 def _bits(first: int, end: int) -> int:

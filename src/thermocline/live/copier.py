@@ -252,10 +252,11 @@ class Copier:
 
         if self._slow[node]:
             self.mm.vmstat.add("pswpout", len(pages))
-            read = self._read_apart(buffer, pages, homes, task)
+            here, unread = self._read_here(buffer, pages, homes, task)
 
             def in_worker(noted: Column) -> None:
-                lost = read(noted)
+                others = (index for index in range(len(pages)) if index not in here)
+                lost = unread | self._read(buffer, pages, homes, others, noted, down=True)
                 for index in range(len(pages)):
                     noted[0] = note_of(pages[index], down=True)
                     sizes.append(self._write(buffer, index, effect, lost))
@@ -297,10 +298,8 @@ class Copier:
         places = [page * size if home == DRAM else None for page, home in zip(pages, homes, strict=True)]
         kinds = [self._kind_of(page) for page in pages]
         packing = Packing(store, self.arena, pages, places, kinds, buffer, packed, self._workers.native_threads)
-        here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
+        _, lost = self._read_here(buffer, pages, homes, task)
         slow = [index for index, home in enumerate(homes) if self._slow[home]]
-        lost = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
-        self.scheduler.noted[0] = task.note
 
         def read_slow(noted: Column) -> None:
             lost.update(self._read(buffer, pages, homes, slow, noted, down=True))
@@ -337,18 +336,17 @@ class Copier:
             return self._workers.run(effect.node, True, read_slow, task, lambda _: pack())
         return pack()
 
-    def _read_apart(
+    def _read_here(
         self, buffer: Buffer, pages: Sequence[int], homes: Sequence[int], task: Task
-    ) -> Callable[[Column], set[int]]:
-        """Read pages of a run that go down -> what reads the rest of them in a worker -> those that cannot be read.
+    ) -> tuple[list[int], set[int]]:
+        """Read those pages of a list which only this thread may read -> their indices, and those that are unreadable.
 
-        A store that is not slow belongs to this thread, so what is in one is read before a worker starts.
+        A store that is not slow belongs to it, so what is in one is read before another thread goes on.
         """
         here = [index for index, home in enumerate(homes) if home != DRAM and not self._slow[home]]
         unread = self._read(buffer, pages, homes, here, self.scheduler.noted, down=True)
         self.scheduler.noted[0] = task.note
-        others = [index for index in range(len(pages)) if index not in here]
-        return lambda noted: unread | self._read(buffer, pages, homes, others, noted, down=True)
+        return here, unread
 
     def _move_frames(self, effect: CopyList, task: Task, result: Callable[[list[int]], Any]) -> Any:
         """Let the kernel move frames to a mapped node, in a worker: it stops the processors for each page it unmaps."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from thermocline.live.arena import Arena
+from thermocline.live.arena import Arena, check_punched
 from thermocline.live.copier import Copier
 from thermocline.live.copies import Copies
 from thermocline.live.engine import Engine
@@ -296,8 +296,7 @@ class LiveInterpreter(Interpreter):
         job = self.arena.punch_job(pages)
 
         def then() -> Any:
-            if job.error:
-                raise OSError(job.error, f"fallocate: {os.strerror(job.error)}")
+            check_punched(job.error)
             return settle()
 
         return self._workers.run_native([job], task, then)

@@ -128,22 +128,29 @@ class PackJob(Job):
     @classmethod
     def of(
         cls,
+        arena: int,
+        page_size: int,
         packer: Packer,
         attempts: Sequence[Attempt | None],
         places: Sequence[int | None],
         buffer: Buffer,
         packed: Buffer,
+        first: int,
     ) -> PackJob:
-        """Read pages to their places in a buffer, and pack each to its place in another.
+        """Read pages of an arena to their places in a buffer, and pack each to its place in another.
 
         Parameters
         ----------
+        first : int
+            The place of the first of them, in pages.
         attempts : sequence of Attempt or None
             None: that page is read, and no more.
         places : sequence of int or None
             Where in the arena each is; None: it is in the buffer.
         """
-        made = cls(buffer=buffer.address, packed=packed.address, count=len(attempts), most=packer.most)
+        begin = first * page_size
+        made = cls(buffer=buffer.address + begin, packed=packed.address + begin, count=len(attempts), most=packer.most)
+        made.arena, made.page_size = arena, page_size
         made.job.run, made.compress = _function("tc_pack_run"), compressor()
         rows = (_Packing * len(attempts))()
         for row, attempt, place in zip(rows, attempts, places, strict=True):

@@ -56,17 +56,20 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 def data_extents(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Where a sparse file has data, between two offsets: begin and end of each stretch (lseek(2), ``SEEK_DATA``)."""
-    while begin < end:
-        try:
-            begin = os.lseek(fd, begin, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
+    while begin < end and (data := next_data(fd, begin)) is not None:
+        begin = min(os.lseek(fd, data, os.SEEK_HOLE), end)
+        if data < begin:
+            yield data, begin
+
+
+def next_data(fd: int, offset: int) -> int | None:
+    """Where the first data of a sparse file is from an offset on (lseek(2), ``SEEK_DATA``); None: there is none."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
             raise
-        hole = min(os.lseek(fd, begin, os.SEEK_HOLE), end)
-        if begin < hole:
-            yield begin, hole
-        begin = hole
+        return None
 
 
 def fixed_memory(name: str, size: int) -> int:

@@ -7,6 +7,7 @@ of one page in many, or where nothing is known of its like, a thread of Python's
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from thermocline.live.arena import Arena
 from thermocline.live.buffer import Buffer
@@ -20,7 +21,7 @@ from thermocline.protocol.page import Column
 _SHARE = 8
 
 
-class _Share:
+class _Share(NamedTuple):
     """The pages that one thread packs, one behind the other in the list.
 
     Attributes
@@ -29,14 +30,11 @@ class _Share:
         The index of the first of them.
     """
 
-    def __init__(
-        self, first: int, packer: Packer, kinds: Sequence[int], attempts: list[Attempt | None], job: PackJob
-    ) -> None:
-        self.first = first
-        self.packer = packer
-        self.kinds = kinds
-        self.attempts = attempts
-        self.job = job
+    first: int
+    packer: Packer
+    kinds: Sequence[int]
+    attempts: list[Attempt | None]
+    job: PackJob
 
 
 class Packing:
@@ -77,10 +75,10 @@ class Packing:
         self._shares: list[_Share] = []
         share = max(-(-len(pages) // threads), _SHARE)
         for first in range(0, len(pages), share):
-            packer = store.take_packer()
-            attempts = [packer.attempt(kind) for kind in kinds[first : first + share]]
-            job = arena.pack_job(packer, attempts, places[first : first + share], buffer, packed, first)
-            self._shares.append(_Share(first, packer, kinds[first : first + share], attempts, job))
+            part, packer = slice(first, first + share), store.take_packer()
+            attempts = [packer.attempt(kind) for kind in kinds[part]]
+            job = PackJob.of(arena.fd, arena.page_size, packer, attempts, places[part], buffer, packed, first)
+            self._shares.append(_Share(first, packer, kinds[part], attempts, job))
 
     @property
     def jobs(self) -> list[PackJob]:

@@ -10,7 +10,6 @@ Addresses are those of the faulting process; sources of :meth:`UserFaultFd.copy`
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -94,24 +93,25 @@ def open_userfaultfd() -> Opened:
     UnsupportedError
         The kernel has no userfaultfd, forbids it, or cannot write-protect shared memory (before 5.19).
     """
+    wanted = FEATURE_MISSING_SHMEM | FEATURE_WP_HUGETLBFS_SHMEM
+    # A descriptor takes UFFDIO_API once with features, so the one that is asked is closed and another opened.
+    asked, _ = _open()
+    try:
+        offered = _features(asked)
+    finally:
+        os.close(asked)
+    if offered & wanted != wanted:
+        raise UnsupportedError(
+            f"this kernel ({os.uname().release}) cannot write-protect shared memory with userfaultfd; "
+            "thermocline needs Linux 5.19 or newer with CONFIG_USERFAULTFD and CONFIG_PTE_MARKER_UFFD_WP"
+        )
     fd, full = _open()
     try:
-        wanted = FEATURE_MISSING_SHMEM | FEATURE_WP_HUGETLBFS_SHMEM
-        offered = _features(fd)
-        if offered & wanted != wanted:
-            raise UnsupportedError(
-                f"this kernel ({os.uname().release}) cannot write-protect shared memory with userfaultfd; "
-                "thermocline needs Linux 5.19 or newer with CONFIG_USERFAULTFD and CONFIG_PTE_MARKER_UFFD_WP"
-            )
-        # A descriptor takes UFFDIO_API once with features, so the one that was asked is closed and another opened.
-        os.close(fd)
-        fd, full = _open()
         features = wanted | offered & (FEATURE_POISON | FEATURE_MINOR_SHMEM)
         fcntl.ioctl(fd, _UFFDIO_API, bytearray(_API.pack(_UFFD_API, features, 0)), True)
         return Opened(fd, full, features)
     except BaseException:
-        with contextlib.suppress(OSError):  # EBADF: it was closed, and no other was opened
-            os.close(fd)
+        os.close(fd)
         raise
 
 

@@ -31,8 +31,6 @@ MARKED = 8
 LONGEST_RUN = 32
 #: Steps behind its window at which a reader that steps over pages that are there is still taken for the same one.
 SLACK = 8
-#: Pages before a missed one that must be there for it to be taken for the next of a stream that was never seen.
-HISTORY = 3
 
 #: Words of a reader: the page that it missed last, how far it steps, where its next fault is expected, how many pages
 #: the last window had, and the page behind it.
